@@ -1,0 +1,199 @@
+"""The builder: a configuration and its solved layers to a verified `.tflite`.
+
+What is built is read back with the schema alone and compared with the configuration: container, share of zeros, number
+of distinct levels, the very integers. A mismatch is a failed candidate, never a silently different one."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton
+from autocompress.errors import CandidateError
+from autocompress.network.layers import Layer
+from autocompress.records import Configuration, LayerChoice
+
+Array = np.ndarray[Any, Any]
+ContainerOf = Callable[[str, int, str], int | None]  # (op, bits, activations) -> container bits, None: not allowed
+_TYPES = {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}
+_STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLayer:
+    """A layer as read back from a file: its container, integers or floats, and scales (None where float)."""
+
+    name: str
+    container: str
+    values: Array
+    scales: Array | None
+
+    @property
+    def zeros(self) -> int:
+        """How many weights are exactly zero."""
+        return int(np.count_nonzero(self.values == 0))
+
+    @property
+    def distinct(self) -> int:
+        """How many distinct stored values the weight has."""
+        return len(np.unique(self.values))
+
+
+class Builder:
+    """Builds candidates of one float network; skeletons are made once per pattern of containers and kept."""
+
+    def __init__(
+        self, model: bytes, layers: Sequence[Layer], container_of: ContainerOf, ranges: Callable[[], Ranges]
+    ) -> None:
+        self._model, self._layers, self._container_of, self._ranges = model, tuple(layers), container_of, ranges
+        self._skeletons: dict[tuple[Any, ...], Skeleton] = {}
+
+    def build(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> bytes:
+        """The verified file. The baseline configuration is the float network, stripped."""
+        activations = configuration.activations
+        containers = tuple(self._container(layer, configuration) for layer in self._layers)
+        key = (activations, containers)
+        if key not in self._skeletons:
+            ranges = self._ranges() if activations != "float32" else None
+            self._skeletons[key] = make_skeleton(self._model, self._layers, containers, activations, ranges)
+        skeleton = self._skeletons[key]
+        for slot, layer in zip(skeleton.slots, solved, strict=True):
+            _fill(skeleton, slot, layer, activations)
+        built = skeleton.patch.snapshot()
+        verify(built, self._layers, containers, configuration, solved)
+        return built
+
+    def _container(self, layer: Layer, configuration: Configuration) -> int:
+        choice = configuration.layers[layer.name]
+        container = self._container_of(layer.op, choice.bits, configuration.activations)
+        if container is None:
+            raise CandidateError(
+                f"{layer.name}: no kernel for {choice.bits}-bit {layer.op} with {configuration.activations} activations"
+            )
+        return container
+
+
+def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) -> None:
+    """Write one solved layer into its slot."""
+    patch = skeleton.patch
+    if layer.levels is None or layer.scale is None:
+        dtype = np.float16 if slot.weight_type == "FLOAT16" else np.float32
+        patch.write(slot.weight, layer.weight.astype(dtype))
+        if layer.bias is not None and slot.bias is not None:
+            patch.write(slot.bias, layer.bias.astype(np.float32))
+        return
+    patch.write(slot.weight, _packed(layer.levels) if slot.weight_type == "INT4" else layer.levels)
+    patch.scales(slot.weight)[:] = layer.scale
+    if layer.bias is None or slot.bias is None:
+        return
+    if activations == "float32" or slot.input_scale is None:
+        patch.write(slot.bias, layer.bias.astype(np.float32))
+        return
+    units = np.float32(slot.input_scale) * layer.scale
+    dtype, most = (np.int64, 2**40) if activations == "int16" else (np.int32, 2**31 - 1)
+    patch.write(slot.bias, np.clip(np.rint(layer.bias / units.astype(np.float64)), -most, most).astype(dtype))
+    patch.scales(slot.bias)[:] = units
+
+
+def _packed(levels: Array) -> Array:
+    """4-bit integers, two a byte, the first in the low half."""
+    flat = levels.reshape(-1).astype(np.uint8) & 0xF
+    flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
+    return flat[0::2] | (flat[1::2] << 4)
+
+
+def read_layers(model: bytes, layers: Sequence[Layer]) -> tuple[StoredLayer, ...]:
+    """The weights of `layers` (of the float network) as they lie in `model`, read with the schema alone."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
+
+    graph = (root := Model.GetRootAs(model, 0)).Subgraphs(0)
+    codes = [max(c.BuiltinCode(), c.DeprecatedBuiltinCode()) for c in map(root.OperatorCodes, range(root.OperatorCodesLength()))]
+    names = {v: k for k, v in vars(BuiltinOperator).items() if isinstance(v, int)}
+    operators = [graph.Operators(n) for n in range(graph.OperatorsLength())]
+    makers = {int(op.Outputs(0)): op for op in operators if op.OutputsLength()}
+    found: dict[str, list[Any]] = {}
+    for op in operators:
+        found.setdefault(names[codes[op.OpcodeIndex()]], []).append(op)
+    return tuple(_stored(root, graph, found, makers, layer) for layer in layers)
+
+
+def _stored(root: Any, graph: Any, found: dict[str, list[Any]], makers: dict[int, Any], layer: Layer) -> StoredLayer:
+    index = int(found[layer.op][int(layer.name.rsplit("_", 1)[1])].Inputs(1))
+    while root.Buffers(graph.Tensors(index).Buffer()).DataIsNone():
+        index = int(makers[index].Inputs(0))
+    tensor = graph.Tensors(index)
+    container, raw = _container_name(tensor.Type()), root.Buffers(tensor.Buffer()).DataAsNumpy()
+    quantization = tensor.Quantization()
+    scaled = quantization is not None and quantization.ScaleLength() > 0
+    return StoredLayer(
+        name=layer.name,
+        container=container,
+        values=_decoded(raw, container, layer.weights).reshape(layer.shape),
+        scales=quantization.ScaleAsNumpy() if scaled else None,
+    )
+
+
+def _container_name(number: int) -> str:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    return next(name for name, value in vars(TensorType).items() if value == number and name.isupper())
+
+
+def _decoded(raw: Array, container: str, size: int) -> Array:
+    if container == "INT4":
+        halves = np.stack([raw & 0xF, raw >> 4], axis=1).reshape(-1)[:size].astype(np.int8)
+        return np.where(halves > 7, halves - 16, halves).astype(np.int8)
+    dtypes = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT8": np.int8}
+    if container not in dtypes:
+        raise CandidateError(f"unexpected weight container {container}")
+    return raw.view(dtypes[container])
+
+
+def verify(
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], configuration: Configuration,
+    solved: Sequence[SolvedLayer],
+) -> None:  # fmt: skip
+    """CandidateError unless every layer of the file is what the configuration says and what was solved."""
+    for stored, container, layer, want in zip(read_layers(model, layers), containers, layers, solved, strict=True):
+        choice = configuration.layers[layer.name]
+        for rule, holds in _rules(stored, choice, _TYPES[container], want):
+            if not holds:
+                raise CandidateError(f"{layer.name}: the built file breaks '{rule}'; this candidate is not what was asked")
+
+
+def _rules(stored: StoredLayer, choice: LayerChoice, container: str, want: SolvedLayer) -> list[tuple[str, bool]]:
+    limit = 2 ** (choice.bits - 1) - 1
+    expected = want.levels if want.levels is not None else want.weight.astype(stored.values.dtype)
+    allowed = choice.clusters or 2**choice.bits - 1
+    integer = choice.is_integer
+    return [
+        (f"container {container}", stored.container == container),
+        (f"sparsity >= {choice.sparsity:g}", stored.zeros >= math.ceil(choice.sparsity * stored.values.size - 1e-9)),
+        (f"at most {allowed} levels", not integer or stored.distinct <= allowed),
+        (f"levels within {limit}", not integer or int(np.abs(stored.values.astype(np.int16)).max()) <= limit),
+        ("the solved weights", bool(np.array_equal(stored.values, expected))),
+        ("the solved scales", want.scale is None or np.array_equal(stored.scales, want.scale)),
+    ]
+
+
+def compressed(model: bytes) -> bytes:
+    """The file as the smallest gzip any inflater opens: level 9, no name, mtime 0, the best of zlib's strategies."""
+    return min(
+        (_gzip(model, strategy, memory) for strategy in _STRATEGIES for memory in (8, 9)), key=len
+    )
+
+
+def _gzip(model: bytes, strategy: int, memory: int) -> bytes:
+    stream = zlib.compressobj(9, zlib.DEFLATED, 31, memory, strategy)
+    return stream.compress(model) + stream.flush()
+
+
+def download_bytes(model: bytes) -> int:
+    """The size of `compressed(model)`."""
+    return len(compressed(model))

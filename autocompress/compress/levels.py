@@ -1,0 +1,110 @@
+"""Allowed integer levels and scales of a layer.
+
+A table of levels is a sorted float64 array of integers in [-limit, limit] with zero among them; an integer weight is
+scale x level, one scale an output channel (symmetric, as TFLite stores weights)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+_SHRINK = np.linspace(1.0, 0.4, 16)
+_KMEANS_STEPS = 20
+_RIDGE = 1e-9
+
+
+def all_levels(limit: int) -> Array:
+    """Every level of a bit-width b, limit = 2^(b-1) - 1."""
+    return np.arange(-limit, limit + 1, dtype=np.float64)
+
+
+def nearest(values: Array, table: Array) -> Array:
+    """The level of `table` nearest to each value (ties: the larger)."""
+    if len(table) == int(table[-1] - table[0]) + 1:
+        return np.clip(np.floor(values + 0.5), table[0], table[-1])
+    middles = (table[1:] + table[:-1]) / 2
+    return table[np.searchsorted(middles, values, side="right")]
+
+
+def initial_scale(
+    weight: Array, importance: Array, kept: Array, limit: int, clusters: int | None, shared: bool
+) -> Array:
+    """A scale per output channel, (G, R, 1) or (1, R, 1) where `shared`: the clipping that loses least, weights counted by
+    `importance` (G, 1, n), out of a grid of shrunken absolute maxima. Clusters keep the whole range."""
+    axes = (0, 2) if shared else (2,)
+    used = np.where(kept, np.abs(weight), 0.0)
+    largest = np.maximum(used.max(axis=axes, keepdims=True), 1e-12)
+    if clusters is not None or limit > 63:
+        return largest / limit
+    table, best, error = all_levels(limit), largest / limit, np.full(largest.shape, np.inf)
+    for shrink in _SHRINK:
+        scale = shrink * largest / limit
+        gap = np.where(kept, weight - nearest(weight / scale, table) * scale, 0.0)
+        now = (gap * gap * importance).sum(axis=axes, keepdims=True)
+        best, error = np.where(now < error, scale, best), np.minimum(now, error)
+    return best
+
+
+def initial_levels(ratios: Array, importance: Array, kept: Array, limit: int, clusters: int | None) -> Array:
+    """All levels, or `clusters` of them (zero included) by weighted one-dimensional k-means on the kept weights in
+    units of their scales (Lloyd, from quantiles)."""
+    if clusters is None:
+        return all_levels(limit)
+    values, weights = ratios[kept], np.broadcast_to(importance, ratios.shape)[kept]
+    if not len(values):
+        return np.zeros(1)
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    centres = _kmeans_with_zero(values, weights, clusters)
+    return np.unique(np.append(np.clip(np.rint(centres), -limit, limit), 0.0))
+
+
+def _kmeans_with_zero(values: Array, weights: Array, clusters: int) -> Array:
+    """Lloyd's iteration on sorted values with one centre held at zero; prefix sums make a step O(K log n)."""
+    mass = np.concatenate([[0.0], np.cumsum(weights)])
+    moment = np.concatenate([[0.0], np.cumsum(weights * values)])
+    centres = np.unique(np.quantile(values, np.linspace(0, 1, clusters)))
+    centres[np.abs(centres).argmin()] = 0.0
+    for _ in range(_KMEANS_STEPS):
+        edges = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
+        borders = np.concatenate([[0], edges, [len(values)]])
+        total, first = np.diff(mass[borders]), np.diff(moment[borders])
+        moved = np.where(total > 0, first / np.where(total > 0, total, 1.0), centres)
+        moved[centres == 0.0] = 0.0
+        if np.array_equal(moved, centres):
+            break
+        centres = np.sort(moved)
+    return centres
+
+
+def refit_scale(weight: Array, moment: Array, levels: Array, scale: Array, shared: bool) -> Array:
+    """The least-squares scale for given levels q: (q H w) / (q H q) for each output channel."""
+    axes = (0, 2) if shared else (2,)
+    pulled = levels @ moment
+    above = (pulled * weight).sum(axis=axes, keepdims=True)
+    below = (pulled * levels).sum(axis=axes, keepdims=True)
+    fitted = np.divide(above, below, out=scale.copy(), where=below > 0)
+    return np.where(fitted > 0, fitted, scale)
+
+
+def refit_levels(
+    weight: Array, moment: Array, levels: Array, scale: Array, table: Array, limit: int, clusters: int | None
+) -> tuple[Array, Array]:
+    """For clusters: the levels that are least squares for the given assignment, rounded; and the weights moved to them.
+
+    With one-hot assignments B_k the normal equations are A_kl = sum (s B_k) H (s B_l)^T, b_k = sum (s B_k) H w^T."""
+    if clusters is None or len(table) < 2:
+        return table, levels
+    position = np.searchsorted(table, levels)
+    moving = np.flatnonzero(table != 0.0)
+    hot = np.stack([np.where(position == k, scale, 0.0) for k in moving])  # (K, G, R, n)
+    pulled = hot @ moment
+    A = np.einsum("kgrn,lgrn->kl", pulled, hot, optimize=True)
+    b = np.einsum("kgrn,grn->k", pulled, weight, optimize=True)
+    A[np.diag_indices(len(moving))] += _RIDGE * max(float(np.trace(A)), 1e-30) / len(moving)
+    used = np.isin(np.arange(len(table)), position)[moving]
+    centres = table.copy()
+    centres[moving] = np.where(used, np.clip(np.rint(np.linalg.solve(A, b)), -limit, limit), table[moving])
+    return np.unique(centres), centres[position]

@@ -1,0 +1,216 @@
+"""From a configuration to solved layers, in two tiers.
+
+*Independent*: a layer and its choice solved on the float network's inputs, once, whatever the other layers do.
+*Sequential*: layer after layer on the inputs X' that the network compressed so far really gives it. First the weights and
+bias that bring W'X' + b' back to the float network's WX + b by ridge least squares (towards W), then the solver under the
+constraint with the moment of X'. No labels, no training; candidates that share a prefix of choices share its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.solve import Problem, solve
+from autocompress.network import flatbuffer, trace
+from autocompress.network.layers import Layer
+from autocompress.network.segments import Segments, State
+from autocompress.records import Configuration, LayerChoice
+
+Array = np.ndarray[Any, Any]
+RIDGE = 0.01  # of the mean diagonal of the moment of X'
+_MOST_PATCHES = 12288
+_PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolvedLayer:
+    """A layer as the builder writes it: `weight` float32 in the flatbuffer's shape; for integer layers also `levels`
+    (int8, same shape) and `scale` (float32, one an output channel) with weight = levels x scale; `bias` float32 or None."""
+
+    weight: Array
+    bias: Array | None
+    levels: Array | None = None
+    scale: Array | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatLayer:
+    """What calibration showed of a layer of the float network: its weight (G, R, n), bias (outputs,) or None, the patches
+    looked at, its products there without bias (G, N, R), the moment of its inputs (G, n, n)."""
+
+    layer: Layer
+    weight: Array
+    bias: Array | None
+    patches: trace.Patches | None
+    products: Array
+    moment: Array
+
+    def problem(self, weight: Array, moment: Array) -> Problem:
+        """The solver's problem for these weights and inputs."""
+        blocks, padding = trace.blocks_of(self.layer)
+        return Problem(weight=weight, moment=moment, shared_scale=blocks > 1, padding=padding)
+
+
+class Reconstruction:
+    """The solver's two tiers on one network and its calibration inputs (arrays by tensor index, samples first)."""
+
+    def __init__(
+        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], *, chunk: int, threads: int
+    ) -> None:
+        self._segments = Segments(tree, layers, inputs, chunk, threads)
+        self.layers = tuple(layers)
+        self.floats = self._trace(tree)
+        self._independent: dict[tuple[int, LayerChoice], SolvedLayer] = {}
+        self._prefixes: dict[tuple[Any, ...], tuple[State, SolvedLayer]] = {}
+
+    def _trace(self, tree: Any) -> tuple[FloatLayer, ...]:
+        state: State = self._segments.start
+        floats = []
+        for position, layer in enumerate(self.layers):
+            weight = flatbuffer.constant(tree, layer.weight)
+            bias = None if layer.bias is None else flatbuffer.constant(tree, layer.bias)
+            assert weight is not None
+            floats.append(_float_layer(layer, weight, bias, state[layer.input], position))
+            if position + 1 < len(self.layers):
+                state = self._segments.after(position, state, weight, bias)
+        return tuple(floats)
+
+    def independent(self, position: int, choice: LayerChoice) -> SolvedLayer:
+        """Layer `position` under `choice`, solved on the float network's inputs; remembered."""
+        key = (position, choice)
+        if key not in self._independent:
+            float_layer = self.floats[position]
+            problem = float_layer.problem(float_layer.weight, float_layer.moment)
+            self._independent[key] = _solved(float_layer, problem, choice, float_layer.bias)
+        return self._independent[key]
+
+    def independent_all(self, configuration: Configuration) -> list[SolvedLayer]:
+        """All layers of a configuration by the independent tier."""
+        return [self.independent(n, configuration.layers[layer.name]) for n, layer in enumerate(self.layers)]
+
+    def sequential(
+        self, configuration: Configuration, quantize: Callable[[int, Array], Array] | None = None
+    ) -> list[SolvedLayer]:
+        """All layers of a configuration by sequential reconstruction. `quantize(tensor, values)` gives what static
+        activations leave of the values of a tensor; None for float activations."""
+        state, solved, changed = self._start(quantize), [], quantize is not None
+        prefix: tuple[Any, ...] = (configuration.activations,)
+        for position, layer in enumerate(self.layers):
+            choice = configuration.layers[layer.name]
+            prefix = (*prefix, choice)
+            changed = changed or not choice.is_baseline
+            known = self._prefixes.get(prefix) or self._step(position, choice, state, changed, quantize)
+            self._remember(prefix, known)
+            state, layer_solved = known
+            solved.append(layer_solved)
+        return solved
+
+    def _start(self, quantize: Callable[[int, Array], Array] | None) -> State:
+        return self._segments.start if quantize is None else _quantized(self._segments.start, quantize)
+
+    def _step(
+        self, position: int, choice: LayerChoice, state: State, changed: bool,
+        quantize: Callable[[int, Array], Array] | None,
+    ) -> tuple[State, SolvedLayer]:  # fmt: skip
+        """Solve one layer on its real inputs, and walk on to the next layer."""
+        float_layer, layer = self.floats[position], self.layers[position]
+        if changed:
+            solved = _reconstruct(float_layer, choice, state[layer.input])
+        else:
+            solved = _untouched(float_layer)
+        if position + 1 == len(self.layers):
+            return {}, solved
+        after: State = self._segments.after(position, state, solved.weight, solved.bias)
+        return (after if quantize is None else _quantized(after, quantize, set(state))), solved
+
+    def _remember(self, prefix: tuple[Any, ...], value: tuple[State, SolvedLayer]) -> None:
+        self._prefixes.pop(prefix, None)
+        self._prefixes[prefix] = value
+        while sum(_bytes(state) for state, _ in self._prefixes.values()) > _PREFIX_BYTES:
+            longest = max(self._prefixes, key=len)  # the oldest of the longest: dict order is age
+            del self._prefixes[longest]
+
+
+def _bytes(state: State) -> int:
+    return sum(values.nbytes for values in state.values())
+
+
+def _quantized(state: State, quantize: Callable[[int, Array], Array], done: set[int] = frozenset()) -> State:  # type: ignore[assignment]
+    return {i: v if i in done else quantize(i, v) for i, v in state.items()}
+
+
+def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int) -> FloatLayer:
+    patches = trace.choose_patches(layer, len(inputs), trace.patch_limit(layer, _MOST_PATCHES), seed)
+    columns = trace.columns_of(layer, inputs, patches)
+    matrix = trace.to_matrix(layer, weight)
+    return FloatLayer(
+        layer=layer,
+        weight=matrix.astype(np.float64),
+        bias=None if bias is None else bias.astype(np.float64),
+        patches=patches,
+        products=np.matmul(columns, matrix.transpose(0, 2, 1)),
+        moment=trace.second_moment(columns).astype(np.float64),
+    )
+
+
+def _untouched(float_layer: FloatLayer) -> SolvedLayer:
+    weight = trace.from_matrix(float_layer.layer, float_layer.weight).astype(np.float32)
+    return SolvedLayer(weight=weight, bias=_float32(float_layer.bias))
+
+
+def _float32(values: Array | None) -> Array | None:
+    return None if values is None else values.astype(np.float32)
+
+
+def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) -> SolvedLayer:
+    """Ridge fit to the float network's products on the real inputs, then the solver under the constraint."""
+    columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
+    moment = trace.second_moment(columns).astype(np.float64)
+    mean = columns.mean(axis=1, dtype=np.float64)  # (G, n)
+    weight, shift = _ridge_fit(float_layer, columns, moment, mean)
+    problem = float_layer.problem(weight, moment)
+    if float_layer.bias is None:
+        return _solved(float_layer, problem, choice, None)
+    blocks, _ = trace.blocks_of(float_layer.layer)
+    moved = shift.sum(axis=0) if blocks > 1 else shift.reshape(-1)
+    return _solved(float_layer, problem, choice, float_layer.bias + moved, mean)
+
+
+def _ridge_fit(float_layer: FloatLayer, columns: Array, moment: Array, mean: Array) -> tuple[Array, Array]:
+    """Weights (G, R, n) and bias shift (G, R) with the least  |W'x' + b' - Wx|^2 + ridge |(W', b') - (W, 0)|^2."""
+    groups, rows, width = float_layer.weight.shape
+    crossed = trace.second_moment(columns, float_layer.products).astype(np.float64)  # (G, n, R)
+    if float_layer.bias is None:
+        A, b, start = moment, crossed, float_layer.weight.transpose(0, 2, 1)
+    else:
+        A = np.ones((groups, width + 1, width + 1))
+        A[:, :width, :width], A[:, :width, width], A[:, width, :width] = moment, mean, mean
+        sums = float_layer.products.mean(axis=1, dtype=np.float64)[:, None, :]
+        b = np.concatenate([crossed, sums], axis=1)
+        start = np.concatenate([float_layer.weight.transpose(0, 2, 1), np.zeros((groups, 1, rows))], axis=1)
+    ridge = RIDGE * np.einsum("gnn->gn", A).mean(axis=1)[:, None, None]
+    fitted = np.linalg.solve(A + ridge * np.eye(A.shape[-1]), b + ridge * start)
+    return fitted[:, :width].transpose(0, 2, 1), fitted[:, width] if A.shape[-1] > width else np.zeros((groups, rows))
+
+
+def _solved(
+    float_layer: FloatLayer, problem: Problem, choice: LayerChoice, bias: Array | None, mean: Array | None = None
+) -> SolvedLayer:
+    """Solve and bring the result into the flatbuffer's shapes; with `mean` (G, n) of the real inputs the bias takes over
+    what rounding changed of the mean output."""
+    layer, solution = float_layer.layer, solve(problem, choice)
+    if bias is not None and mean is not None:
+        left = np.einsum("grn,gn->gr", problem.weight - solution.values, mean)
+        bias = bias + (left.sum(axis=0) if problem.shared_scale else left.reshape(-1))
+    weight = trace.from_matrix(layer, solution.values).astype(np.float32)
+    if solution.levels is None or solution.scale is None:
+        return SolvedLayer(weight=weight, bias=_float32(bias))
+    return SolvedLayer(
+        weight=weight,
+        bias=_float32(bias),
+        levels=trace.from_matrix(layer, solution.levels).astype(np.int8),
+        scale=solution.scale.reshape(-1).astype(np.float32),
+    )

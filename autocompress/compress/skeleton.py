@@ -1,0 +1,167 @@
+"""Quantized skeletons: the network with the right containers and quantization operators, but anybody's integers.
+
+`ai-edge-quantizer` makes one for each pattern of (weight container bits per layer, activations); the builder then writes
+a candidate's own integers, scales and biases into it. The quantizer derives scales and levels of its own, so nothing it
+put into a weight survives."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.errors import CandidateError
+from autocompress.network import flatbuffer
+from autocompress.network.layers import Layer
+from autocompress.network.segments import Patchable
+
+Array = np.ndarray[Any, Any]
+Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and largest value seen in calibration
+_ACTIVATION_BITS = {"int8": 8, "int16": 16}
+_OPERATION = {
+    "CONV_2D": "CONV_2D", "DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED": "FULLY_CONNECTED", "TRANSPOSE_CONV": "CONV_2D_TRANSPOSE",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Where a layer's values go: tensor indices in the skeleton, the weight's NumPy dtype and packed bits, and for
+    static layers the scale of the input (the bias is stored in units of it times the weight's scale)."""
+
+    weight: int
+    bias: int | None
+    weight_type: str
+    input_scale: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skeleton:
+    """A serialised skeleton, writable in place, and the slot of each layer."""
+
+    patch: Patchable
+    slots: tuple[Slot, ...]
+
+
+def make_skeleton(
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None
+) -> Skeleton:
+    """The skeleton of `model` (float) for these weight containers (32, 16, 8, 4 bits a layer, in layer order).
+
+    `ranges` is needed for static activations. CandidateError where ai-edge-quantizer cannot make it."""
+    if all(bits == 32 for bits in containers):
+        quantized = model
+    else:
+        quantized = _quantize(model, layers, containers, activations, ranges)
+    tree = flatbuffer.read(quantized)
+    slots = tuple(_slot(tree, layer) for layer in layers)
+    flatbuffer.strip(tree)
+    return Skeleton(patch=Patchable(flatbuffer.write(tree)), slots=slots)
+
+
+def _quantize(
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None
+) -> bytes:
+    from ai_edge_quantizer import quantizer
+
+    made = quantizer.Quantizer(bytearray(model), _recipe(layers, containers, activations))
+    seen = None
+    if activations != "float32":
+        seen = _statistics(model, ranges or {})
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its own report
+            result = made.quantize(seen, enable_progress_report=False).quantized_model
+    except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:
+        raise CandidateError(f"ai-edge-quantizer cannot build this: {' '.join(str(fault).split())}") from fault
+    return bytes(result)
+
+
+def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Array]]:
+    """The ranges as ai-edge-quantizer wants them: arrays of the tensor's rank, of computed tensors only."""
+    tree = flatbuffer.read(model)
+    seen = {}
+    for tensor in tree.subgraphs[0].tensors:
+        name = tensor.name.decode(errors="replace")
+        if name in ranges and tree.buffers[tensor.buffer].data is None:
+            shape = (1,) * len(tensor.shape)
+            low, high = (np.full(shape, value, np.float32) for value in ranges[name])
+            seen[name] = {"min": low, "max": high}
+    return seen
+
+
+def _recipe(layers: Sequence[Layer], containers: Sequence[int], activations: str) -> Any:
+    """One rule a layer; with static activations everything between the layers too, inputs and outputs stay float."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
+
+    operation, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
+    recipe = recipe_manager.RecipeManager()
+    if activations != "float32":
+        bits = _ACTIVATION_BITS[activations]
+        recipe.add_static_config(".*", operation.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
+        for border in (operation.INPUT, operation.OUTPUT):
+            recipe.add_quantization_config(".*", border, algorithm_key=algorithm.NO_QUANTIZE)
+    for layer, container in zip(layers, containers, strict=True):
+        scope, op = f"^{re.escape(layer.tensor_name)};?$", operation(_OPERATION[layer.op])
+        if container == 32:
+            if activations != "float32":
+                recipe.add_quantization_config(scope, op, algorithm_key=algorithm.NO_QUANTIZE)
+        elif container == 16:
+            recipe.add_weight_only_config(scope, op, num_bits=16, algorithm_key=algorithm.FLOAT_CASTING)
+        elif activations == "float32":
+            recipe.add_dynamic_config(scope, op, num_bits=container)
+        else:
+            recipe.add_static_config(scope, op, activation_num_bits=bits, weight_num_bits=container)
+    return recipe.get_quantization_recipe()
+
+
+def _slot(tree: Any, layer: Layer) -> Slot:
+    """Find a layer again: operators are inserted around it, but those of its kind keep their order."""
+    graph = tree.subgraphs[0]
+    number = int(layer.name.rsplit("_", 1)[1])
+    same = [op for op in graph.operators if flatbuffer.op_name(tree, op) == layer.op]
+    operator = same[number]
+    at_input, at_bias = (2, 3) if layer.op == "TRANSPOSE_CONV" else (0, 2)
+    weight = _constant_behind(tree, int(operator.inputs[1]))
+    bias = int(operator.inputs[at_bias]) if layer.bias is not None else None
+    return Slot(
+        weight=weight,
+        bias=bias,
+        weight_type=_type_name(graph.tensors[weight].type),
+        input_scale=_scale(graph.tensors[int(operator.inputs[at_input])]),
+    )
+
+
+def _constant_behind(tree: Any, index: int) -> int:
+    """The constant tensor that `index` is or that a DEQUANTIZE turns into it."""
+    graph = tree.subgraphs[0]
+    if tree.buffers[graph.tensors[index].buffer].data is not None:
+        return index
+    for operator in graph.operators:
+        if index in list(operator.outputs):
+            return _constant_behind(tree, int(operator.inputs[0]))
+    raise CandidateError(f"no constant weight behind tensor {index} of the quantized network")
+
+
+def _scale(tensor: Any) -> float | None:
+    parameters = tensor.quantization
+    if parameters is None or parameters.scale is None or not len(parameters.scale):
+        return None
+    return float(parameters.scale[0])
+
+
+def _type_name(number: int) -> str:
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    return next(name for name, value in vars(TensorType).items() if value == number and name.isupper())
+
+
+
+
+def quantize_plainly(model: bytes, layers: Sequence[Layer], ranges: Ranges) -> bytes:
+    """What a user of ai-edge-quantizer gets: every layer 8 bits, static int8 activations, its own weights and scales."""
+    return _quantize(model, layers, [8] * len(layers), "int8", ranges)

@@ -1,0 +1,201 @@
+"""The layer solver: weights under a constraint that change the layer's output least.
+
+A layer choice is one constraint: at least a share of zeros, and values scale x level with a set of allowed integer levels.
+For target weights W (G, R, n) and the second moment H (G, n, n) of the layer's inputs it looks for V under the constraint
+with a small output error  sum_g tr((W_g - V_g) H_g (W_g - V_g)^T).  Four steps, each a function below:
+
+1. the mask by ADMM on the preconditioned problem (ALPS, arXiv 2406.07831, sec. 3);
+2. the weights on it by a column-wise sweep with error feedback (GPTQ, arXiv 2210.17323, eq. 2-3; SparseGPT,
+   arXiv 2301.00774, for masked columns), rounding to the levels on the way;
+3. scales, and for clusters the levels, as least squares for the assignment found;
+4. coordinate descent over the assignment (each weight in turn to its best allowed value, exact in H)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress import levels as lv
+from autocompress.records import LayerChoice
+
+Array = np.ndarray[Any, Any]
+DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT
+_BLOCK = 32  # columns updated lazily together
+_SWEEPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """`weight` (G, R, n) float64, `moment` (G, n, n) float64. `shared_scale`: the G products are column blocks of the
+    same R output channels, so that they share scales; else each (g, r) is an output channel of its own. `padding`: how many
+    trailing columns of the last block do not exist."""
+
+    weight: Array
+    moment: Array
+    shared_scale: bool = False
+    padding: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of weights that exist."""
+        groups, rows, columns = self.weight.shape
+        return rows * (groups * columns - self.padding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """`values` (G, R, n) float64 are what the exported layer computes with. Integer layers: `values = scale x levels`,
+    `scale` (G or 1, R, 1)."""
+
+    values: Array
+    levels: Array | None = None
+    scale: Array | None = None
+
+
+def output_error(problem: Problem, values: Array) -> float:
+    """The output error of `values`: sum over groups and channels of d H d^T with d = W - V."""
+    gap = problem.weight - values
+    return float(np.einsum("grn,grn->", gap @ problem.moment, gap))
+
+
+def solve(problem: Problem, choice: LayerChoice) -> Solution:
+    """The solution of one layer choice: at least ceil(sparsity x size) zeros, at most `clusters` levels."""
+    damped = _damped(problem.moment)
+    zeros = math.ceil(choice.sparsity * problem.size - 1e-9)
+    mask = choose_mask(problem, damped, zeros)
+    if not choice.is_integer:
+        values = problem.weight if mask is None else _descend_float(problem, damped, mask)
+        return Solution(values=_rounded_to_storage(values, choice.bits))
+    return _solve_integer(problem, damped, mask, choice)
+
+
+def _rounded_to_storage(values: Array, bits: int) -> Array:
+    return values.astype(np.float16 if bits == 16 else np.float32).astype(np.float64)
+
+
+def _damped(moment: Array) -> Array:
+    """The moment with DAMPING x its mean diagonal added; columns that are never active get a diagonal of one."""
+    diagonal = np.einsum("gnn->gn", moment)
+    mean = diagonal.mean(axis=1, keepdims=True)
+    extra = np.where(mean > 0, DAMPING * mean, 1.0)
+    return moment + np.eye(moment.shape[-1]) * extra[:, None, :]
+
+
+def choose_mask(problem: Problem, damped: Array, zeros: int, iterations: int = 18) -> Array | None:
+    """Which weights stay (True), all but `zeros` of them; None where none has to go.
+
+    ADMM on min tr((W - D) H (W - D)^T) with D sparse, in units where H has a unit diagonal; rho grows until the
+    support settles (ALPS, arXiv 2406.07831, algorithm 1)."""
+    if zeros <= 0:
+        return None
+    unit = np.sqrt(np.einsum("gnn->gn", damped))[:, None, :]
+    H = damped / (unit * unit.transpose(0, 2, 1))
+    target = problem.weight * unit
+    pull = target @ H
+    exists = _existing(problem)
+    D, V, rho = target, np.zeros_like(target), 0.03
+    eye = np.eye(H.shape[-1])
+    inverse = np.linalg.inv(H + rho * eye)
+    for iteration in range(iterations):
+        W = (pull + rho * D - V) @ inverse
+        D = _keep_largest(W + V / rho, exists, zeros)
+        V = V + rho * (W - D)
+        if iteration % 3 == 2:
+            rho *= 1.8
+            inverse = np.linalg.inv(H + rho * eye)
+    return D != 0
+
+
+def _existing(problem: Problem) -> Array:
+    exists = np.ones(problem.weight.shape, bool)
+    if problem.padding:
+        exists[-1, :, -problem.padding :] = False
+    return exists
+
+
+def _keep_largest(values: Array, exists: Array, zeros: int) -> Array:
+    """`values` with exactly the `zeros` smallest of those that exist set to zero (ties: the first), padding too."""
+    flat = np.where(exists, np.abs(values), np.inf).ravel()
+    gone = np.argpartition(flat, zeros - 1)[:zeros]
+    kept = np.where(exists, values, 0.0).ravel()
+    kept[gone] = 0.0
+    return kept.reshape(values.shape)
+
+
+def _solve_integer(problem: Problem, damped: Array, mask: Array | None, choice: LayerChoice) -> Solution:
+    limit = 2 ** (choice.bits - 1) - 1
+    weights = np.einsum("gnn->gn", damped)[:, None, :]
+    kept = _existing(problem) if mask is None else mask
+    factor = _feedback_factor(damped)
+    scale = lv.initial_scale(problem.weight, weights, kept, limit, choice.clusters, problem.shared_scale)
+    table = lv.initial_levels(problem.weight / scale, weights, kept, limit, choice.clusters)
+    values = _sweep(problem.weight, factor, kept, table, scale)
+    for _ in range(_SWEEPS):
+        q = np.rint(values / scale)
+        table, q = lv.refit_levels(problem.weight, damped, q, scale, table, limit, choice.clusters)
+        scale = lv.refit_scale(problem.weight, damped, q, scale, problem.shared_scale)
+        values = _descend(problem.weight, damped, kept, table, scale, q * scale)
+    return Solution(values=values, levels=np.rint(values / scale).astype(np.int64), scale=scale)
+
+
+def _feedback_factor(damped: Array) -> Array:
+    """The upper Cholesky factor of the inverse: its rows hold the error feedback of every column (GPTQ, step 3)."""
+    return np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+
+
+def _sweep(target: Array, factor: Array, kept: Array, table: Array, scale: Array) -> Array:
+    """Round column after column, each column's error spread over those that follow (GPTQ with lazy blocks)."""
+    work, done = target.copy(), np.zeros_like(target)
+    columns = target.shape[-1]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        errors = np.zeros((*target.shape[:2], stop - start))
+        for j in range(start, stop):
+            rounded = lv.nearest(work[:, :, j : j + 1] / scale, table)[:, :, 0] * scale[:, :, 0]
+            done[:, :, j] = np.where(kept[:, :, j], rounded, 0.0)
+            error = (work[:, :, j] - done[:, :, j]) / factor[:, j, j][:, None]
+            errors[:, :, j - start] = error
+            work[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
+        work[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return done
+
+
+def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Array, values: Array) -> Array:
+    """One pass of coordinate descent: each weight in turn to its best allowed value given all others."""
+    values = values.copy()
+    pull = (target - values) @ damped
+    columns = target.shape[-1]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        moved = np.zeros((*target.shape[:2], stop - start))
+        for j in range(start, stop):
+            best = values[:, :, j] + pull[:, :, j] / damped[:, j, j][:, None]
+            rounded = lv.nearest(best[:, :, None] / scale, table)[:, :, 0] * scale[:, :, 0]
+            step = np.where(kept[:, :, j], rounded, 0.0) - values[:, :, j]
+            values[:, :, j] += step
+            moved[:, :, j - start] = step
+            pull[:, :, j + 1 : stop] -= step[:, :, None] * damped[:, None, j, j + 1 : stop]
+        pull[:, :, stop:] -= moved @ damped[:, start:stop, stop:]
+        pull[:, :, :start] -= moved @ damped[:, start:stop, :start]
+    return values
+
+
+def _descend_float(problem: Problem, damped: Array, mask: Array, steps: int = 25) -> Array:
+    """The least-squares weights on a fixed mask, by conjugate gradients preconditioned with the diagonal (ALPS, 3.3)."""
+    inverse = 1.0 / np.einsum("gnn->gn", damped)[:, None, :]
+    values = np.where(mask, problem.weight, 0.0)
+    residual = np.where(mask, (problem.weight - values) @ damped, 0.0)
+    direction = residual * inverse
+    energy = (residual * direction).sum(-1, keepdims=True)
+    for _ in range(steps):
+        image = np.where(mask, direction @ damped, 0.0)
+        curvature = (direction * image).sum(-1, keepdims=True)
+        length = np.divide(energy, curvature, out=np.zeros_like(energy), where=curvature > 0)
+        values, residual = values + length * direction, residual - length * image
+        after = (residual * residual * inverse).sum(-1, keepdims=True)
+        momentum = np.divide(after, energy, out=np.zeros_like(energy), where=energy > 0)
+        direction, energy = residual * inverse + momentum * direction, after
+    return values

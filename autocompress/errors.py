@@ -1,0 +1,36 @@
+"""Faults that end in one clear line and an exit code; anything else is a bug and shows its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AutocompressError(Exception):
+    """The user's input cannot be used: says the rule, the value got and the next step. Exit code 2."""
+
+    exit_code = 2
+
+
+class UnmetError(AutocompressError):
+    """The work finished, but something that was asked for was not met. Exit code 1."""
+
+    exit_code = 1
+
+
+class DeviceError(AutocompressError):
+    """The device or its agent cannot be used or went away. Exit code 3."""
+
+    exit_code = 3
+
+
+class CandidateError(Exception):
+    """One candidate cannot be built or run. Its trial fails with this reason and the search goes on."""
+
+
+def unknown_name(kind: str, got: str, allowed: Iterable[str]) -> AutocompressError:
+    """The error for a name that is not in `allowed`, with the nearest name or, failing one, all of them."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(got, names, n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(names)}"
+    return AutocompressError(f"unknown {kind} '{got}'; {remedy}")

@@ -1,0 +1,1 @@
+"""The float network as data: flatbuffer in, numbered layers, traced inputs. Knows nothing of searching."""

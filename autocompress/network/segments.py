@@ -1,0 +1,147 @@
+"""The network cut at its layers, so that a change to one layer re-runs only what follows it up to the next.
+
+Sequential reconstruction needs each layer's inputs in the network compressed so far. Segment k holds layer k and the
+operators up to layer k + 1; segment 0 what comes before the first layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autocompress.network import flatbuffer
+from autocompress.network.layers import Layer
+from autocompress.network.run import interpreter
+
+Array = np.ndarray[Any, Any]
+State = Mapping[int, Array]  # tensor index -> values of all samples, samples along axis 0
+
+
+class Patchable:
+    """A serialised flatbuffer whose constants and scales are written in place: no packing for a new candidate."""
+
+    def __init__(self, model: bytes) -> None:
+        from ai_edge_litert.schema_py_generated import Model
+
+        self._bytes = bytearray(model)
+        self._model = Model.GetRootAs(self._bytes, 0)
+        self._graph = self._model.Subgraphs(0)
+
+    def constant(self, tensor: int) -> Array:
+        """A writable byte view (uint8) of the constant of `tensor`."""
+        view: Array = self._model.Buffers(self._graph.Tensors(tensor).Buffer()).DataAsNumpy()
+        return view
+
+    def scales(self, tensor: int) -> Array:
+        """A writable float32 view of the quantization scales of `tensor`."""
+        view: Array = self._graph.Tensors(tensor).Quantization().ScaleAsNumpy()
+        return view
+
+    def write(self, tensor: int, value: Array) -> None:
+        """Overwrite the constant of `tensor` by the bytes of `value`, which must be as many."""
+        self.constant(tensor)[:] = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+
+    def snapshot(self) -> bytes:
+        """The flatbuffer as it stands."""
+        return bytes(self._bytes)
+
+
+class Segment:
+    """One piece of the main graph: `reads` and `makes` are the tensors that cross its borders."""
+
+    def __init__(self, tree: Any, operators: slice, later: set[int], layer: Layer | None) -> None:
+        graph = tree.subgraphs[0]
+        ops = graph.operators[operators]
+        made = {int(i) for op in ops for i in op.outputs}
+        read = {int(i) for op in ops for i in op.inputs if i >= 0} - made
+        self.reads = tuple(sorted(i for i in read if flatbuffer.constant(tree, i) is None))
+        self.makes = tuple(sorted(made & later))
+        self._layer = layer
+        self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self.reads, self.makes))) if ops else None
+
+    def run(self, state: State, weight: Array | None, bias: Array | None, chunks: int, threads: int) -> dict[int, Array]:
+        """The tensors this segment makes, with its layer's `weight` and `bias` (as in the float network) in place."""
+        if self._patch is None or not self.makes:
+            return {}
+        if self._layer is not None and weight is not None:
+            self._patch.write(self._layer.weight, weight.astype(np.float32))
+        if self._layer is not None and bias is not None and self._layer.bias is not None:
+            self._patch.write(self._layer.bias, bias.astype(np.float32))
+        return self._invoke(self._patch.snapshot(), state, chunks, threads)
+
+    def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
+        run = interpreter(model, threads, {i: _chunk(state[i], 0, chunks).shape for i in self.reads})
+        made: dict[int, list[Array]] = {i: [] for i in self.makes}
+        for chunk in range(chunks):
+            for i in self.reads:
+                run.set_tensor(i, _chunk(state[i], chunk, chunks))
+            run.invoke()
+            for i in self.makes:
+                made[i].append(run.get_tensor(i))
+        return {i: np.concatenate(parts) for i, parts in made.items()}
+
+
+def _chunk(values: Array, chunk: int, chunks: int) -> Array:
+    size = len(values) // chunks
+    return values[chunk * size : (chunk + 1) * size]
+
+
+def _cut(tree: Any, operators: Sequence[Any], reads: Sequence[int], makes: Sequence[int]) -> Any:
+    """A network of only these operators; tensor indices stay what they are."""
+    cut = copy.copy(tree)
+    graph = copy.copy(tree.subgraphs[0])
+    graph.operators, graph.inputs, graph.outputs = list(operators), list(reads), list(makes)
+    used = {int(i) for op in operators for i in (*op.inputs, *op.outputs)}
+    graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    for index, tensor in enumerate(graph.tensors):
+        if index not in used:
+            tensor.buffer = 0
+    cut.subgraphs = [graph, *(copy.copy(g) for g in tree.subgraphs[1:])]
+    cut.metadata, cut.signatureDefs = None, None
+    cut.buffers = list(tree.buffers)
+    return cut
+
+
+class Segments:
+    """All segments of a network and the walk through them on a set of samples."""
+
+    def __init__(self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], chunk: int, threads: int) -> None:
+        self.layers = tuple(layers)
+        samples = len(next(iter(inputs.values())))
+        self._chunks, self._threads = max(1, samples // chunk), threads
+        kept = self._chunks * chunk
+        self._pieces = _pieces(tree, self.layers)
+        self._needed = _needed(self._pieces, self.layers[-1].input)
+        start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
+        self.start = self._step(0, start, None, None)
+
+    @property
+    def samples(self) -> int:
+        """How many samples walk through."""
+        return len(next(iter(self.start.values()))) if self.start else 0
+
+    def after(self, position: int, state: State, weight: Array, bias: Array | None) -> dict[int, Array]:
+        """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
+        return self._step(position + 1, state, weight, bias)
+
+    def _step(self, piece: int, state: State, weight: Array | None, bias: Array | None) -> dict[int, Array]:
+        made = self._pieces[piece].run(state, weight, bias, self._chunks, self._threads)
+        return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
+
+
+def _pieces(tree: Any, layers: Sequence[Layer]) -> list[Segment]:
+    operators = tree.subgraphs[0].operators
+    cuts = [0, *(layer.operator for layer in layers), len(operators)]
+    pieces = []
+    for number in range(len(layers)):  # the piece behind the last layer is never asked for
+        start, stop = cuts[number], cuts[number + 1]
+        later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0}
+        pieces.append(Segment(tree, slice(start, stop), later, layers[number - 1] if number else None))
+    return pieces
+
+
+def _needed(pieces: Sequence[Segment], last: int) -> list[set[int]]:
+    """For each piece the tensors that later pieces, or the last layer (input `last`), still read."""
+    return [{last} | {i for later in pieces[n + 1 :] for i in later.reads} for n in range(len(pieces))]

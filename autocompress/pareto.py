@@ -1,0 +1,124 @@
+"""Pareto fronts of points whose every objective is minimised: membership, hypervolume, knee. NumPy only."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+ACCURACY_SCALE = 0.10  # the loss of the metric that counts as much as the whole baseline latency or int8 size
+
+
+def non_dominated(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Mask, shape (n,), of the points (n, objectives) that no other point dominates: is nowhere worse and
+    somewhere better. Of equal points the first is kept. Raises ValueError on NaN."""
+    p = _as_points(points)
+    mask = np.zeros(len(p), dtype=np.bool_)
+    if len(p) == 0:
+        return mask
+    # Sorted, no later point dominates an earlier one: the first that remains is always on the front.
+    unique, first_index = np.unique(p, axis=0, return_index=True)
+    while len(unique):
+        mask[first_index[0]] = True
+        better_somewhere = (unique < unique[0]).any(axis=1)
+        unique, first_index = unique[better_somewhere], first_index[better_somewhere]
+    return mask
+
+
+def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """Volume that `points` (n, objectives) dominate up to `reference` (objectives,), exact in any dimension.
+
+    Zitzler and Thiele 1998, "Multiobjective optimization using evolutionary algorithms". Points not better
+    than the reference in every objective add nothing. Raises ValueError on NaN, -inf or a reference of
+    another dimension.
+    """
+    p, r = _as_points(points), np.asarray(reference, dtype=np.float64)
+    if len(p) == 0:
+        return 0.0
+    if r.shape != p.shape[1:] or not np.isfinite(r).all() or np.isneginf(p).any():
+        raise ValueError(f"needs a finite reference of {p.shape[1]} objectives and no -inf, got {r}")
+    inside = p[(p < r).all(axis=1)]
+    return _volume(inside[non_dominated(inside)], r)
+
+
+def knee(points: npt.ArrayLike) -> int:
+    """Index of the knee of a front (n, objectives): the point farthest from the chord between its extremes.
+
+    Farthest towards the ideal, with each objective scaled to [0, 1] over the front (Das 1999, "On
+    characterizing the 'knee' of the Pareto curve based on normal-boundary intersection"). With more than two
+    objectives the chord becomes the plane sum(x) = objectives - 1, through the points that are best in one
+    and worst in all others; farthest from it is the smallest sum. The first of equal ones. Raises ValueError
+    on no or non-finite points.
+    """
+    p = _as_points(points)
+    if len(p) == 0 or not np.isfinite(p).all():
+        raise ValueError("the knee needs one or more finite points")
+    low, width = p.min(axis=0), np.ptp(p, axis=0)
+    scaled = (p - low) / np.where(width > 0, width, 1.0)
+    # Sums that differ by rounding only are equal: the choice must not hang on the unit of an objective.
+    return int(np.argmin(np.round(scaled.sum(axis=1), 12)))
+
+
+def study_hypervolume(
+    accuracy: npt.ArrayLike,
+    latency_ms: npt.ArrayLike,
+    download_bytes: npt.ArrayLike,
+    *,
+    baseline_accuracy: float,
+    baseline_latency_ms: float,
+    int8_download_bytes: float,
+    higher_is_better: bool = True,
+) -> float:
+    """Hypervolume of a study's candidates (arrays of shape (n,)), comparable between its runs.
+
+    Minimises loss of the metric / 0.10, latency / baseline latency and download / download of the plain
+    static int8 file, with the reference (1, 1, 1). The loss is baseline - value, or value - baseline where
+    lower is better; a candidate better than the baseline has a negative one, so the volume can exceed 1.
+    """
+    if min(baseline_latency_ms, int8_download_bytes) <= 0:
+        raise ValueError(
+            f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes"
+        )
+    gain = np.asarray(accuracy, dtype=np.float64) - baseline_accuracy
+    loss = -gain if higher_is_better else gain
+    latency = np.asarray(latency_ms, dtype=np.float64) / baseline_latency_ms
+    download = np.asarray(download_bytes, dtype=np.float64) / int8_download_bytes
+    return hypervolume(np.column_stack([loss / ACCURACY_SCALE, latency, download]), np.ones(3))
+
+
+def _as_points(points: npt.ArrayLike) -> Floats:
+    p = np.asarray(points, dtype=np.float64)
+    if p.size == 0:
+        return p.reshape(0, p.shape[1] if p.ndim == 2 else 1)
+    if p.ndim != 2 or np.isnan(p).any():
+        raise ValueError(f"points must have shape (n, objectives) and no NaN, got shape {p.shape}")
+    return p
+
+
+def _volume(p: Floats, r: Floats) -> float:
+    """The points are taken from the worst in the last objective to the best. What one adds to all later ones
+    is a prism along that objective, over what it adds in the others (While, Bradstreet and Barone 2012,
+    WFG)."""
+    if p.shape[1] <= 2:
+        return _area(p, r)
+    p = p[np.argsort(-p[:, -1], kind="stable")]
+    heights, base, corner = r[-1] - p[:, -1], p[:, :-1], r[:-1]
+    total = 0.0
+    for i, point in enumerate(base):
+        limited = np.maximum(base[i + 1 :], point)
+        if len(corner) > 2:
+            limited = limited[non_dominated(limited)]
+        total += heights[i] * (np.prod(corner - point) - _volume(limited, corner))
+    return float(total)
+
+
+def _area(p: Floats, r: Floats) -> float:
+    """One or two objectives, any points: the steps under the lowest second objective so far."""
+    if len(p) == 0:
+        return 0.0
+    if p.shape[1] == 1:
+        return float(r[0] - p.min())
+    p = p[np.argsort(p[:, 0])]
+    widths = np.diff(p[:, 0], append=r[0])
+    return float(widths @ (r[1] - np.minimum.accumulate(p[:, 1])))

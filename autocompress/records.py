@@ -1,0 +1,225 @@
+"""The words of the project as frozen data: layer choice, configuration, measurement, evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+ACTIVATIONS = ("float32", "int8", "int16")
+BITS = (32, 16, 8, 7, 6, 5, 4, 3, 2)
+GRANULARITIES = ("element", "channel", "block")
+CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes", "energy_mj")
+OBJECTIVES = ("metric", "latency", "size", "memory", "energy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """What is asked of one layer. `sparsity` in [0, 1) is a floor, `bits` 32 and 16 are float, `clusters` the most
+    distinct integers of the whole tensor, zero included; None: all levels of the bit-width."""
+
+    sparsity: float = 0.0
+    granularity: str = "element"
+    bits: int = 32
+    clusters: int | None = None
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the weights are stored as integers."""
+        return self.bits <= 8
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the layer stays exactly as it came."""
+        return self == LayerChoice()
+
+    def normalised(self) -> LayerChoice:
+        """The one spelling of this choice, so that equal choices are equal: clusters only where they bind."""
+        clusters = self.clusters
+        if not self.is_integer or (clusters is not None and clusters >= 2**self.bits - 1):
+            clusters = None
+        sparsity = float(self.sparsity)
+        return LayerChoice(
+            sparsity=sparsity,
+            granularity=self.granularity if sparsity > 0 else "element",
+            bits=int(self.bits),
+            clusters=None if clusters is None else int(clusters),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, keys in the order of the design."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Compact JSON; the categorical value of this choice in the study."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LayerChoice:
+        """The inverse of `to_dict`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A choice per layer (all layers, keyed by layer name) and one activation precision for the network."""
+
+    activations: str = "float32"
+    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the float network as given."""
+        return all(choice.is_baseline for choice in self.layers.values())
+
+    def normalised(self) -> Configuration:
+        """Each choice normalised; without an integer layer the activations are float32."""
+        layers = {name: choice.normalised() for name, choice in self.layers.items()}
+        integer = any(choice.is_integer for choice in layers.values())
+        return Configuration(activations=self.activations if integer else "float32", layers=layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "activations": self.activations,
+            "layers": {name: choice.to_dict() for name, choice in self.layers.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Configuration:
+        """The inverse of `to_dict`."""
+        layers = {name: LayerChoice.from_dict(choice) for name, choice in data["layers"].items()}
+        return cls(activations=data["activations"], layers=layers)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the normalised configuration: equal means equal."""
+        text = json.dumps(self.normalised().to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Latency of one file on one device. Missing is None. `latency_ci_ms` only where measured, `latency_error`
+    (the largest relative leave-one-out error of the model) only where modelled. `samples_ms` holds one list a
+    process; `ratio_to_baseline` compares with the baseline interleaved in the same measurement."""
+
+    latency_ms: float
+    latency_source: str  # "measured" | "modelled"
+    latency_error: float | None = None
+    latency_ci_ms: tuple[float, float] | None = None
+    extrapolated: bool = False
+    p90_ms: float | None = None
+    iqr_ms: float | None = None
+    outliers: int | None = None
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    ratio_to_baseline: float | None = None
+    doubtful: bool = False
+    runtime: str | None = None
+    runtime_version: str | None = None
+    os_bits: int | None = None
+    threads: int | None = None
+    samples_ms: tuple[tuple[float, ...], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
+        """The inverse of `to_dict`."""
+        values = dict(data)
+        if values.get("latency_ci_ms") is not None:
+            values["latency_ci_ms"] = tuple(values["latency_ci_ms"])
+        values["samples_ms"] = tuple(tuple(run) for run in values.get("samples_ms", ()))
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured of one candidate. `accuracy` is the metric's value on validation data whatever the metric
+    is; `accuracy_delta_ci` the paired 95 % interval of the difference to the baseline (candidate - baseline)."""
+
+    configuration: Configuration
+    accuracy: float
+    accuracy_ci: tuple[float, float]
+    accuracy_delta_ci: tuple[float, float] | None
+    measurement: Measurement
+    file_bytes: int
+    download_bytes: int
+    sha256: str
+    artifact: str  # relative to the runs folder
+    energy_mj: float | None = None
+    build_s: float | None = None
+    finetuned: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the inverse of `from_dict`."""
+        return asdict(self) | {
+            "configuration": self.configuration.to_dict(),
+            "measurement": self.measurement.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
+        """The evaluation as stored in a trial."""
+        values = dict(data)
+        values["configuration"] = Configuration.from_dict(values["configuration"])
+        values["measurement"] = Measurement.from_dict(values["measurement"])
+        for key in ("accuracy_ci", "accuracy_delta_ci"):
+            values[key] = None if values[key] is None else tuple(values[key])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """A hard bound on a validation value, as `latency_ms<=8`: `name` one of CONSTRAINT_NAMES, `relation` <= or >=."""
+
+    name: str
+    relation: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.relation}{self.bound:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as stored. `state`: complete | stopped_early | failed | running; `reason` why it failed or stopped."""
+
+    number: int
+    state: str
+    evaluation: Evaluation | None = None
+    reason: str | None = None
+    finished_s: float | None = None  # seconds since the epoch
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study as plain data, for reports: what was asked, the baseline, all trials, and test values where computed."""
+
+    name: str
+    task: str
+    device: str
+    latency_source: str  # "measured" | "modelled"
+    latency_error: float | None
+    metric_name: str
+    higher_is_better: bool
+    space: str
+    sampler: str
+    seed: int
+    objectives: tuple[str, ...]  # of metric, latency, size, memory, energy
+    size: str  # "download" | "file"
+    constraints: tuple[Constraint, ...]
+    baseline: Evaluation
+    int8_download_bytes: int | None  # the plain static int8 file, reference of the hypervolume
+    trials: tuple[TrialRecord, ...]
+    test_accuracy: Mapping[str, float]  # by sha256 of the file, the baseline's too; only what was computed
+    wall_s: float
+    versions: Mapping[str, str]
+    notes: tuple[str, ...] = ()

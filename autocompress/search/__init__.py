@@ -1,0 +1,1 @@
+"""The Optuna study: sampling configurations, evaluating candidates, storing what was seen."""

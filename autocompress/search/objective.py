@@ -1,0 +1,210 @@
+"""One candidate from configuration to evaluation: solve, build, verify, judge, measure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.build import Builder, download_bytes
+from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compress.skeleton import Ranges, quantize_plainly
+from autocompress.errors import AutocompressError, CandidateError
+from autocompress.measure.accuracy import Quality, Split
+from autocompress.measure.predict import energy_mj
+from autocompress.network import flatbuffer, trace
+from autocompress.network.layers import layers_of
+from autocompress.network.run import Runner
+from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement
+from autocompress.specs import DeviceProfile, container_bits
+from autocompress.tasks import LoadedTask
+
+Array = np.ndarray[Any, Any]
+Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
+_CALIBRATION_SAMPLES = 512
+_CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
+_CHUNK = 64
+SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
+
+
+class Workbench:
+    """Everything a study needs to turn configurations of one task into evaluations on one device.
+
+    `tier`: "sequential" (reported candidates) or "independent" (screening). `artifacts` is where the files go, named by
+    their sha256; evaluations name them relative to `runs`."""
+
+    def __init__(
+        self, task: LoadedTask, profile: DeviceProfile, latency: Latency, *, runs: Path, artifacts: Path, seed: int,
+        threads: int, tier: str = "sequential",
+    ) -> None:  # fmt: skip
+        self._task, self._profile, self._latency = task, profile, latency
+        self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
+        self._tree = flatbuffer.read(task.network)
+        self.layers = layers_of(self._tree)
+        self._builder = Builder(task.network, self.layers, self._container, lambda: self._ranges)
+
+    def _container(self, op: str, bits: int, activations: str) -> int | None:
+        return container_bits(self._profile.kernels, op, bits, activations)
+
+    @cached_property
+    def _calibration(self) -> tuple[dict[int, Array], int]:
+        """Calibration inputs by tensor index, and how many samples run at once."""
+        runner = Runner(self._task.network, self._threads)
+        chunk = runner.largest_batch(_CHUNK)
+        widest = max(int(np.prod(layer.input_shape)) for layer in self.layers) * 4
+        available = len(next(iter(self._task.x_calibration.values())))
+        samples = min(available, _CALIBRATION_SAMPLES, max(32, _CALIBRATION_BYTES // (2 * widest)))
+        chunk = min(chunk, samples)
+        chosen = np.sort(np.random.default_rng(self._seed).permutation(available)[: samples // chunk * chunk])
+        return {i: self._task.x_calibration[name][chosen] for name, i in runner.input_indices.items()}, chunk
+
+    @cached_property
+    def reconstruction(self) -> Reconstruction:
+        """The solver on this network's calibration inputs."""
+        inputs, chunk = self._calibration
+        return Reconstruction(self._tree, self.layers, inputs, chunk=chunk, threads=self._threads)
+
+    @cached_property
+    def _ranges(self) -> Ranges:
+        inputs, chunk = self._calibration
+        return trace.activation_ranges(self._task.network, inputs, chunk, self._threads)
+
+    @cached_property
+    def _validation(self) -> Split:
+        task = self._task
+        return Split(
+            task.x_validation, task.y_validation, task.metric, task.network, threads=self._threads, seed=self._seed
+        )
+
+    @cached_property
+    def _test(self) -> Split:
+        task = self._task
+        return Split(task.x_test, task.y_test, task.metric, task.network, threads=self._threads, seed=self._seed)
+
+    def float_configuration(self) -> Configuration:
+        """All layers as they came."""
+        return Configuration(layers={layer.name: LayerChoice() for layer in self.layers})
+
+    @cached_property
+    def baseline(self) -> Evaluation:
+        """The float network, its file as given."""
+        try:
+            quality, model = self._validation.baseline(), self._task.original
+            return self._evaluation(self.float_configuration(), model, quality, self._latency(model, FRONT_PROCESSES), 0.0)
+        except CandidateError as fault:
+            raise AutocompressError(f"the float network cannot be evaluated on '{self._profile.name}': {fault}") from fault
+
+    def evaluate(self, configuration: Configuration) -> Evaluation:
+        """The evaluation of a (normalised) configuration; CandidateError where it cannot be built or run."""
+        if configuration.is_baseline:
+            return self.baseline
+        start = time.perf_counter()
+        model = self._builder.build(configuration, self._solve(configuration))
+        build_s = time.perf_counter() - start
+        quality = self._validation.quality(model)
+        return self._evaluation(configuration, model, quality, self._latency(model, SEARCH_PROCESSES), build_s)
+
+    def _solve(self, configuration: Configuration) -> Sequence[SolvedLayer]:
+        if self._tier == "independent":
+            return self.reconstruction.independent_all(configuration)
+        static = configuration.activations != "float32"
+        return self.reconstruction.sequential(configuration, self._quantizer(configuration.activations) if static else None)
+
+    def _quantizer(self, activations: str) -> Callable[[int, Array], Array]:
+        names = [t.name.decode(errors="replace") for t in self._tree.subgraphs[0].tensors]
+
+        def quantize(tensor: int, values: Array) -> Array:
+            if values.dtype != np.float32 or names[tensor] not in self._ranges:
+                return values
+            return trace.static_quantizer(*self._ranges[names[tensor]], activations)(values)
+
+        return quantize
+
+    def _evaluation(
+        self, configuration: Configuration, model: bytes, quality: Quality, measurement: Measurement, build_s: float
+    ) -> Evaluation:
+        sha256, artifact = store(model, self._artifacts)
+        return Evaluation(
+            configuration=configuration,
+            accuracy=quality.value,
+            accuracy_ci=quality.interval,
+            accuracy_delta_ci=quality.delta_interval,
+            measurement=measurement,
+            file_bytes=len(model),
+            download_bytes=download_bytes(model),
+            sha256=sha256,
+            artifact=os.path.relpath(artifact, self._runs),
+            energy_mj=energy_mj(measurement.latency_ms, self._profile),
+            build_s=build_s,
+        )
+
+    def remeasured(self, evaluation: Evaluation) -> Measurement:
+        """The latency of a stored candidate again, as carefully as the reported front asks for."""
+        return self._latency(self._file(evaluation), FRONT_PROCESSES)
+
+    def test_value(self, evaluation: Evaluation) -> float:
+        """The metric of a stored candidate on the test split."""
+        return self._test.value(self._file(evaluation))
+
+    def _file(self, evaluation: Evaluation) -> bytes:
+        path = self._runs / evaluation.artifact
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != evaluation.sha256:
+            raise AutocompressError(f"the file of a candidate is missing or changed: {path}; start a new study")
+        return path.read_bytes()
+
+    def plain_int8_download_bytes(self) -> int | None:
+        """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""
+        try:
+            return download_bytes(quantize_plainly(self._task.network, self.layers, self._ranges))
+        except CandidateError:
+            return None
+
+
+def store(model: bytes, folder: Path) -> tuple[str, Path]:
+    """Write a file under its sha256: to a temporary name first, then renamed, so that it is whole or not there."""
+    sha256 = hashlib.sha256(model).hexdigest()
+    path = folder / f"{sha256}.tflite"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{sha256}.{os.getpid()}.partial"
+        partial.write_bytes(model)
+        partial.replace(path)
+    return sha256, path
+
+
+def objective_values(evaluation: Evaluation, objectives: Sequence[str], size: str) -> tuple[float, ...]:
+    """The values of the study's objectives, in their order; CandidateError where one could not be had."""
+    measurement = evaluation.measurement
+    every = {
+        "metric": evaluation.accuracy,
+        "latency": measurement.latency_ms,
+        "size": evaluation.download_bytes if size == "download" else evaluation.file_bytes,
+        "memory": measurement.peak_memory_bytes,
+        "energy": evaluation.energy_mj,
+    }
+    missing = [name for name in objectives if every[name] is None]
+    if missing:
+        raise CandidateError(f"no value for objective {', '.join(missing)} on this device")
+    return tuple(float(every[name]) for name in objectives)  # type: ignore[arg-type]
+
+
+def constraint_value(evaluation: Evaluation, constraint: Constraint) -> float:
+    """How far a validation value is beyond its bound: <= 0 where the constraint holds."""
+    value = {
+        "accuracy": evaluation.accuracy,
+        "latency_ms": evaluation.measurement.latency_ms,
+        "download_bytes": evaluation.download_bytes,
+        "file_bytes": evaluation.file_bytes,
+        "peak_memory_bytes": evaluation.measurement.peak_memory_bytes,
+        "energy_mj": evaluation.energy_mj,
+    }[constraint.name]
+    if value is None:
+        raise CandidateError(f"no {constraint.name} on this device to hold against {constraint}")
+    gap = float(value) - constraint.bound
+    return gap if constraint.relation == "<=" else -gap

@@ -1,0 +1,132 @@
+"""Where configurations come from: the uniform corners of the space first, then a sampler of Optuna's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.errors import AutocompressError, unknown_name
+from autocompress.records import Configuration, LayerChoice
+
+ACTIVATIONS = "activations"
+Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order
+
+
+class Reseeded(BaseSampler):
+    """A stock sampler made anew for each trial from (seed, trial number): what it proposes depends on nothing but the
+    seed, the number and the trials stored, so an uninterrupted study repeats bit for bit."""
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed = make, seed
+        self._number, self._inner = -1, make(seed)
+
+    def _for(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number != self._number:
+            drawn = np.random.default_rng((self._seed, trial.number)).integers(2**31)
+            self._number, self._inner = trial.number, self._make(int(drawn))
+        return self._inner
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As the stock sampler."""
+        return self._for(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the stock sampler."""
+        return self._for(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As the stock sampler."""
+        return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """As the stock sampler."""
+        self._for(trial).before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """As the stock sampler."""
+        self._for(trial).after_trial(study, trial, state, values)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed, n_startup_trials=10)
+
+
+def _nsga2(seed: int) -> BaseSampler:
+    return NSGAIISampler(seed=seed, population_size=30)
+
+
+def _random(seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+def _gp(seed: int) -> BaseSampler:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as fault:
+        raise AutocompressError("sampler 'gp' needs torch; install it with: pip install 'autocompress[gp]'") from fault
+    return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
+
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "nsga2": _nsga2, "random": _random, "gp": _gp}
+DEFAULT_SAMPLER = "tpe"
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """The sampler called `name`; AutocompressError for an unknown one or one whose extra is missing."""
+    if name not in SAMPLERS:
+        raise unknown_name("sampler", name, SAMPLERS)
+    return Reseeded(SAMPLERS[name], seed)
+
+
+def suggest(trial: optuna.Trial, activations: Sequence[str], choices: Choices) -> Configuration:
+    """The configuration of a trial: one categorical parameter a layer and one for the activations; single-valued ones
+    are not registered (each costs the storage a row for every trial)."""
+    kind = activations[0] if len(activations) == 1 else trial.suggest_categorical(ACTIVATIONS, list(activations))
+    layers = {}
+    for name, offered in choices.items():
+        by_text = {choice.to_json(): choice for choice in offered}
+        text = next(iter(by_text)) if len(by_text) == 1 else trial.suggest_categorical(name, list(by_text))
+        layers[name] = by_text[str(text)]
+    return Configuration(activations=str(kind), layers=layers)
+
+
+def corners(activations: Sequence[str], choices: Choices) -> tuple[Configuration, ...]:
+    """The uniform corners: for each bit-width of integers that the space offers and each activations, all layers at that
+    bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has."""
+    offered = {c.bits for row in choices.values() for c in row if _plain(c) and c.is_integer}
+    found = []
+    for kind in activations:
+        for bits in sorted(offered, reverse=True):
+            layers = {name: _nearest(row, bits) for name, row in choices.items()}
+            found.append(Configuration(activations=kind, layers=layers))
+    unique = {c.digest: c for c in found if not c.is_baseline}
+    return tuple(unique.values())
+
+
+def _plain(choice: LayerChoice) -> bool:
+    return choice.sparsity == 0 and choice.clusters is None
+
+
+def _nearest(offered: Sequence[LayerChoice], bits: int) -> LayerChoice:
+    plain = [c for c in offered if _plain(c)] or list(offered)
+    wider = [c for c in plain if c.bits >= bits]
+    return min(wider, key=lambda c: c.bits) if wider else max(plain, key=lambda c: c.bits)
+
+
+def parameters(configuration: Configuration, activations: Sequence[str], choices: Choices) -> dict[str, str]:
+    """A configuration as the parameters `suggest` would have registered."""
+    values = {name: configuration.layers[name].to_json() for name, row in choices.items() if len(row) > 1}
+    return values if len(activations) == 1 else {ACTIVATIONS: configuration.activations, **values}

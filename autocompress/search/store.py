@@ -1,0 +1,236 @@
+"""The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
+
+User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`, `versions`,
+`test:SHA256` (metric on the test split) and `measured:SHA256` (the careful latency of a front member). Of a trial:
+`evaluation` (written before its values are told), `wall_s`, `cached`, `reason`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.errors import AutocompressError, unknown_name
+from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord, TrialRecord
+
+_HEARTBEAT_S, _GRACE_S = 2, 6
+_STATES = {
+    TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a study was made with. Resuming with anything else is refused; `seed` and `sampler` may differ."""
+
+    task: str
+    network_sha256: str
+    data_sha256: str
+    metric: str
+    higher_is_better: bool
+    device: str
+    device_sha256: str
+    latency_source: str
+    space: str
+    choices_sha256: str
+    objectives: tuple[str, ...]
+    size: str
+    constraints: tuple[str, ...]
+    sampler: str
+    seed: int
+
+    def differences(self, other: Identity) -> list[str]:
+        """What is not the same in `other`, in words."""
+        shown = {"network_sha256": "network", "data_sha256": "data", "device_sha256": "device", "choices_sha256": "space"}
+        found: dict[str, str] = {}
+        for key, mine in asdict(self).items():
+            theirs = getattr(other, key)
+            if key not in ("seed", "sampler") and mine != theirs:
+                found.setdefault(shown.get(key, key), f"{shown.get(key, key)}: {_short(mine)} then, {_short(theirs)} now")
+        return list(found.values())
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return f"{text[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", text) else text or "none"
+
+
+def study_folder(runs: Path, name: str) -> Path:
+    """Where a study's files lie; AutocompressError for a name that is no plain file name."""
+    if not re.fullmatch(r"[\w.+=@-]+", name) or name.startswith("."):
+        raise AutocompressError(f"study name '{name}' is no plain name; use letters, digits and . _ + = @ - only")
+    return runs / name
+
+
+def storage_url(runs: Path, name: str, storage: str | None) -> str:
+    """The storage's URL: SQLite in the study's folder unless one is given."""
+    return storage or f"sqlite:///{study_folder(runs, name).resolve()}/study.db"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder/lock` exclusively; AutocompressError where another process does or the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as fault:
+        raise AutocompressError(
+            f"the runs folder cannot be written: {fault.filename}: {fault.strerror}; give a writable one with --runs"
+        ) from fault
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as fault:
+        raise AutocompressError(
+            f"study '{folder.name}' is being searched by another process; wait for it or choose another --study"
+        ) from fault
+    finally:
+        os.close(handle)
+
+
+def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None] | None = None) -> BaseStorage:
+    """Optuna's storage at `url`; AutocompressError where it cannot be opened."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats are marked experimental
+        try:
+            return RDBStorage(
+                url, engine_kwargs={"connect_args": {"timeout": 30}} if url.startswith("sqlite") else None,
+                heartbeat_interval=_HEARTBEAT_S, grace_period=_GRACE_S, heartbeat_stale_trial_callback=on_stale,
+            )  # fmt: skip
+        except Exception as fault:  # every database driver has errors of its own
+            reason = " ".join(str(fault).split())[:200]
+            raise AutocompressError(f"the storage '{url}' cannot be opened: {reason}") from fault
+
+
+def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial that died again: its parameters only (a copied constraint or evaluation would stand in the way)."""
+    study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+
+
+def recover(study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]]) -> None:
+    """Settle every trial that a killed process left running: told from its stored evaluation, else failed and queued
+    again. Only whoever holds the study's lock may do this."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        stored = trial.user_attrs.get("evaluation")
+        if stored is not None:
+            study.tell(trial.number, values_of(Evaluation.from_dict(stored)))
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
+            retry(study, trial)
+
+
+def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
+    """A study that exists; AutocompressError with the nearest name where it does not."""
+    url = storage_url(runs, name, storage)
+    if storage is None and not (study_folder(runs, name) / "study.db").is_file():
+        known = sorted(path.parent.name for path in runs.glob("*/study.db")) if runs.is_dir() else []
+        if not known:
+            raise AutocompressError(f"no study '{name}' in {runs}; it holds none yet, start one with: autocompress search")
+        raise unknown_name("study", name, known)
+    opened = open_storage(url)
+    names = [s.study_name for s in optuna.get_all_study_summaries(opened, include_best_trial=False)]
+    if name not in names:
+        raise unknown_name("study", name, names) if names else AutocompressError(f"the storage holds no study: {url}")
+    return optuna.load_study(study_name=name, storage=opened)
+
+
+def trial_record(trial: FrozenTrial) -> TrialRecord:
+    """One trial as plain data."""
+    stored = trial.user_attrs.get("evaluation")
+    finished = trial.datetime_complete
+    return TrialRecord(
+        number=trial.number,
+        state=_STATES[trial.state],
+        evaluation=None if stored is None else Evaluation.from_dict(stored),
+        reason=trial.user_attrs.get("reason"),
+        finished_s=None if finished is None else finished.timestamp(),
+        cached=bool(trial.user_attrs.get("cached", False)),
+    )
+
+
+def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None) -> StudyRecord:
+    """The whole study as plain data; `trials` where they are at hand already. Front members carry their careful
+    latency. AutocompressError for a study whose baseline was never evaluated or that another program made."""
+    attrs = study.user_attrs
+    if "identity" not in attrs or "baseline" not in attrs:
+        raise AutocompressError(f"study '{study.study_name}' has no baseline yet; run the search again, it goes on")
+    identity = _identity(attrs["identity"])
+    frozen = study.get_trials(deepcopy=False, states=tuple(_STATES))
+    rows = [trial_record(trial) for trial in frozen] if trials is None else trials
+    baseline = Evaluation.from_dict(attrs["baseline"])
+    return StudyRecord(
+        name=study.study_name,
+        task=identity.task,
+        device=identity.device,
+        latency_source=identity.latency_source,
+        latency_error=baseline.measurement.latency_error,
+        metric_name=identity.metric,
+        higher_is_better=identity.higher_is_better,
+        space=identity.space,
+        sampler=identity.sampler,
+        seed=identity.seed,
+        objectives=identity.objectives,
+        size=identity.size,
+        constraints=tuple(parse_constraint(text) for text in identity.constraints),
+        baseline=baseline,
+        int8_download_bytes=attrs.get("int8_download_bytes"),
+        trials=tuple(_with_careful_latency(row, attrs) for row in rows),
+        test_accuracy={key[5:]: value for key, value in attrs.items() if key.startswith("test:")},
+        wall_s=sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen),
+        versions=attrs.get("versions", {}),
+        notes=tuple(attrs.get("notes", ())),
+    )
+
+
+def _with_careful_latency(row: TrialRecord, attrs: Mapping[str, Any]) -> TrialRecord:
+    if row.evaluation is None or (careful := attrs.get(f"measured:{row.evaluation.sha256}")) is None:
+        return row
+    return replace(row, evaluation=replace(row.evaluation, measurement=Measurement.from_dict(careful)))
+
+
+def identity_of(study: optuna.Study) -> Identity | None:
+    """What the study was made with; None for one that is new."""
+    stored = study.user_attrs.get("identity")
+    return None if stored is None else _identity(stored)
+
+
+def _identity(stored: Mapping[str, Any]) -> Identity:
+    lists = ("objectives", "constraints")
+    return Identity(**{key: tuple(value) if key in lists else value for key, value in stored.items()})
+
+
+def parse_constraint(text: str) -> Constraint:
+    """A constraint from `NAME<=NUMBER` or `NAME>=NUMBER`; AutocompressError for anything else."""
+    from autocompress.records import CONSTRAINT_NAMES
+
+    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+    if found is None:
+        raise AutocompressError(f"constraint '{text}' is not NAME<=NUMBER or NAME>=NUMBER, as in 'latency_ms<=8'")
+    name, relation, number = found.groups()
+    if name not in CONSTRAINT_NAMES:
+        raise unknown_name("constraint", name, CONSTRAINT_NAMES)
+    try:
+        bound = float(number)
+    except ValueError as fault:
+        raise AutocompressError(f"constraint '{text}': '{number}' is no number") from fault
+    return Constraint(name=name, relation=relation, bound=bound)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value's JSON, keys sorted."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

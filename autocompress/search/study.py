@@ -1,0 +1,338 @@
+"""A search from request to front: checks, resume, the trials, and the careful figures of the front at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.errors import AutocompressError, CandidateError, UnmetError, unknown_name
+from autocompress.metrics import Metric
+from autocompress.records import OBJECTIVES, Configuration, Constraint, Evaluation, LayerChoice, StudyRecord, TrialRecord
+from autocompress.report import rows
+from autocompress.search import store
+from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
+from autocompress.search.sampler import Choices, corners, make_sampler, parameters, suggest
+from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
+from autocompress.tasks import LoadedTask
+
+Progress = Callable[[StudyRecord], None]
+MOST_FAILURES = 20  # in a row, then the search ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the study
+    shall hold, earlier runs included; None with a `time_budget_s`."""
+
+    task: LoadedTask
+    profile: DeviceProfile
+    space: SearchSpace
+    latency_source: str
+    runs: Path
+    sampler: str = "tpe"
+    seed: int = 0
+    name: str | None = None
+    storage: str | None = None
+    trials: int | None = None
+    time_budget_s: float | None = None
+    objectives: tuple[str, ...] = ("metric", "latency", "size")
+    size: str = "download"
+    constraints: tuple[Constraint, ...] = ()
+    threads: int = 1
+    tier: str = "sequential"
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def study_name(self) -> str:
+        """The study's name, given or made of what it is about."""
+        made = f"{self.task.name}-{self.profile.name}-{self.space.name}-{self.sampler}-s{self.seed}"
+        return self.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in made)
+
+
+class Search:
+    """One study opened for searching. Use as a context manager: it holds the study's lock.
+
+    AutocompressError, before anything is written, for a request that cannot be met."""
+
+    def __init__(self, request: Request, latency: Latency) -> None:
+        check_request(request)
+        self.request = request
+        self._folder = store.study_folder(request.runs, request.study_name)
+        self.workbench = Workbench(
+            request.task, request.profile, latency, runs=request.runs, artifacts=self._folder / "artifacts",
+            seed=request.seed, threads=request.threads, tier=request.tier,
+        )  # fmt: skip
+        self.activations, self.choices = _resolved(request, self.workbench)
+        self._sampler = make_sampler(request.sampler, request.seed)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Search:
+        self._stack.enter_context(store.locked(self._folder))
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _open(self) -> None:
+        request = self.request
+        url = store.storage_url(request.runs, request.study_name, request.storage)
+        storage = store.open_storage(url, store.retry)
+        directions = ["maximize" if self._rises(name) else "minimize" for name in request.objectives]
+        known = {s.study_name for s in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+        if request.study_name in known:
+            self.study = optuna.load_study(study_name=request.study_name, storage=storage, sampler=self._sampler)
+            self._check_same()
+        else:
+            self.study = optuna.create_study(
+                study_name=request.study_name, storage=storage, sampler=self._sampler, directions=directions
+            )
+        self._prepare()
+
+    def _rises(self, objective: str) -> bool:
+        return objective == "metric" and self.request.task.metric.higher_is_better
+
+    def _check_same(self) -> None:
+        before = store.identity_of(self.study)
+        changed = before.differences(self._identity()) if before is not None else []
+        if changed:
+            raise AutocompressError(
+                f"study '{self.request.study_name}' was made with something else: {'; '.join(changed)}; "
+                "choose another --study name"
+            )
+
+    def _identity(self) -> store.Identity:
+        request, task = self.request, self.request.task
+        offered = {name: [c.to_json() for c in row] for name, row in self.choices.items()}
+        return store.Identity(
+            task=task.name,
+            network_sha256=task.network_sha256,
+            data_sha256=task.data_sha256,
+            metric=task.metric.name,
+            higher_is_better=task.metric.higher_is_better,
+            device=request.profile.name,
+            device_sha256=store.digest_of(asdict(request.profile)),
+            latency_source=request.latency_source,
+            space=request.space.name,
+            choices_sha256=store.digest_of([list(self.activations), offered]),
+            objectives=request.objectives,
+            size=request.size,
+            constraints=tuple(str(constraint) for constraint in request.constraints),
+            sampler=request.sampler,
+            seed=request.seed,
+        )
+
+    def _prepare(self) -> None:
+        """What must stand before the first trial: identity, baseline, reference size, the corners in the queue."""
+        attrs = self.study.user_attrs
+        if "identity" not in attrs:
+            self.study.set_user_attr("identity", asdict(self._identity()))
+        if "baseline" not in attrs:
+            self.study.set_user_attr("int8_download_bytes", self.workbench.plain_int8_download_bytes())
+            self.study.set_user_attr("notes", [*self.request.task.notes, *self.request.notes])
+            self.study.set_user_attr("versions", versions())
+            self.study.set_user_attr("baseline", self.workbench.baseline.to_dict())
+        store.recover(self.study, self._values)
+        for corner in corners(self.activations, self.choices):
+            fixed = parameters(corner, self.activations, self.choices)
+            if fixed:
+                self.study.enqueue_trial(fixed, skip_if_exists=True)
+        self._records = {t.number: store.trial_record(t) for t in self._finished()}
+        self._seen = {
+            r.evaluation.configuration.digest: r.evaluation for r in self._records.values() if r.evaluation is not None
+        }
+        self._failed = {t.user_attrs["digest"]: r.reason for t in self._finished() if "digest" in t.user_attrs
+                        and (r := self._records[t.number]).state == "failed"}  # fmt: skip
+
+    def _finished(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+
+    def _values(self, evaluation: Evaluation) -> tuple[float, ...]:
+        return objective_values(evaluation, self.request.objectives, self.request.size)
+
+    @property
+    def baseline(self) -> Evaluation:
+        """The float network's evaluation, as the study holds it."""
+        return Evaluation.from_dict(self.study.user_attrs["baseline"])
+
+    def record(self) -> StudyRecord:
+        """The study as it stands."""
+        return store.read_record(self.study, tuple(self._records.values()))
+
+    def run(self, on_trial: Progress) -> StudyRecord:
+        """Run trials until the request is met, then the careful figures of the front; the whole study.
+
+        UnmetError after MOST_FAILURES failed trials in a row."""
+        start = self._lap = time.perf_counter()
+        if not self._enough(start):
+            self.study.optimize(
+                self._objective,
+                catch=(CandidateError,),
+                callbacks=[lambda study, trial: self._after(study, trial, start, on_trial)],
+            )
+        self._finish()
+        record = self.record()
+        if self._failures_in_a_row() >= MOST_FAILURES:
+            last = next(r.reason for r in reversed(self._records.values()) if r.state == "failed")
+            raise UnmetError(f"the last {MOST_FAILURES} trials failed, the search ends; the last reason: {last}")
+        return record
+
+    def _enough(self, start: float) -> bool:
+        complete = sum(record.state == "complete" for record in self._records.values())
+        by_count = self.request.trials is not None and complete >= self.request.trials
+        by_time = self.request.time_budget_s is not None and time.perf_counter() - start >= self.request.time_budget_s
+        return by_count or by_time
+
+    def _after(self, study: optuna.Study, trial: FrozenTrial, start: float, on_trial: Progress) -> None:
+        self._records[trial.number] = store.trial_record(trial)
+        on_trial(self.record())
+        if self._enough(start) or self._failures_in_a_row() >= MOST_FAILURES:
+            study.stop()
+
+    def _failures_in_a_row(self) -> int:
+        count = 0
+        for record in reversed(self._records.values()):
+            if record.state != "failed" or record.reason is None:
+                return count
+            count += 1
+        return count
+
+    def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
+        configuration = suggest(trial, self.activations, self.choices).normalised()
+        try:
+            evaluation = self._evaluated(trial, configuration)
+            values = self._values(evaluation)
+            for constraint in self.request.constraints:
+                trial.set_constraint(str(constraint), constraint_value(evaluation, constraint))
+        except CandidateError as fault:
+            trial.set_user_attr("digest", configuration.digest)
+            trial.set_user_attr("reason", str(fault))
+            raise
+        return values
+
+    def _evaluated(self, trial: optuna.Trial, configuration: Configuration) -> Evaluation:
+        """The evaluation of a configuration, from the study's records where it has been seen; stored in the trial."""
+        if (reason := self._failed.get(configuration.digest)) is not None:
+            raise CandidateError(reason)
+        known = self._seen.get(configuration.digest)
+        try:
+            evaluation = known or self.workbench.evaluate(configuration)
+        except CandidateError as fault:
+            self._failed[configuration.digest] = str(fault)
+            raise
+        self._seen[configuration.digest] = evaluation
+        now = time.perf_counter()
+        trial.set_user_attr("wall_s", now - self._lap)
+        if known is not None:
+            trial.set_user_attr("cached", True)
+        trial.set_user_attr("evaluation", evaluation.to_dict())
+        self._lap = now
+        return evaluation
+
+    def _finish(self) -> None:
+        """Careful latencies for the front (which may change it, so until it is stable), then its test values."""
+        while self.request.latency_source == "measured":
+            stale = [t for t in rows.front(self.record()) if self._careful_key(t) not in self.study.user_attrs]
+            if not stale:
+                break
+            for trial in stale:
+                assert trial.evaluation is not None
+                measured = self.workbench.remeasured(trial.evaluation)
+                self.study.set_user_attr(self._careful_key(trial), measured.to_dict())
+        for evaluation in [self.baseline, *(t.evaluation for t in rows.front(self.record()) if t.evaluation)]:
+            key = f"test:{evaluation.sha256}"
+            if key not in self.study.user_attrs:
+                self.study.set_user_attr(key, self.workbench.test_value(evaluation))
+
+    @staticmethod
+    def _careful_key(trial: TrialRecord) -> str:
+        assert trial.evaluation is not None
+        return f"measured:{trial.evaluation.sha256}"
+
+
+def _resolved(request: Request, workbench: Workbench) -> tuple[tuple[str, ...], Choices]:
+    """The activations and each layer's choices that the device can run; AutocompressError where nothing is left."""
+    modelled = request.latency_source == "modelled"
+    activations = allowed_activations(request.space, request.profile, modelled=modelled)
+    named = [
+        layer for layer in workbench.layers
+        if request.space.names_layer(name=layer.name, tensor_name=layer.tensor_name, op=layer.op)
+    ]  # fmt: skip
+    if not named:
+        layers = ", ".join(layer.name for layer in workbench.layers[:8])
+        raise AutocompressError(f"space '{request.space.name}' matches no layer of the network; its layers: {layers}")
+    choices = {
+        layer.name: allowed_choices(
+            request.space, request.profile, name=layer.name, tensor_name=layer.tensor_name, op=layer.op, modelled=modelled
+        )
+        for layer in workbench.layers
+    }
+    if all(row == (LayerChoice(),) for row in choices.values()):
+        raise AutocompressError(
+            f"space '{request.space.name}' leaves no choice on device '{request.profile.name}': every layer stays float; "
+            "widen the space or choose another device"
+        )
+    return activations, choices
+
+
+def check_request(request: Request) -> None:
+    """AutocompressError for objectives, constraints or budgets that cannot be met by anything."""
+    for name in request.objectives:
+        if name not in OBJECTIVES:
+            raise unknown_name("objective", name, OBJECTIVES)
+    if len(set(request.objectives)) != len(request.objectives):
+        raise AutocompressError(f"an objective is given twice: {', '.join(request.objectives)}; give each once")
+    if request.trials is not None and request.trials < 1:
+        raise AutocompressError(f"--trials must be at least 1, got {request.trials}")
+    if request.time_budget_s is not None and request.time_budget_s <= 0:
+        raise AutocompressError(f"--time-budget must be more than 0 s, got {request.time_budget_s:g} s")
+    wanted = {*request.objectives, *(constraint.name for constraint in request.constraints)}
+    if request.latency_source == "modelled" and wanted & {"memory", "peak_memory_bytes"}:
+        raise AutocompressError(
+            f"memory is not modelled for '{request.profile.name}'; leave it out or use a device that is measured"
+        )
+    if wanted & {"energy", "energy_mj"} and (request.profile.power_w is None or request.profile.power_w.busy is None):
+        raise AutocompressError(f"device '{request.profile.name}' has no busy power; add power_w or leave energy out")
+    _check_constraints(request.constraints, request.task.metric)
+
+
+def _check_constraints(constraints: Sequence[Constraint], metric: Metric) -> None:
+    lowest, highest = metric.bounds
+    for constraint in constraints:
+        low, high = (lowest, highest) if constraint.name == "accuracy" else (0.0, float("inf"))
+        below = constraint.relation == "<=" and constraint.bound < low
+        above = constraint.relation == ">=" and constraint.bound > high
+        if below or above or constraint.bound != constraint.bound:
+            raise AutocompressError(f"constraint '{constraint}' cannot be met: {constraint.name} lies in [{low:g}, {high:g}]")
+    for name in {constraint.name for constraint in constraints}:
+        least = max([c.bound for c in constraints if (c.name, c.relation) == (name, ">=")], default=-float("inf"))
+        most = min([c.bound for c in constraints if (c.name, c.relation) == (name, "<=")], default=float("inf"))
+        if least > most:
+            raise AutocompressError(f"constraints exclude each other: {name}>={least:g} and {name}<={most:g}")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    packages = {"autocompress": "autocompress", "optuna": "optuna", "ai-edge-quantizer": "ai-edge-quantizer",
+                "runtime": "ai-edge-litert", "numpy": "numpy"}  # fmt: skip
+    return {name: metadata.version(package) for name, package in packages.items()}
+
+
+def with_limits(request: Request) -> Request:
+    """The request with the default of 100 trials where no budget is given."""
+    if request.trials is None and request.time_budget_s is None:
+        return replace(request, trials=100)
+    return request
+
+

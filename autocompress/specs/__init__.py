@@ -1,0 +1,88 @@
+"""Search spaces and device profiles: YAML in, frozen dataclasses out.
+
+pydantic and PyYAML are imported when a file is read, not when this package is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autocompress.specs.device import (
+    Coefficients,
+    DeviceProfile,
+    FittedPoint,
+    LatencyModel,
+    LatencyRuntime,
+    PowerDraw,
+    Runtime,
+)
+from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
+from autocompress.specs.space import Rule, SearchSpace
+
+__all__ = [
+    "Coefficients",
+    "DeviceProfile",
+    "FittedPoint",
+    "LatencyModel",
+    "LatencyRuntime",
+    "PowerDraw",
+    "Rule",
+    "Runtime",
+    "SearchSpace",
+    "allowed_activations",
+    "allowed_choices",
+    "container_bits",
+    "device_names",
+    "json_schema",
+    "load_device",
+    "load_space",
+    "space_names",
+]
+
+
+def space_names() -> tuple[str, ...]:
+    """The names of the search spaces that come with the package, sorted."""
+    from autocompress.specs import packed
+
+    return packed.names("search_spaces")
+
+
+def device_names() -> tuple[str, ...]:
+    """The names of the device profiles that come with the package, sorted."""
+    from autocompress.specs import packed
+
+    return packed.names("device_profiles")
+
+
+def load_space(name_or_path: str | Path) -> SearchSpace:
+    """The search space of that name, or of that `.yaml` file.
+
+    AutocompressError where there is none, or with all faults of the file and their `$.path`."""
+    from autocompress.specs import packed, space_schema, yaml_file
+
+    path = packed.find("search_spaces", "search space", name_or_path)
+    return space_schema.to_space(yaml_file.load(path, space_schema.SpaceFile))
+
+
+def load_device(name_or_path: str | Path) -> DeviceProfile:
+    """The device profile of that name, or of that `.yaml` file.
+
+    AutocompressError where there is none, or with all faults of the file and their `$.path`."""
+    from autocompress.specs import device_schema, packed, yaml_file
+
+    path = packed.find("device_profiles", "device", name_or_path)
+    return device_schema.to_device(yaml_file.load(path, device_schema.DeviceFile))
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """The JSON schema of a `space` or a `device` file, for editors that complete and check YAML."""
+    from autocompress.errors import unknown_name
+    from autocompress.specs import device_schema, space_schema
+
+    models: dict[str, type[space_schema.Strict]] = {
+        "space": space_schema.SpaceFile,
+        "device": device_schema.DeviceFile,
+    }
+    if kind not in models:
+        raise unknown_name("kind of file", kind, models)
+    return models[kind].model_json_schema(by_alias=True)

@@ -1,0 +1,183 @@
+"""The YAML of a device profile, strictly checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, WithJsonSchema, field_validator
+from pydantic_core.core_schema import ValidationInfo
+
+from autocompress.records import ACTIVATIONS
+from autocompress.specs.device import (
+    Coefficients,
+    DeviceProfile,
+    FittedPoint,
+    LatencyModel,
+    LatencyRuntime,
+    PowerDraw,
+    Runtime,
+)
+from autocompress.specs.faults import not_one_of, shown
+from autocompress.specs.space_schema import Activations, Name, OpName, SchemaOne, Strict
+
+CONTAINERS = (32, 16, 8, 4, 2)  # bits that a weight can be stored in
+_REMOTE = "{ssh: user@name} or {command: [argv, ...]}"
+
+
+def _kernel(value: object) -> tuple[int, str]:
+    pair = isinstance(value, list) and len(value) == 2 and value[1] in ACTIVATIONS
+    if not isinstance(value, list) or not pair or isinstance(value[0], bool) or value[0] not in CONTAINERS:
+        sizes, kinds = ", ".join(map(str, CONTAINERS)), ", ".join(ACTIVATIONS)
+        raise ValueError(f"{shown(value)} is not a pair [weight bits, activations] of {sizes} and {kinds}")
+    if value[0] > 8 and value[1] != "float32":
+        raise ValueError(f"{shown(value)}: float weights run with float32 activations only")
+    return int(value[0]), str(value[1])
+
+
+def _host(value: object) -> str | dict[str, Any] | None:
+    if value is None or value == "local":
+        return "local" if value else None
+    if isinstance(value, dict) and len(value) == 1:
+        ssh, command = value.get("ssh"), value.get("command")
+        if isinstance(ssh, str) and ssh:
+            return {"ssh": ssh}
+        if isinstance(command, list) and command and all(isinstance(part, str) and part for part in command):
+            return {"command": command}
+    if isinstance(value, str):
+        raise ValueError(f"{not_one_of(value, ('null', 'local'))}; or write {_REMOTE}")
+    raise ValueError(f"{shown(value)} is not null, local, {_REMOTE}")
+
+
+def _only_key(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
+
+
+_HOST_JSON = {
+    "anyOf": [
+        {"enum": ["local", None]},
+        _only_key("ssh", {"type": "string"}),
+        _only_key("command", {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+    ]
+}
+_KERNEL_JSON = {
+    "type": "array",
+    "prefixItems": [{"enum": list(CONTAINERS)}, {"enum": list(ACTIVATIONS)}],
+    "minItems": 2,
+    "maxItems": 2,
+}
+
+Kernel = Annotated[Any, PlainValidator(_kernel), WithJsonSchema(_KERNEL_JSON)]
+Host = Annotated[Any, PlainValidator(_host), WithJsonSchema(_HOST_JSON)]
+Threads = Annotated[int, Field(ge=1, le=256)]
+AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class RuntimeFile(Strict):
+    """What runs the file on the device."""
+
+    name: Literal["ai-edge-litert", "tflite-runtime"]
+    threads: Threads
+
+
+class PowerFile(Strict):
+    """Watts of the whole board; null where no figure is known."""
+
+    idle: AtLeastZero | None = None
+    busy: Positive | None = None
+    source: Text
+
+
+class LatencyRuntimeFile(Strict):
+    """What the points were measured with."""
+
+    name: Text
+    version: Text
+    threads: Threads
+
+
+class PointFile(Strict):
+    """One published or measured latency and the features of its network."""
+
+    model: Text
+    dtype: Activations
+    mmac: AtLeastZero = Field(description="millions of multiply-accumulates")
+    mb: AtLeastZero = Field(description="megabytes moved: first inputs, first outputs, weights")
+    ops: Annotated[int, Field(ge=1)]
+    latency_ms: Positive
+    source: Text
+
+
+class CoefficientsFile(Strict):
+    """latency = ms_per_mmac * MMAC + ms_per_mb * MB + ms_per_op * ops."""
+
+    ms_per_mmac: AtLeastZero
+    ms_per_mb: AtLeastZero
+    ms_per_op: AtLeastZero
+
+
+class LatencyModelFile(Strict):
+    """The latency model and what it was fitted to."""
+
+    runtime: LatencyRuntimeFile
+    fitted_to: list[PointFile] = Field(min_length=1)
+    coefficients: dict[Activations, CoefficientsFile]
+    leave_one_out: dict[Activations, AtLeastZero] = Field(description="largest relative error per dtype")
+
+    @field_validator("coefficients")
+    @classmethod
+    def _float_and_fitted(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "float32" not in value:
+            raise ValueError("float32 is missing: float and dynamic range layers take its coefficients")
+        for dtype in value:
+            if "fitted_to" in info.data and all(point.dtype != dtype for point in info.data["fitted_to"]):
+                raise ValueError(f"{dtype} has no point in fitted_to")
+        return value
+
+    @field_validator("leave_one_out")
+    @classmethod
+    def _of_coefficients(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        for dtype in value:
+            if dtype not in info.data.get("coefficients", value):
+                raise ValueError(f"{dtype} has no coefficients")
+        if "float32" not in value:
+            raise ValueError("float32 is missing: a modelled latency is shown with its error")
+        return value
+
+
+class DeviceFile(Strict):
+    """A device profile, schema 1."""
+
+    schema_: SchemaOne = Field(alias="schema")
+    name: Name
+    description: Text
+    runtime: RuntimeFile
+    host: Host = Field(None, description="null: modelled; local; {ssh: user@name}; {command: [argv, ...]}")
+    memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    power_w: PowerFile | None = None
+    kernels: dict[OpName, list[Kernel]] = Field(description="op: pairs [weight container bits, activations]")
+    latency_model: LatencyModelFile | None = None
+
+
+def to_device(file: DeviceFile) -> DeviceProfile:
+    """The checked file as frozen data."""
+    return DeviceProfile(
+        name=file.name,
+        description=file.description,
+        runtime=Runtime(name=file.runtime.name, threads=file.runtime.threads),
+        host=file.host,
+        memory_bytes=file.memory_bytes,
+        power_w=None if file.power_w is None else PowerDraw(**file.power_w.model_dump()),
+        kernels={op: tuple(dict.fromkeys(pairs)) for op, pairs in file.kernels.items()},
+        latency_model=None if file.latency_model is None else _latency_model(file.latency_model),
+    )
+
+
+def _latency_model(file: LatencyModelFile) -> LatencyModel:
+    return LatencyModel(
+        runtime=LatencyRuntime(**file.runtime.model_dump()),
+        fitted_to=tuple(FittedPoint(**point.model_dump()) for point in file.fitted_to),
+        coefficients={dtype: Coefficients(**each.model_dump()) for dtype, each in file.coefficients.items()},
+        leave_one_out={str(dtype): error for dtype, error in file.leave_one_out.items()},
+    )

@@ -1,0 +1,85 @@
+"""Which choices of a space a device can run.
+
+A float layer runs in float32 whatever the activations are (in a static network it stands between DEQUANTIZE
+and QUANTIZE); an integer layer needs the kernel (container bits, activations)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from autocompress.errors import AutocompressError
+from autocompress.records import LayerChoice
+from autocompress.specs.device import DeviceProfile
+from autocompress.specs.space import SearchSpace, unique
+
+Kernels = Mapping[str, Sequence[tuple[int, str]]]
+
+
+def container_bits(kernels: Kernels, op: str, bits: int, activations: str) -> int | None:
+    """The bits that weights of `bits` are stored in on the device, None where it cannot run them.
+
+    Integers go into the smallest integer container (<= 8 bits) that holds them and that the op has a kernel
+    for under these activations; 16 and 32 need the kernels (16, float32) and (32, float32). An op that is
+    absent from `kernels` runs in float32 only."""
+    if op not in kernels:
+        return 32 if bits == 32 else None
+    if bits > 8:
+        return bits if (bits, "float32") in kernels[op] else None
+    fitting = [size for size, kind in kernels[op] if bits <= size <= 8 and kind == activations]
+    return min(fitting, default=None)
+
+
+def allowed_activations(
+    space: SearchSpace, profile: DeviceProfile, *, modelled: bool = False
+) -> tuple[str, ...]:
+    """The activations of the space that some op of the profile has an integer kernel for, in their order.
+
+    `modelled`: the latency will come from the profile's model; then activations without coefficients are
+    dropped too, because their latency could not be told. A device without any integer kernel leaves float32.
+    AutocompressError where nothing of the space remains."""
+    runs = {kind for pairs in profile.kernels.values() for bits, kind in pairs if bits <= 8} or {"float32"}
+    kept = tuple(kind for kind in dict.fromkeys(space.activations) if kind in runs)
+    if not kept:
+        raise _nothing_left(space, profile, f"runs {_listed(runs)}")
+    if not modelled or profile.latency_model is None:
+        return kept
+    priced = {"float32", *profile.latency_model.coefficients}
+    if not priced.intersection(kept):
+        raise _nothing_left(space, profile, f"has a latency model for {_listed(priced)} (else --host)")
+    return tuple(kind for kind in kept if kind in priced)
+
+
+def allowed_choices(
+    space: SearchSpace,
+    profile: DeviceProfile,
+    *,
+    name: str,
+    tensor_name: str,
+    op: str,
+    modelled: bool = False,
+) -> tuple[LayerChoice, ...]:
+    """The choices of one layer that the device can run under every one of `allowed_activations`.
+
+    Every one, because activations are one value for the network and layer choices are drawn independently of
+    it: each combination must be runnable. Where no choice is, the layer stays float32 and keeps its
+    sparsities."""
+    activations = allowed_activations(space, profile, modelled=modelled)
+    offered = space.choices(name=name, tensor_name=tensor_name, op=op)
+    runnable = [
+        choice
+        for choice in offered
+        if all(container_bits(profile.kernels, op, choice.bits, kind) is not None for kind in activations)
+    ]
+    return tuple(runnable) or unique(replace(choice, bits=32) for choice in offered)
+
+
+def _nothing_left(space: SearchSpace, profile: DeviceProfile, what: str) -> AutocompressError:
+    return AutocompressError(
+        f"space '{space.name}' offers activations {_listed(space.activations)} only, but device "
+        f"'{profile.name}' {what}; add one of these to the space or choose another device"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,66 @@
+"""Search spaces: which choices each layer has."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from autocompress.records import LayerChoice
+
+# What a rule may set, in the order of the design, with what holds where no rule sets it.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "sparsity": (0.0,),
+    "granularity": ("element",),
+    "bits": (32,),
+    "clusters": (None,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Values for the layers that it names. `match`: a regular expression for the whole name of a layer or of
+    its tensor; `op`: an op name as in the TFLite schema; both given: both must hold. None: not given."""
+
+    match: str | None = None
+    op: str | None = None
+    sparsity: tuple[float, ...] | None = None
+    granularity: tuple[str, ...] | None = None
+    bits: tuple[int, ...] | None = None
+    clusters: tuple[int | None, ...] | None = None
+
+    def names_layer(self, *, name: str, tensor_name: str, op: str) -> bool:
+        """Whether the rule applies to this layer."""
+        if self.op is not None and self.op != op:
+            return False
+        return self.match is None or any(re.fullmatch(self.match, text) for text in (name, tensor_name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Choices per layer and the activation precisions of the network, as the file gives them."""
+
+    name: str
+    activations: tuple[str, ...] = ("float32",)
+    rules: tuple[Rule, ...] = ()
+
+    def names_layer(self, *, name: str, tensor_name: str, op: str) -> bool:
+        """Whether any rule applies to this layer; a layer that none names stays float."""
+        return any(rule.names_layer(name=name, tensor_name=tensor_name, op=op) for rule in self.rules)
+
+    def choices(self, *, name: str, tensor_name: str, op: str) -> tuple[LayerChoice, ...]:
+        """The choices of one layer: every rule that applies, merged per key, later ones winning; then all
+        combinations, normalised, each once, in the order of the file (the last key varies fastest)."""
+        values = dict(_DEFAULTS)
+        for rule in self.rules:
+            if rule.names_layer(name=name, tensor_name=tensor_name, op=op):
+                values |= {key: given for key in _DEFAULTS if (given := getattr(rule, key)) is not None}
+        combinations = itertools.product(*values.values())
+        return unique(LayerChoice(**dict(zip(values, each, strict=True))) for each in combinations)
+
+
+def unique(choices: Iterable[LayerChoice]) -> tuple[LayerChoice, ...]:
+    """The choices normalised, each once, in the order of their first appearance."""
+    return tuple(dict.fromkeys(choice.normalised() for choice in choices))

@@ -1,0 +1,144 @@
+"""Fitting a task's arrays to its network: names, shapes, dtypes, lengths and values, each fault in one
+line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from autocompress.errors import AutocompressError
+from autocompress.metrics import Metric
+from autocompress.network.run import TensorSpec
+from autocompress.tasks.task import Array, Inputs
+
+
+def fit_inputs(x: Inputs, specs: tuple[TensorSpec, ...], where: str) -> tuple[dict[str, Array], list[str]]:
+    """`x` by input name, in the network's shapes and dtypes, and notes on what was cast.
+
+    Raises AutocompressError, starting with `where`, for other names, shapes, dtypes, lengths, NaN or no
+    samples."""
+    arrays = _by_name(x, specs, where)
+    fitted: dict[str, Array] = {}
+    notes: list[str] = []
+    for spec in specs:
+        label = where if len(specs) == 1 else f"{where}.{spec.name}"
+        fitted[spec.name], note = _fit(_plain(arrays[spec.name], label), spec, label)
+        notes += [note] if note else []
+    lengths = {name: len(array) for name, array in fitted.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"'{name}' {n}" for name, n in lengths.items())
+        raise AutocompressError(
+            f"{where} holds different numbers of samples: {counts}; give each input the same"
+        )
+    return fitted, notes
+
+
+def fit_labels(
+    y: Array, metric: Metric, x: Mapping[str, Array], output_shape: tuple[int, ...], where: str
+) -> Array:
+    """`y` as the metric takes it; class labels of shape (n, 1) become (n,). Raises AutocompressError."""
+    labels = _plain(y, where)
+    if metric.name != "mae" and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    first = next(iter(x.values()))
+    metric.check_labels((len(first), *output_shape[1:]), labels, where, first.shape)
+    return labels
+
+
+def sha256_of(parts: Iterable[tuple[str, Array]]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of arrays."""
+    digest = hashlib.sha256()
+    for name, array in parts:
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape with its batch dimension as n: (n, 8, 8, 1)."""
+    return f"(n{''.join(f', {size}' for size in shape[1:])}{',' if len(shape) == 1 else ''})"
+
+
+def _by_name(x: Inputs, specs: tuple[TensorSpec, ...], where: str) -> Mapping[str, Any]:
+    wanted = ", ".join(f"'{spec.name}' {shape_text(spec.shape)}" for spec in specs)
+    if not isinstance(x, Mapping):
+        if len(specs) == 1:
+            return {specs[0].name: x}
+        keys = ", ".join(f"{where.split()[-1]}.{spec.name}" for spec in specs)
+        raise AutocompressError(
+            f"{where} is one array, but the network has the inputs {wanted}; "
+            f"give a mapping by input name (in an .npz the keys {keys})"
+        )
+    if set(x) != {spec.name for spec in specs}:
+        got = ", ".join(f"'{name}'" for name in x) or "none"
+        raise AutocompressError(f"{where} names the inputs {got}; the network has {wanted}")
+    return x
+
+
+def _plain(values: Any, where: str) -> Array:
+    try:
+        array = np.asarray(values)
+    except ValueError as fault:  # rows of different lengths
+        raise AutocompressError(f"{where} is no regular array: {fault}; give arrays of one shape") from fault
+    if array.dtype == object:
+        raise AutocompressError(f"{where} holds Python objects, not numbers; give a numeric array")
+    return array
+
+
+def _fit(array: Array, spec: TensorSpec, where: str) -> tuple[Array, str | None]:
+    _check_shape(array, spec, where)
+    if len(array) == 0:
+        raise AutocompressError(f"{where} holds no samples; give at least one")
+    _check_finite(array, where)
+    if array.dtype.name == spec.dtype:
+        return np.ascontiguousarray(array), None
+    cast = _cast(array, np.dtype(spec.dtype))
+    if cast is None:
+        raise AutocompressError(
+            f"{where} is {array.dtype}, the network takes {spec.dtype}; {_dtype_remedy(spec)}"
+        )
+    return cast, f"{where} was cast from {array.dtype} to {spec.dtype}"
+
+
+def _check_shape(array: Array, spec: TensorSpec, where: str) -> None:
+    wanted = spec.shape[1:]
+    if array.ndim > 0 and array.shape[1:] == wanted:
+        return
+    same_size = array.ndim > 0 and np.prod(array.shape[1:]) == np.prod(wanted)
+    target = ", ".join(["-1", *map(str, wanted)])
+    remedy = f"reshape it: x.reshape({target})" if same_size else "prepare the inputs as for training"
+    raise AutocompressError(
+        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes {shape_text(spec.shape)}; {remedy}"
+    )
+
+
+def _check_finite(array: Array, where: str) -> None:
+    if not np.issubdtype(array.dtype, np.inexact):
+        return
+    nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+    if nan or infinite:
+        counts = " and ".join([f"{nan} NaN"] * (nan > 0) + [f"{infinite} infinite"] * (infinite > 0))
+        raise AutocompressError(f"{where} holds {counts} of {array.size} values; remove or fill them")
+
+
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array | None:
+    """`array` as `dtype` where no value changes its meaning: float to float, integer to integer, both in
+    range."""
+    same_kind = any(
+        np.issubdtype(array.dtype, k) and np.issubdtype(dtype, k) for k in (np.floating, np.integer)
+    )
+    if not same_kind:
+        return None
+    limits = np.finfo(dtype) if np.issubdtype(dtype, np.floating) else np.iinfo(dtype)
+    if array.min() < limits.min or array.max() > limits.max:
+        return None
+    return np.ascontiguousarray(array, dtype)
+
+
+def _dtype_remedy(spec: TensorSpec) -> str:
+    if np.issubdtype(np.dtype(spec.dtype), np.floating):
+        return f"scale and cast as for training, for example x.astype('{spec.dtype}') / 255"
+    return f"cast it within that type's range: x.astype('{spec.dtype}')"

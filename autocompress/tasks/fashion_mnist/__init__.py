@@ -1,0 +1,55 @@
+"""`fashion-mnist`: 70,000 images of clothes (28x28, padded to 32x32x1, in [0, 1], 10 classes) and a ResNet-8.
+
+Data: Xiao, Rasul and Vollgraf, arXiv 1708.07747. Network: the ResNet-8 of MLPerf Tiny (arXiv 2106.07597),
+one channel in. Of the 60,000 training images the first 50,000 trained the network, the last 10,000 were
+held out; the validation images are some of those. The test split is the official one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from autocompress.tasks.fashion_mnist.files import find_files, read_images, read_labels
+from autocompress.tasks.task import Array, Task
+
+NETWORK = Path(__file__).with_name("float.tflite")
+TRAINING_IMAGES = 50_000
+CALIBRATION_IMAGES, VALIDATION_IMAGES = 1_024, 2_000
+
+
+def task() -> Task:
+    """The built-in task; its network is the one that `train.py` beside this file made. The training images
+    are read only when fine-tuning asks for them."""
+    folder = find_files()
+    images, labels = read_images(folder, "train"), read_labels(folder, "train")
+    calibration, validation = chosen()
+    return Task(
+        name="fashion-mnist",
+        network=NETWORK,
+        metric="accuracy",
+        x_calibration=prepare(images[calibration]),
+        x_validation=prepare(images[validation]),
+        y_validation=labels[validation],
+        x_test=prepare(read_images(folder, "t10k")),
+        y_test=read_labels(folder, "t10k"),
+        x_train=lambda: prepare(read_images(folder, "train")[:TRAINING_IMAGES]),
+        y_train=lambda: read_labels(folder, "train")[:TRAINING_IMAGES],
+    )
+
+
+def prepare(images: Array) -> Array:
+    """uint8 (n, 28, 28) as the network takes them: float32 (n, 32, 32, 1) in [0, 1], two zeros on each
+    side."""
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    return padded[..., None].astype(np.float32) / np.float32(255)
+
+
+def chosen() -> tuple[Array, Array]:
+    """Indices into the 60,000: calibration images (of the training part) and validation images (of the
+    held-out)."""
+    # RandomState's stream is frozen by NumPy's policy, default_rng's is not.
+    rng = np.random.RandomState(0)
+    calibration = np.sort(rng.permutation(TRAINING_IMAGES)[:CALIBRATION_IMAGES])
+    validation = TRAINING_IMAGES + np.sort(rng.permutation(60_000 - TRAINING_IMAGES)[:VALIDATION_IMAGES])
+    return calibration, validation

@@ -1,0 +1,64 @@
+"""What a user hands over (`Task`) and what the search works with (`LoadedTask`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from autocompress.metrics import Metric
+
+Array = npt.NDArray[Any]
+Inputs = Array | Mapping[str, Array]  # one array for a network of one input, else arrays by input name
+TrainingData = tuple[dict[str, Array], Array | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A task as its author writes it.
+
+    `network` is a `.tflite` as bytes, or the path of a `.tflite`, `.keras`, `.h5` or SavedModel folder (a
+    relative one beside the task's file, else in the current folder). `metric` is a name, as in
+    `autocompress.metrics`. Inputs `x_*` have shape (n, ...) as the network takes them: one array, or a
+    mapping by input name for several inputs. Labels `y_*` may be left out only with the metric `fidelity`.
+    Without `x_calibration` the validation inputs serve. `x_train` and `y_train`, for fine-tuning, may be
+    functions without arguments that read the data when needed."""
+
+    name: str
+    network: bytes | str | Path
+    metric: str
+    x_validation: Inputs
+    x_test: Inputs
+    y_validation: Array | None = None
+    y_test: Array | None = None
+    x_calibration: Inputs | None = None
+    x_train: Inputs | Callable[[], Inputs] | None = None
+    y_train: Array | Callable[[], Array] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedTask:
+    """A checked task: inputs by input name, in the network's dtypes and shapes (n, ...).
+
+    `network` is the normalised float `.tflite` that every part starts from, `original` the file as given
+    (or as the converter wrote it): sizes of the baseline and `network_sha256` are of `original`.
+    `data_sha256` covers the calibration, validation and test data. Labels are None with `fidelity`, whose
+    labels are the float network's outputs. `train` reads and checks the training data; None: there are
+    none. `notes` are for people to read."""
+
+    name: str
+    network: bytes
+    original: bytes
+    metric: Metric
+    x_calibration: Mapping[str, Array]
+    x_validation: Mapping[str, Array]
+    y_validation: Array | None
+    x_test: Mapping[str, Array]
+    y_test: Array | None
+    network_sha256: str
+    data_sha256: str
+    train: Callable[[], TrainingData] | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,403 @@
+"""The front, the JSON document, picks and cards of studies made by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autocompress import pareto
+from autocompress.errors import AutocompressError, UnmetError
+from autocompress.records import (
+    Configuration,
+    Constraint,
+    Evaluation,
+    LayerChoice,
+    Measurement,
+    StudyRecord,
+    TrialRecord,
+)
+from autocompress.report import rows
+
+
+def make_configuration(activations="int8", **choices):
+    layers = {"conv_2d_0": LayerChoice(bits=8), "conv_2d_1": LayerChoice(sparsity=0.5, bits=4, clusters=8)}
+    return Configuration(activations=activations, layers=layers | choices)
+
+
+def make_evaluation(accuracy=0.9, latency_ms=0.2, download_bytes=30_000, **changes):
+    measured = {"latency_source": "modelled", "latency_error": 0.034}
+    measured |= {key: changes.pop(key) for key in tuple(changes) if key in Measurement.__dataclass_fields__}
+    values = {
+        "configuration": make_configuration(),
+        "accuracy_ci": (accuracy - 0.01, accuracy + 0.01),
+        "accuracy_delta_ci": (accuracy - 0.9286, accuracy - 0.9086),
+        "file_bytes": 2 * download_bytes,
+        "sha256": f"{accuracy}-{latency_ms}-{download_bytes}",
+        "artifact": f"a/artifacts/{accuracy}-{latency_ms}-{download_bytes}.tflite",
+    }
+    measurement = Measurement(latency_ms=latency_ms, **measured)
+    return Evaluation(
+        accuracy=accuracy, measurement=measurement, download_bytes=download_bytes, **(values | changes)
+    )
+
+
+def make_trial(number, *values, state="complete", reason=None, cached=False, **changes):
+    evaluation = make_evaluation(*values, **changes) if values else None
+    return TrialRecord(number=number, state=state, evaluation=evaluation, reason=reason, cached=cached)
+
+
+def make_record(*trials, **changes):
+    float_layers = {"conv_2d_0": LayerChoice(), "conv_2d_1": LayerChoice()}
+    baseline = make_evaluation(
+        0.9186,
+        0.3,
+        288_000,
+        file_bytes=316_080,
+        configuration=Configuration(layers=float_layers),
+        accuracy_delta_ci=None,
+        sha256="baseline",
+    )
+    values = {
+        "name": "a",
+        "task": "fashion-mnist",
+        "device": "rpi4",
+        "latency_source": "modelled",
+        "latency_error": 0.034,
+        "metric_name": "accuracy",
+        "higher_is_better": True,
+        "space": "default",
+        "sampler": "tpe",
+        "seed": 1,
+        "objectives": ("metric", "latency", "size"),
+        "size": "download",
+        "constraints": (),
+        "baseline": baseline,
+        "int8_download_bytes": 80_000,
+        "test_accuracy": {},
+        "wall_s": 30.0,
+        "versions": {"autocompress": "0.1.0", "optuna": "5.0.0"},
+    }
+    return StudyRecord(trials=tuple(trials), **(values | changes))
+
+
+SMALL = make_trial(0, 0.85, 0.12, 10_000)
+KNEE = make_trial(1, 0.91, 0.13, 20_000)
+BEST = make_trial(2, 0.917, 0.25, 70_000)
+FAST = make_trial(3, 0.86, 0.10, 60_000)
+DOMINATED = make_trial(4, 0.85, 0.13, 20_000)
+TWIN = make_trial(5, 0.91, 0.13, 20_000, cached=True)
+FAILED = make_trial(6, state="failed", reason="no kernel for int4 CONV_2D")
+STOPPED = make_trial(7, 0.99, 0.01, 1, state="stopped_early")
+RUNNING = make_trial(8, state="running")
+ALL = (SMALL, KNEE, BEST, FAST, DOMINATED, TWIN, FAILED, STOPPED, RUNNING)
+
+
+def numbers(trials):
+    return [trial.number for trial in trials]
+
+
+def test_front_holds_each_non_dominated_vector_once_best_metric_first():
+    assert numbers(rows.front(make_record(*ALL))) == [2, 1, 3, 0]
+    assert numbers(rows.front(make_record(*reversed(ALL)))) == [2, 1, 3, 0]
+    assert rows.front(make_record()) == ()
+
+
+values = st.tuples(st.integers(0, 4).map(lambda v: v / 4), st.integers(1, 4), st.integers(1, 4))
+
+
+@given(st.lists(values, max_size=12), st.booleans(), st.sampled_from([0.0, 0.5]))
+@settings(deadline=None)
+def test_front_is_its_definition(points, higher, least):
+    trials = [make_trial(number, *point) for number, point in enumerate(points)]
+    constraint = Constraint(name="accuracy", relation=">=", bound=least)
+    record = make_record(*trials, higher_is_better=higher, constraints=(constraint,))
+    sign = -1 if higher else 1
+    vectors = {n: (sign * a, lat, size) for n, (a, lat, size) in enumerate(points) if a >= least}
+    expected = {
+        n
+        for n, v in vectors.items()
+        if not any(w != v and all(p <= q for p, q in zip(w, v, strict=True)) for w in vectors.values())
+        and not any(vectors[m] == v for m in vectors if m < n)
+    }
+    assert set(numbers(rows.front(record))) == expected
+
+
+def test_front_is_over_the_objectives_and_the_size_asked_for():
+    a = make_trial(0, 0.9, 0.2, 100, file_bytes=900)
+    b = make_trial(1, 0.9, 0.1, 200, file_bytes=800)
+    assert numbers(rows.front(make_record(a, b, objectives=("metric", "size")))) == [0]
+    assert numbers(rows.front(make_record(a, b, objectives=("metric", "size"), size="file"))) == [1]
+    assert numbers(rows.front(make_record(a, b, objectives=("metric", "latency")))) == [1]
+
+
+def test_a_trial_without_the_value_of_an_objective_is_not_on_the_front():
+    known = make_trial(0, 0.8, peak_memory_bytes=1000)
+    unknown, broken = make_trial(1, 0.9), make_trial(2, math.nan, peak_memory_bytes=1)
+    record = make_record(known, unknown, broken, objectives=("metric", "memory"))
+    assert numbers(rows.front(record)) == [0]
+    without = make_record(unknown, objectives=("metric", "memory"))
+    assert "no complete trial has a value for each objective (metric, memory)" in rows.why_empty(without)
+
+
+def test_front_satisfies_every_constraint_and_unknown_values_satisfy_none():
+    def constrained(*texts):
+        constraints = [Constraint(name=n, relation=r, bound=b) for n, r, b in texts]
+        return make_record(*ALL, constraints=tuple(constraints))
+
+    assert numbers(rows.front(constrained(("latency_ms", "<=", 0.13)))) == [1, 3, 0]
+    assert numbers(rows.front(constrained(("latency_ms", "<=", 0.13), ("accuracy", ">=", 0.9)))) == [1]
+    assert rows.front(constrained(("energy_mj", "<=", 1e9))) == ()
+
+
+def test_violations_are_relative_to_the_bound():
+    evaluation = make_evaluation(0.9, 0.2)
+    assert rows.violation(
+        evaluation, Constraint(name="latency_ms", relation="<=", bound=0.1)
+    ) == pytest.approx(1)
+    assert rows.violation(evaluation, Constraint(name="latency_ms", relation="<=", bound=0.2)) == 0
+    assert rows.violation(evaluation, Constraint(name="accuracy", relation=">=", bound=1.0)) == pytest.approx(
+        0.1
+    )
+    assert rows.violation(evaluation, Constraint(name="accuracy", relation="<=", bound=0)) == pytest.approx(
+        0.9
+    )
+    assert rows.violation(evaluation, Constraint(name="energy_mj", relation="<=", bound=1)) == math.inf
+
+
+def test_nearest_trials_miss_by_least():
+    tight = Constraint(name="latency_ms", relation="<=", bound=0.05)
+    record = make_record(*ALL, constraints=(tight,))
+    assert numbers(rows.nearest(record)) == [3, 0, 1]
+    assert numbers(rows.nearest(record, 1)) == [3]
+
+
+def test_document_has_exactly_the_keys_of_the_design_in_their_order():
+    record = make_record(*ALL, test_accuracy={"baseline": 0.918, KNEE.evaluation.sha256: 0.905})
+    document = rows.document(record)
+    assert list(document) == [
+        *(
+            "schema",
+            "study",
+            "task",
+            "device",
+            "latency_source",
+            "latency_error",
+            "metric",
+            "space",
+            "sampler",
+        ),
+        *("seed", "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions"),
+    ]
+    assert document["schema"] == 1
+    assert document["metric"] == {"name": "accuracy", "higher_is_better": True}
+    assert document["baseline"] == {
+        "accuracy": 0.9186,
+        "test_accuracy": 0.918,
+        "latency_ms": 0.3,
+        "file_bytes": 316_080,
+        "download_bytes": 288_000,
+        "peak_memory_bytes": None,
+    }
+    assert document["trials"] == {"complete": 6, "stopped_early": 1, "failed": 1, "running": 1}
+    assert document["versions"] == {
+        "autocompress": "0.1.0",
+        "optuna": "5.0.0",
+        "ai-edge-quantizer": None,
+        "runtime": None,
+    }
+    knee = document["front"][1]
+    assert list(knee) == [
+        *(
+            "trial",
+            "accuracy",
+            "accuracy_ci",
+            "test_accuracy",
+            "latency_ms",
+            "latency_ci_ms",
+            "latency_error",
+        ),
+        *(
+            "file_bytes",
+            "download_bytes",
+            "peak_memory_bytes",
+            "finetuned",
+            "configuration",
+            "artifact",
+            "sha256",
+        ),
+    ]
+    assert knee["trial"] == 1
+    assert knee["accuracy_ci"] == [0.91 - 0.01, 0.91 + 0.01]
+    assert knee["test_accuracy"] == 0.905
+    assert knee["latency_ci_ms"] is None
+    assert knee["latency_error"] == 0.034
+    assert knee["configuration"] == {
+        "activations": "int8",
+        "layers": {
+            "conv_2d_0": {"sparsity": 0.0, "granularity": "element", "bits": 8, "clusters": None},
+            "conv_2d_1": {"sparsity": 0.5, "granularity": "element", "bits": 4, "clusters": 8},
+        },
+    }
+    assert [entry["test_accuracy"] for entry in document["front"]] == [None, 0.905, None, None]
+
+
+def test_document_of_a_measured_study_has_intervals_and_no_model_error():
+    measured = {"latency_source": "measured", "latency_error": None, "latency_ci_ms": (0.19, 0.21)}
+    trial = make_trial(0, 0.9, 0.2, 1000, peak_memory_bytes=123, **measured)
+    entry = rows.document(make_record(trial, latency_source="measured", latency_error=None))["front"][0]
+    assert entry["latency_ci_ms"] == [0.19, 0.21]
+    assert entry["latency_error"] is None
+    assert entry["peak_memory_bytes"] == 123
+
+
+def test_hypervolume_can_be_computed_again_from_the_document():
+    document = rows.document(make_record(*ALL))
+    points = [
+        [(0.9186 - e["accuracy"]) / 0.10, e["latency_ms"] / 0.3, e["download_bytes"] / 80_000]
+        for e in document["front"]
+    ]
+    assert document["hypervolume"] == pytest.approx(pareto.hypervolume(points, [1, 1, 1]))
+    assert 0 < document["hypervolume"] < 1
+    assert rows.document(make_record(*ALL, int8_download_bytes=None))["hypervolume"] is None
+    assert rows.document(make_record())["hypervolume"] == 0
+
+
+def test_rate_counts_what_was_evaluated_and_not_what_was_cached():
+    assert rows.document(make_record(*ALL))["candidates_per_s"] == 6 / 30  # five complete, one stopped early
+    assert rows.document(make_record(wall_s=0.0))["candidates_per_s"] is None
+
+
+@given(st.text(max_size=20) | st.just("\udc80x"), st.floats(allow_nan=True))
+@settings(deadline=None)
+def test_document_and_card_are_strict_json_whatever_the_names_and_values(name, number):
+    trial = make_trial(0, 0.9, 0.2, 10, p90_ms=number, energy_mj=number)
+    record = make_record(trial, name=name, task=name, wall_s=abs(number), versions={name: name})
+    for plain in (rows.document(record), rows.card(record, trial)):
+        text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
+        assert json.loads(text.encode()) == plain
+    if not any("\ud800" <= c <= "\udfff" for c in name):
+        assert rows.document(record)["study"] == name
+
+
+def test_numpy_numbers_become_plain_ones():
+    trial = make_trial(np.int64(3), np.float32(0.5), np.float64(0.2), np.int64(10))
+    document = json.loads(json.dumps(rows.document(make_record(trial))))
+    assert document["front"][0]["trial"] == 3
+    assert document["front"][0]["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("which", "number"),
+    [("best", 2), ("fastest", 3), ("smallest", 0), ("knee", 1), ("4", 4), (5, 5), ("04", 4)],
+)
+def test_pick(which, number):
+    assert rows.pick(make_record(*ALL), which).number == number
+
+
+def test_the_best_of_equally_fast_or_small_points_is_picked():
+    record = make_record(
+        make_trial(0, 0.8, 0.1, 50), make_trial(1, 0.9, 0.1, 60), make_trial(2, 0.91, 0.2, 50)
+    )
+    assert rows.pick(record, "fastest").number == 1
+    assert rows.pick(record, "smallest").number == 2
+
+
+def test_the_knee_is_among_networks_that_still_work():
+    working = [
+        make_trial(0, 0.915, 0.2, 60_000),
+        make_trial(1, 0.91, 0.2, 20_000),
+        make_trial(2, 0.85, 0.2, 12_000),
+    ]
+    ruined = [make_trial(3, 0.10, 0.2, 3_000)]
+    assert rows.pick(make_record(*working), "knee").number == 1
+    assert rows.pick(make_record(*working, *ruined), "knee").number == 1
+    assert rows.pick(make_record(*ruined), "knee").number == 3
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("kne", "unknown pick 'kne'; did you mean 'knee'"),
+        ("-1", "unknown pick '-1'; choose one of: a trial number, best"),
+        ("99", "there is no trial 99 among 9 trials"),
+        ("9" * 5000, "there is no trial 99999999999999999999 among"),
+        ("6", "trial 6 is failed (no kernel for int4 CONV_2D); pick a complete trial"),
+        ("7", "trial 7 is stopped early; pick a complete trial"),
+        ("8", "trial 8 is running; pick a complete trial"),
+    ],
+)
+def test_what_cannot_be_picked_is_named(which, message):
+    with pytest.raises(AutocompressError) as raised:
+        rows.pick(make_record(*ALL), which)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_picking_from_an_empty_front_says_why():
+    with pytest.raises(
+        AutocompressError, match="none of 1 trials is complete; the last failure: no kernel"
+    ) as raised:
+        rows.pick(make_record(FAILED), "knee")
+    assert raised.value.exit_code == 2
+    unmet = make_record(*ALL, constraints=(Constraint(name="latency_ms", relation="<=", bound=0.01),))
+    with pytest.raises(UnmetError, match=r"none of 6 complete trials meets latency_ms<=0\.01"):
+        rows.pick(unmet, "best")
+
+
+def test_card_says_what_the_file_is_and_what_was_measured():
+    constraint = Constraint(name="download_bytes", relation="<=", bound=1_234_567)
+    record = make_record(*ALL, constraints=(constraint,), test_accuracy={KNEE.evaluation.sha256: 0.905})
+    card = rows.card(record, KNEE)
+    assert card["schema"] == 1
+    assert (card["study"], card["task"], card["device"], card["trial"]) == ("a", "fashion-mnist", "rpi4", 1)
+    assert card["sha256"] == KNEE.evaluation.sha256
+    assert Configuration.from_dict(card["configuration"]) == KNEE.evaluation.configuration
+    assert card["latency_source"] == "modelled"
+    assert card["constraints"] == [{"name": "download_bytes", "relation": "<=", "bound": 1_234_567}]
+    assert card["measurements"]["test_accuracy"] == 0.905
+    assert card["measurements"]["latency_ms"] == 0.13
+    assert card["measurements"]["latency_error"] == 0.034
+    assert "samples_ms" not in card["measurements"]
+    assert card["baseline"]["accuracy"] == 0.9186
+    assert card["int8_download_bytes"] == 80_000
+    assert card["versions"] == {"autocompress": "0.1.0", "optuna": "5.0.0"}
+    with pytest.raises(AutocompressError, match="trial 6 is failed, without an evaluation"):
+        rows.card(record, FAILED)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "expected"),
+    [
+        (make_configuration(), "int8 · 8b×1 4b×1 · 0-50 % zeros · 8 cl"),
+        (Configuration(layers={"a": LayerChoice(), "b": LayerChoice()}), "float32 · 32b×2"),
+        (
+            Configuration(
+                activations="int8", layers={"a": LayerChoice(sparsity=1 / 3, granularity="channel")}
+            ),
+            "float32 · 32b×1 · 33.3 % zeros (channel)",
+        ),
+        (
+            Configuration(
+                layers={str(c): LayerChoice(bits=8, sparsity=0.5, clusters=c) for c in (16, 64, 255)}
+            ),
+            "float32 · 8b×3 · 50 % zeros · 16-64 cl",
+        ),
+        (Configuration(), "float32"),
+    ],
+)
+def test_summary_in_a_few_words(configuration, expected):
+    assert rows.summary(configuration) == expected
+
+
+def test_a_stored_study_gives_the_same_document():
+    trials = [
+        replace(t, evaluation=Evaluation.from_dict(json.loads(json.dumps(t.evaluation.to_dict()))))
+        for t in ALL[:6]
+    ]
+    assert rows.document(make_record(*trials)) == rows.document(make_record(*ALL[:6]))
