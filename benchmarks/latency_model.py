@@ -1,6 +1,6 @@
 """Refits the latency model to the published Raspberry Pi figures, and prints fitted and left-out values.
 
-Makes the four MobileNets (no weights are needed), converts them to `.tflite` in float32 and, where int8 figures
+Makes the four MobileNets (without weights), converts them to `.tflite` in float32 and, where int8 figures
 were published, static int8, and counts their features. Shows too what the same form makes of the boards whose
 profile has no latency model. About three minutes: `python benchmarks/latency_model.py`."""
 

@@ -1,4 +1,4 @@
-"""Latency measured on the edge host: any command that starts Python there, and the agent that is sent to it."""
+"""Latency measured on the edge host: a command that starts Python there, and the agent that is sent to it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _BOOTSTRAP = (
 _JOIN_ARGUMENTS = ("ssh", "adb")  # they hand their arguments, joined by spaces, to a shell there
 _MOST_BANNER_BYTES = 1 << 20
 _CLOSE_S = 5.0
-_LOST = "check the device and its connection, then run the same command again"
 _NOT_STARTED = "check that the command starts Python 3.8 or newer there"
+_LOST = "check the device and its connection, then run the same command again"
 
 
 def agent_command(argv: Sequence[str], size: int) -> list[str]:
-    """The command that starts the agent, whose source has `size` bytes: `argv` ends with the Python executable.
+    """The command that starts the agent, whose source has `size` bytes; `argv` ends with the Python executable.
 
     Behind ssh and adb the arguments that are added are quoted for the shell there.
     """
@@ -55,34 +55,34 @@ def agent_command(argv: Sequence[str], size: int) -> list[str]:
 
 
 class Connection:
-    """The pipe to one agent. Each of its faults is a DeviceError that quotes what the other side printed last."""
+    """The pipe to one agent. Each fault of it is a DeviceError that quotes what the other side printed last."""
 
     def __init__(self, argv: Sequence[str], *, start_s: float, silence_s: float) -> None:
         """Start the agent and wait, at most `start_s` seconds, until it speaks."""
         self.name, self._silence_s = shlex.join(argv), silence_s
         source = Path(agent.__file__).read_bytes()
-        pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(
                 agent_command(argv, len(source)),
-                stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C is for us, and we decide what becomes of the agent
             )
         except OSError as error:
             raise DeviceError(f"cannot start '{self.name}': {error.strerror}; {_NOT_STARTED}") from error
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        os.set_blocking(self._stdin.fileno(), False)
-        self._frames = agent.Frames(self._stdout.fileno())
+        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        assert stdin is not None
+        assert stdout is not None
+        self._stdin, self._stdout, self._frames = stdin, stdout, agent.Frames(stdout.fileno())
+        os.set_blocking(stdin.fileno(), False)
         self._printed: deque[str] = deque(maxlen=3)
-        self._listener = threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
+        self._listener = threading.Thread(target=self._listen, args=(stderr,), daemon=True)
         self._listener.start()
         try:
             self._send(source, _NOT_STARTED)
-            self._skip_banner(time.monotonic() + start_s)
+            self._skip_banner(start_s)
         except BaseException:
             self.close()
             raise
@@ -97,7 +97,7 @@ class Connection:
     ) -> tuple[dict[str, Any], bytes]:
         """The answer to one request, header and body; `on_wait` is called while another measurement runs there.
 
-        DeviceError when the agent refuses or is lost; in the second case the connection is closed.
+        DeviceError when the agent refuses or is lost; when it is lost, the connection is closed.
         """
         if self._stdin.closed:
             raise DeviceError(f"the connection to '{self.name}' is closed; {_LOST}")
@@ -106,11 +106,11 @@ class Connection:
             while "event" in (answer := self._receive())[0]:
                 if on_wait is not None and answer[0]["event"] == "waiting":
                     on_wait()
-        except BaseException:  # a half-sent request or an answer nobody waits for: the pipe is of no more use
+        except BaseException:  # a half-sent request, an answer nobody waits for: the pipe is of no more use
             self.close()
             raise
         if "refused" in answer[0]:
-            raise DeviceError(f"'{self.name}' refuses: {answer[0]['refused']}")
+            raise DeviceError(f"'{self.name}' refuses: {answer[0]['refused']}; put that right there")
         return answer
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class Connection:
                 raise self._lost("ended", remedy) from None
 
     def _fill(self, seconds: float, remedy: str) -> None:
-        if not select.select([self._stdout], [], [], max(0.0, seconds))[0]:
+        if not select.select([self._stdout], [], [], seconds)[0]:
             raise self._lost(f"is silent for {seconds:g} s", remedy)
         if not self._frames.fill():
             raise self._lost("ended", remedy)
@@ -153,17 +153,17 @@ class Connection:
             self._fill(self._silence_s, _LOST)
         return frame
 
-    def _skip_banner(self, end_s: float) -> None:
-        """Drop what a login prints; the agent's first word is the marker."""
-        seen = self._frames.buffer
+    def _skip_banner(self, start_s: float) -> None:
+        """Drop what a login prints, up to the agent's first word."""
+        seen, end_s = self._frames.buffer, time.monotonic() + start_s
         while (at := seen.find(agent.MAGIC)) < 0:
-            if len(seen) > _MOST_BANNER_BYTES:
-                raise self._lost(f"printed {len(seen)} bytes and no agent among them", _NOT_STARTED)
-            self._fill(end_s - time.monotonic(), _NOT_STARTED)
+            if len(seen) > _MOST_BANNER_BYTES or time.monotonic() > end_s:
+                raise self._lost(f"has not spoken within {start_s:g} s and {len(seen)} bytes", _NOT_STARTED)
+            self._fill(start_s, _NOT_STARTED)
         del seen[: at + len(agent.MAGIC)]
 
     def _lost(self, what: str, remedy: str) -> DeviceError:
-        """The fault, with the exit code and the last lines of the other side as far as they come within a second."""
+        """The fault, with exit code and last lines of the other side as far as they come within a second."""
         if what == "ended":
             with contextlib.suppress(subprocess.TimeoutExpired):
                 what = f"ended with exit code {self._process.wait(1.0)}"
@@ -192,10 +192,10 @@ class ProcessRun:
 class Host:
     """An edge host with one runtime and one thread count, as a context manager; one measurement at a time.
 
-    `argv` is the command up to and including the Python executable there. `on_wait` gets a line to show while a
-    measurement of somebody else occupies the device. Entering raises DeviceError when the agent cannot be started
-    within `start_s` seconds, when the runtime is missing or does not load there, and when there are fewer cores
-    than `threads`; any call raises it when the agent is gone or silent for `silence_s` seconds.
+    `argv` is the command up to and including the Python executable there; `on_wait` gets a line to show while
+    another measurement occupies the device. Entering raises DeviceError when the agent does not start within
+    `start_s` seconds, when the runtime is missing or does not load there, and when there are fewer cores than
+    `threads`; any call raises it when the agent is gone or silent for `silence_s` seconds.
     """
 
     def __init__(
@@ -210,13 +210,9 @@ class Host:
     ) -> None:
         if runtime not in agent.RUNTIMES:
             raise unknown_name("runtime", runtime, agent.RUNTIMES)
-        if threads < 1:
-            raise AutocompressError(f"threads must be 1 or more, got {threads}; correct the device profile")
-        if not argv:
-            raise AutocompressError(
-                "the command of the host is empty; end it with the Python executable there"
-            )
-        self.runtime, self.threads = runtime, threads
+        if threads < 1 or not argv:
+            raise AutocompressError(f"a host needs a command and 1 thread or more, got {argv} and {threads}")
+        self.name, self.runtime, self.threads = shlex.join(argv), runtime, threads
         self._argv, self._on_wait, self._start_s, self._silence_s = tuple(argv), on_wait, start_s, silence_s
         self._connection: Connection | None = None
         self._facts: Mapping[str, Any] = MappingProxyType({})
@@ -226,8 +222,7 @@ class Host:
         try:
             facts, _ = self._connection.call({"request": "hello", "runtime": self.runtime})
             self._facts = MappingProxyType(facts)
-            self._check_runtime()
-            self._check_cores()
+            self._check_facts()
         except BaseException:
             self._connection.close()
             raise
@@ -241,10 +236,15 @@ class Host:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the agent said of its host when it started: python, machine, system, os_bits, cores (available),
-        load_average, memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (firmware's bits) and
-        runtimes: by name either version and numpy, or why it does not load. None: cannot be known there."""
+        """What the agent said of its host: python, machine, system, os_bits, cores (available), load_average,
+        memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (the firmware's bits), and runtimes: for
+        each its version and numpy's, or why it does not load. None where it cannot be known."""
         return self._facts
+
+    @property
+    def runtime_version(self) -> str:
+        """The version of the runtime there."""
+        return str(self._facts["runtimes"][self.runtime]["version"])
 
     def measure(
         self,
@@ -257,16 +257,13 @@ class Host:
     ) -> Measurement:
         """Latency of a `.tflite` in `processes` fresh processes, interleaved with as many of the baseline.
 
-        Each process loads the file, runs it once, warms up (5 runs and 50 ms at least) and is timed for
-        `min_run_s` (and 5 runs) at least; it is killed on the edge host after `deadline_s`. Raises CandidateError
-        with the reason when the model does not load, crashes or is killed, DeviceError when the baseline or the
-        host does.
+        Each process loads the file, runs it once, warms up (at least 5 runs and 50 ms) and is timed for at least
+        `min_run_s` and 5 runs; it is killed there after `deadline_s`. Raises CandidateError with the reason when
+        the model does not load, crashes or is killed, DeviceError when the baseline does or the host fails.
         """
         if processes < 1 or min_run_s < LEAST_RUN_S or deadline_s <= 0:
-            got = f"processes {processes}, min_run_s {min_run_s:g}, deadline_s {deadline_s:g}"
-            raise AutocompressError(
-                f"a measurement needs a process, {LEAST_RUN_S} s and a deadline; got {got}"
-            )
+            got = f"{processes} processes, {min_run_s:g} s, deadline {deadline_s:g} s"
+            raise AutocompressError(f"a measurement takes 1 process, {LEAST_RUN_S} s, a deadline; got {got}")
         files = {_sha256(file): file for file in (model, baseline) if file is not None}
         request = {
             "request": "measure",
@@ -280,19 +277,21 @@ class Host:
             "deadline_s": deadline_s,
         }
         answer, body = self._request(request, files)
+        if answer.get("failed") == "model":
+            raise CandidateError(f"{self.runtime} {self.runtime_version}: {_reason(answer)}")
         if "failed" in answer:
-            raise self._failure(answer)
+            raise DeviceError(f"the float network does not run on '{self.name}': {_reason(answer)}; {_LOST}")
         return self._summary(_process_runs(answer["runs"], body), *answer["throttled"])
 
     def _request(self, request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
-        """The answer to a measure request; files that the edge host lacks (it sweeps its cache) are sent first."""
+        """The answer to a measure request. Files that the edge host lacks (it sweeps its cache) are sent."""
         for _ in range(3):
             answer, body = self._call(request)
             if "missing" not in answer:
                 return answer, body
             for sha256 in answer["missing"]:
                 self._call({"request": "put", "sha256": sha256, "keep": list(files)}, files[sha256])
-        raise DeviceError(f"'{shlex.join(self._argv)}' does not keep the files sent to it; free space there")
+        raise DeviceError(f"'{self.name}' does not keep the files sent to it; free space there")
 
     def _call(self, request: Mapping[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
         if self._connection is None:
@@ -301,30 +300,19 @@ class Host:
 
     def _waiting(self) -> None:
         if self._on_wait is not None:
-            self._on_wait(f"waiting for another measurement on '{shlex.join(self._argv)}'")
+            self._on_wait(f"waiting for another measurement on '{self.name}'")
 
-    def _check_runtime(self) -> None:
-        report = self._facts["runtimes"][self.runtime]
-        if "version" in report:
-            return
-        reason = _reason(report)
-        remedy = f"; run `python3 -m pip install {self.runtime}` there" if "No module named" in reason else ""
-        raise DeviceError(f"{self.runtime} does not load on '{shlex.join(self._argv)}': {reason}{remedy}")
-
-    def _check_cores(self) -> None:
-        cores = self._facts["cores"]
+    def _check_facts(self) -> None:
+        report, cores = self._facts["runtimes"][self.runtime], self._facts["cores"]
+        if "version" not in report:
+            reason = _reason(report)
+            install = f"; run `python3 -m pip install {self.runtime}` there" if "No module" in reason else ""
+            raise DeviceError(f"{self.runtime} does not load on '{self.name}': {reason}{install}")
         if self.threads > cores:
-            where = f"on '{shlex.join(self._argv)}'"
+            where = f"on '{self.name}'"
             raise DeviceError(
-                f"{self.threads} threads, but {cores} available cores {where}; ask for {cores} or fewer"
+                f"{self.threads} threads need {self.threads} cores, {cores} available {where}; ..."
             )
-
-    def _failure(self, answer: Mapping[str, Any]) -> Exception:
-        runtime = f"{self.runtime} {self._facts['runtimes'][self.runtime]['version']}"
-        if answer["failed"] == "model":
-            return CandidateError(f"{runtime}: {_reason(answer)}")
-        where = f"on '{shlex.join(self._argv)}'"
-        return DeviceError(f"the baseline does not run {where} ({runtime}): {_reason(answer)}; {_LOST}")
 
     def _summary(self, runs: Sequence[ProcessRun], before: int | None, after: int | None) -> Measurement:
         models = [run for run in runs if run.kind == "model"]
@@ -346,7 +334,7 @@ class Host:
             ratio_to_baseline=float(np.median(medians / baselines)) if baselines.size else None,
             doubtful=drifted(baselines) or throttled(before, after),
             runtime=self.runtime,
-            runtime_version=self._facts["runtimes"][self.runtime]["version"],
+            runtime_version=self.runtime_version,
             os_bits=self._facts["os_bits"],
             threads=self.threads,
             samples_ms=tuple(samples),
@@ -358,16 +346,15 @@ def local_host(runtime: str, threads: int, on_wait: Callable[[str], None] | None
     return Host([sys.executable], runtime=runtime, threads=threads, on_wait=on_wait)
 
 
-def drifted(baselines: npt.NDArray[np.float64]) -> bool:
-    """Whether the interleaved baseline moved by more than 5 % between its first and its last process.
-
-    `baselines`: the medians of its processes in ms, shape (n,), in the order of time.
-    """
-    return bool(baselines.size > 1 and abs(baselines[-1] / baselines[0] - 1) > MOST_DRIFT)
+def drifted(medians: npt.NDArray[np.float64]) -> bool:
+    """Whether the interleaved baseline moved by more than 5 %: the range of its process medians (shape (n,), any
+    unit) over their median. The whole range, not first against last: a slow-down that comes and goes in between
+    spoils the measurement as well."""
+    return medians.size > 1 and bool(np.ptp(medians) > MOST_DRIFT * np.median(medians))
 
 
 def throttled(before: int | None, after: int | None) -> bool:
-    """Whether a Raspberry Pi's firmware slowed it down meanwhile: bits 0-3 say now, 16-19 since boot."""
+    """Whether a Raspberry Pi's firmware slowed it down meanwhile: bits 0-3 tell of now, 16-19 are sticky."""
     if before is None or after is None:
         return False
     return bool((before | after) & 0xF or after & ~before & 0xF0000)

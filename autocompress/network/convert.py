@@ -117,14 +117,14 @@ def _of_saved_model(path: Path) -> Any:
 
 
 def _of_keras(path: Path) -> Any:
+    version = _keras_version(path)  # first: a file that is none is refused before the slow import
     import tensorflow as tf
 
-    return tf.lite.TFLiteConverter.from_keras_model(_load_keras(path))
+    return tf.lite.TFLiteConverter.from_keras_model(_load_keras(path, version))
 
 
-def _load_keras(path: Path) -> Any:
-    """The model, by the Keras that wrote the file; by the other one when that fails."""
-    version = _keras_version(path)
+def _load_keras(path: Path, version: str) -> Any:
+    """The model, by the Keras of the version that wrote the file; by the other one when that fails."""
     first, second = (
         (_load_keras_2, _load_keras_3) if version.startswith("2.") else (_load_keras_3, _load_keras_2)
     )

@@ -38,7 +38,9 @@ def allowed_activations(
     `modelled`: the latency will come from the profile's model; then activations without coefficients are
     dropped too, because their latency could not be told. A device without any integer kernel leaves float32.
     AutocompressError where nothing of the space remains."""
-    runs = {kind for pairs in profile.kernels.values() for bits, kind in pairs if bits <= 8} or {"float32"}
+    runs = {kind for pairs in profile.kernels.values() for bits, kind in pairs if bits <= 8}
+    if not runs:
+        return ("float32",)
     kept = tuple(kind for kind in dict.fromkeys(space.activations) if kind in runs)
     if not kept:
         raise _nothing_left(space, profile, f"runs {_listed(runs)}")

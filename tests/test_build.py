@@ -1,0 +1,192 @@
+"""The builder on a real network: what goes in comes out of the file, byte for byte, and nothing else passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autocompress.compress.build import Builder, compressed, download_bytes, read_layers, verify
+from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
+from autocompress.errors import CandidateError
+from autocompress.network import flatbuffer, trace
+from autocompress.network.layers import Layer, layers_of
+from autocompress.network.run import Runner
+from autocompress.records import Configuration, LayerChoice
+from autocompress.tasks import LoadedTask, load_task
+
+Array = np.ndarray[Any, Any]
+DENSE, HALF = LayerChoice(), LayerChoice(bits=16, sparsity=0.3)
+MIX = (
+    DENSE, HALF, LayerChoice(bits=8, clusters=16), LayerChoice(bits=8, clusters=8, sparsity=0.5), LayerChoice(bits=3),
+    LayerChoice(bits=32, sparsity=0.7), LayerChoice(bits=2, sparsity=0.25),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def task() -> LoadedTask:
+    return load_task("digits")
+
+
+@pytest.fixture(scope="module")
+def layers(task: LoadedTask) -> tuple[Layer, ...]:
+    return layers_of(flatbuffer.read(task.network))
+
+
+@pytest.fixture(scope="module")
+def solver(task: LoadedTask, layers: tuple[Layer, ...]) -> Reconstruction:
+    (index,) = Runner(task.network).input_indices.values()
+    (inputs,) = task.x_calibration.values()
+    tree = flatbuffer.read(task.network)
+    return Reconstruction(tree, layers, {index: inputs[:128]}, chunk=64, threads=1)
+
+
+@pytest.fixture(scope="module")
+def ranges(task: LoadedTask) -> dict[str, tuple[float, float]]:
+    (index,) = Runner(task.network).input_indices.values()
+    (inputs,) = task.x_calibration.values()
+    return trace.activation_ranges(task.network, {index: inputs[:128]}, 64, 1)
+
+
+def container(op: str, bits: int, activations: str) -> int | None:
+    return 32 if bits == 32 else 16 if bits == 16 else 8
+
+
+def container_with_int4(op: str, bits: int, activations: str) -> int | None:
+    return 4 if bits <= 4 and op != "DEPTHWISE_CONV_2D" else container(op, bits, activations)
+
+
+def configuration(layers: tuple[Layer, ...], activations: str, choice: Callable[[int], LayerChoice]) -> Configuration:
+    chosen = {layer.name: choice(n) for n, layer in enumerate(layers)}
+    return Configuration(activations=activations, layers=chosen).normalised()
+
+
+@pytest.mark.parametrize("activations", ["float32", "int8", "int16"])
+@pytest.mark.parametrize("kind", ["all int8", "all 4 bit in int4", "all float16", "mixed", "mixed, other order"])
+def test_file_is_what_the_configuration_says(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]],
+    activations: str, kind: str,
+) -> None:  # fmt: skip
+    pick: dict[str, Callable[[int], LayerChoice]] = {
+        "all int8": lambda n: LayerChoice(bits=8),
+        "all 4 bit in int4": lambda n: LayerChoice(bits=4, sparsity=0.5),
+        "all float16": lambda n: HALF,
+        "mixed": lambda n: MIX[n % len(MIX)],
+        "mixed, other order": lambda n: MIX[(3 * n + 2) % len(MIX)],
+    }
+    asked = configuration(layers, activations, pick[kind])
+    room = container_with_int4 if "int4" in kind else container
+    solved = solver.independent_all(asked)
+    built = Builder(task.network, layers, room, lambda: ranges).build(asked, solved)
+    for layer, stored in zip(layers, read_layers(built, layers), strict=True):
+        choice = asked.layers[layer.name]
+        assert stored.container == {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}[room(layer.op, choice.bits, activations) or 0]
+        assert stored.zeros >= math.ceil(choice.sparsity * layer.weights)
+        if choice.is_integer:
+            assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
+    outputs = Runner(built).run({Runner(built).inputs[0].name: next(iter(task.x_validation.values()))[:50]})
+    assert np.isfinite(outputs).all()
+    assert outputs.dtype == np.float32
+
+
+def test_baseline_computes_what_the_float_network_computes(task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction) -> None:
+    asked = configuration(layers, "float32", lambda n: DENSE)
+    built = Builder(task.network, layers, container, dict).build(asked, solver.sequential(asked))
+    np.testing.assert_array_equal(Runner(built).run(task.x_test), Runner(task.network).run(task.x_test))
+    assert len(built) < len(task.original)
+
+
+def test_float_weights_pruned_equal_the_network_with_these_weights(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction
+) -> None:
+    asked = configuration(layers, "float32", lambda n: LayerChoice(sparsity=0.5))
+    solved = solver.sequential(asked)
+    built = Builder(task.network, layers, container, dict).build(asked, solved)
+    tree = flatbuffer.read(task.network)
+    for layer, values in zip(layers, solved, strict=True):
+        flatbuffer.set_constant(tree, layer.weight, values.weight)
+        if layer.bias is not None and values.bias is not None:
+            flatbuffer.set_constant(tree, layer.bias, values.bias)
+    np.testing.assert_allclose(Runner(built).run(task.x_test), Runner(flatbuffer.write(tree)).run(task.x_test), atol=1e-6)
+
+
+def test_static_int16_stays_close_to_the_float_network(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]]
+) -> None:
+    # 16-bit activations lose next to nothing, so what is left is the solver's 8-bit weights: scales, biases and zero
+    # points of every operator must be right.
+    asked = configuration(layers, "int16", lambda n: LayerChoice(bits=8))
+    built = Builder(task.network, layers, container, lambda: ranges).build(asked, solver.independent_all(asked))
+    gap = Runner(built).run(task.x_test) - Runner(task.network).run(task.x_test)
+    assert np.abs(gap).mean() < 0.005
+
+
+def test_signature_and_input_names_survive(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]]
+) -> None:
+    asked = configuration(layers, "int8", lambda n: LayerChoice(bits=8))
+    built = Builder(task.network, layers, container, lambda: ranges).build(asked, solver.independent_all(asked))
+    assert [(s.name, s.dtype) for s in Runner(built).inputs] == [(s.name, s.dtype) for s in Runner(task.network).inputs]
+    tree = flatbuffer.read(built)
+    assert {m.name for m in tree.metadata} <= {b"min_runtime_version", b"TFLITE_METADATA"}
+
+
+def test_buffers_are_aligned_to_16_bytes(task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction) -> None:
+    from ai_edge_litert.schema_py_generated import Model
+
+    asked = configuration(layers, "float32", lambda n: LayerChoice(bits=8))
+    built = bytearray(Builder(task.network, layers, container, dict).build(asked, solver.independent_all(asked)))
+    start = np.frombuffer(built, np.uint8).ctypes.data
+    root = Model.GetRootAs(built, 0)
+    buffers = [root.Buffers(n) for n in range(root.BuffersLength())]
+    offsets = [b.DataAsNumpy().ctypes.data - start for b in buffers if not b.DataIsNone()]
+    assert len(offsets) > len(layers)
+    assert all(offset % 16 == 0 for offset in offsets)
+
+
+@pytest.mark.parametrize("damage", ["a changed weight", "too few zeros", "too many levels", "another container"])
+def test_verification_finds_what_is_not_as_asked(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, damage: str
+) -> None:
+    choice = LayerChoice(bits=8, sparsity=0.5, clusters=8)
+    asked = configuration(layers, "float32", lambda n: choice)
+    solved = solver.independent_all(asked)
+    built = Builder(task.network, layers, container, dict).build(asked, solved)
+    containers = [8] * len(layers)
+    verify(built, layers, containers, asked, solved)
+    if damage == "a changed weight":
+        solved[1] = _with_levels(solved[1], lambda levels: np.where(levels == 0, levels, -levels))
+    elif damage == "another container":
+        containers[0] = 32
+    else:
+        changed = {"too few zeros": {"sparsity": 0.99}, "too many levels": {"clusters": 3}}[damage]
+        asked = configuration(layers, "float32", lambda n: dataclasses.replace(choice, **changed))
+    with pytest.raises(CandidateError, match="the built file breaks"):
+        verify(built, layers, containers, asked, solved)
+
+
+def _with_levels(layer: SolvedLayer, change: Callable[[Array], Array]) -> SolvedLayer:
+    assert layer.levels is not None
+    return dataclasses.replace(layer, levels=change(layer.levels))
+
+
+def test_missing_kernel_is_a_failed_candidate(task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction) -> None:
+    asked = configuration(layers, "float32", lambda n: LayerChoice(bits=8))
+    builder = Builder(task.network, layers, lambda op, bits, activations: None, dict)
+    with pytest.raises(CandidateError, match="no kernel for 8-bit"):
+        builder.build(asked, solver.independent_all(asked))
+
+
+def test_download_is_the_smallest_gzip_and_opens_again(task: LoadedTask) -> None:
+    packed = compressed(task.original)
+    assert gzip.decompress(packed) == task.original
+    assert len(packed) == download_bytes(task.original)
+    assert len(packed) <= len(zlib.compress(task.original, 9)) + 12  # gzip's longer header
+    assert packed[4:8] == b"\0\0\0\0"  # mtime
+    assert packed[3] & 0x08 == 0  # no name

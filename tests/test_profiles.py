@@ -1,0 +1,78 @@
+"""The device profiles that come with the package: complete, honest about what they lack, and repeatable."""
+
+from __future__ import annotations
+
+import pytest
+
+from autocompress.measure import predict
+from autocompress.specs import device_names, load_device, load_space
+from autocompress.specs.legality import allowed_activations, allowed_choices
+
+NAMES = device_names()
+LAYER_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+
+
+def test_the_devices_of_the_design_are_there():
+    wanted = {"local", "local-tflite-runtime", "rpi4", "rpi4-32bit", "rpi3", "rpi5", "rpi-zero2w"}
+    assert wanted | {"jetson-nano-cpu", "coral-dev-cpu", "pixel-class-a76"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_profile_is_complete(name):
+    profile = load_device(name)
+    assert profile.name == name
+    assert set(profile.kernels) == LAYER_OPS
+    assert all((32, "float32") in pairs for pairs in profile.kernels.values())
+    if profile.host is None:
+        assert profile.runtime.threads == 4  # cores of every board here
+        assert (profile.latency_model is None) == ("measure with --host" in profile.description)
+
+
+def test_the_local_profiles_have_one_thread_each():
+    for name, runtime in (("local", "ai-edge-litert"), ("local-tflite-runtime", "tflite-runtime")):
+        profile = load_device(name)
+        assert (profile.host, profile.runtime.name, profile.runtime.threads) == ("local", runtime, 1)
+
+
+def test_tflite_runtime_is_not_offered_what_it_computes_wrongly():
+    kernels = load_device("local-tflite-runtime").kernels
+    assert (8, "float32") not in kernels["FULLY_CONNECTED"]
+    assert (8, "float32") not in kernels["TRANSPOSE_CONV"]
+    assert (8, "int8") in kernels["FULLY_CONNECTED"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_space_has_choices_on_every_device(name):
+    profile, space = load_device(name), load_space("default")
+    assert allowed_activations(space, profile) == ("float32", "int8")
+    choices = allowed_choices(space, profile, name="conv_2d_0", tensor_name="x", op="CONV_2D")
+    assert choices == space.choices(name="conv_2d_0", tensor_name="x", op="CONV_2D")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load_device(name).latency_model])
+def test_the_carried_points_give_the_carried_coefficients(name):
+    model = load_device(name).latency_model
+    assert model is not None
+    for dtype, each in predict.fit_by_dtype(model.fitted_to).items():
+        assert vars(model.coefficients[dtype]) == pytest.approx(vars(each), rel=1e-5)
+    assert set(model.coefficients) == {point.dtype for point in model.fitted_to}
+    for dtype, largest in model.leave_one_out.items():
+        errors = predict.leave_one_out([point for point in model.fitted_to if point.dtype == dtype])
+        assert largest == pytest.approx(max(map(abs, errors)), rel=5e-3)
+        assert largest <= 0.10
+    assert all(point.source for point in model.fitted_to)
+
+
+def test_rpi4_leaves_one_out_within_five_percent_and_claims_no_error_for_int8():
+    model = load_device("rpi4").latency_model
+    assert model is not None
+    assert set(model.leave_one_out) == {"float32"}
+    assert model.leave_one_out["float32"] <= 0.05
+    float32, int8 = model.coefficients["float32"], model.coefficients["int8"]
+    assert (int8.ms_per_mb, int8.ms_per_op) == (float32.ms_per_mb, float32.ms_per_op)
+    assert int8.ms_per_mmac < float32.ms_per_mmac
+
+
+def test_energy_is_latency_times_busy_power():
+    assert predict.energy_mj(10.0, load_device("rpi4")) == pytest.approx(60.0)
+    assert predict.energy_mj(10.0, load_device("local")) is None
