@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 
@@ -189,6 +190,17 @@ def test_totals_are_sums_over_operators(rows):
 def test_bytes_that_are_no_network(model):
     with pytest.raises(AutocompressError, match="TFLite file"):
         predict.features(model)
+
+
+@settings(deadline=None)
+@given(st.integers(8, 2000), st.lists(st.tuples(st.integers(8, 2000), st.integers(0, 255)), max_size=20))
+def test_a_damaged_file_is_counted_or_refused(length, changes):
+    model = bytearray(small()[:length])
+    for position, value in changes:
+        if position < len(model):
+            model[position] = value
+    with contextlib.suppress(AutocompressError):  # anything else fails the test
+        assert predict.features(bytes(model)).total.ops >= 0
 
 
 # Fitting

@@ -1,4 +1,4 @@
-"""Float `.tflite` files of one FULLY_CONNECTED layer, written without TensorFlow, and files that no runtime can run."""
+"""One-layer float `.tflite` files, written without TensorFlow, and files that no runtime can run."""
 
 from __future__ import annotations
 

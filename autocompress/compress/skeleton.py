@@ -70,13 +70,13 @@ def _quantize(
 ) -> bytes:
     from ai_edge_quantizer import quantizer
 
-    made = quantizer.Quantizer(bytearray(model), _recipe(layers, containers, activations))
     seen = None
     if activations != "float32":
         seen = _statistics(model, ranges or {})
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it prints a report of its own and warns of memory it takes
+            made = quantizer.Quantizer(bytearray(model), _recipe(layers, containers, activations))
             result = made.quantize(seen, enable_progress_report=False).quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:
         raise CandidateError(f"ai-edge-quantizer cannot build this: {' '.join(str(fault).split())}") from fault

@@ -44,7 +44,7 @@ _LOST = "check the device and its connection, then run the same command again"
 
 
 def agent_command(argv: Sequence[str], size: int) -> list[str]:
-    """The command that starts the agent, whose source has `size` bytes; `argv` ends with the Python executable.
+    """The command that starts the agent, a source of `size` bytes; `argv` ends with the Python executable.
 
     Behind ssh and adb the arguments that are added are quoted for the shell there.
     """
@@ -55,7 +55,7 @@ def agent_command(argv: Sequence[str], size: int) -> list[str]:
 
 
 class Connection:
-    """The pipe to one agent. Each fault of it is a DeviceError that quotes what the other side printed last."""
+    """The pipe to one agent. Its faults are DeviceErrors that quote what the other side printed last."""
 
     def __init__(self, argv: Sequence[str], *, start_s: float, silence_s: float) -> None:
         """Start the agent and wait, at most `start_s` seconds, until it speaks."""
@@ -95,7 +95,7 @@ class Connection:
     def call(
         self, header: Mapping[str, Any], body: bytes = b"", on_wait: Callable[[], None] | None = None
     ) -> tuple[dict[str, Any], bytes]:
-        """The answer to one request, header and body; `on_wait` is called while another measurement runs there.
+        """The answer to one request, header and body; `on_wait` is called while others measure there.
 
         DeviceError when the agent refuses or is lost; when it is lost, the connection is closed.
         """
@@ -114,7 +114,7 @@ class Connection:
         return answer
 
     def close(self) -> None:
-        """Close the pipe, which ends the agent and all it started; kill the command if it stays nevertheless."""
+        """Close the pipe, which ends the agent and all it started; kill the command if it stays."""
         self._stdin.close()
         self._stdout.close()
         try:
@@ -174,7 +174,7 @@ class Connection:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRun:
-    """What one measurement process found. `runs` exceeds the number of samples where these were thinned out."""
+    """What one measurement process found. `runs` exceeds the number of samples where these were thinned."""
 
     kind: str  # "model" | "baseline"
     load_ms: float
@@ -237,8 +237,8 @@ class Host:
     @property
     def facts(self) -> Mapping[str, Any]:
         """What the agent said of its host: python, machine, system, os_bits, cores (available), load_average,
-        memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (the firmware's bits), and runtimes: for
-        each its version and numpy's, or why it does not load. None where it cannot be known."""
+        memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (the firmware's bits), and runtimes:
+        for each its version and numpy's, or why it does not load. None where it cannot be known."""
         return self._facts
 
     @property
@@ -257,9 +257,9 @@ class Host:
     ) -> Measurement:
         """Latency of a `.tflite` in `processes` fresh processes, interleaved with as many of the baseline.
 
-        Each process loads the file, runs it once, warms up (at least 5 runs and 50 ms) and is timed for at least
-        `min_run_s` and 5 runs; it is killed there after `deadline_s`. Raises CandidateError with the reason when
-        the model does not load, crashes or is killed, DeviceError when the baseline does or the host fails.
+        Each process loads the file, runs it once, warms up (at least 5 runs and 50 ms) and is timed for at
+        least `min_run_s` and 5 runs; it is killed there after `deadline_s`. Raises CandidateError with the
+        reason when the model is refused, crashes or is killed; DeviceError when baseline or host fail.
         """
         if processes < 1 or min_run_s < LEAST_RUN_S or deadline_s <= 0:
             got = f"{processes} processes, {min_run_s:g} s, deadline {deadline_s:g} s"
@@ -280,7 +280,7 @@ class Host:
         if answer.get("failed") == "model":
             raise CandidateError(f"{self.runtime} {self.runtime_version}: {_reason(answer)}")
         if "failed" in answer:
-            raise DeviceError(f"the float network does not run on '{self.name}': {_reason(answer)}; {_LOST}")
+            raise DeviceError(f"the baseline does not run on '{self.name}': {_reason(answer)}; {_LOST}")
         return self._summary(_process_runs(answer["runs"], body), *answer["throttled"])
 
     def _request(self, request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
@@ -309,10 +309,8 @@ class Host:
             install = f"; run `python3 -m pip install {self.runtime}` there" if "No module" in reason else ""
             raise DeviceError(f"{self.runtime} does not load on '{self.name}': {reason}{install}")
         if self.threads > cores:
-            where = f"on '{self.name}'"
-            raise DeviceError(
-                f"{self.threads} threads need {self.threads} cores, {cores} available {where}; ..."
-            )
+            asked = f"{self.threads} threads exceed the {cores} cores available on '{self.name}'"
+            raise DeviceError(f"{asked}; ask for {cores} or fewer in the device profile")
 
     def _summary(self, runs: Sequence[ProcessRun], before: int | None, after: int | None) -> Measurement:
         models = [run for run in runs if run.kind == "model"]
@@ -347,9 +345,9 @@ def local_host(runtime: str, threads: int, on_wait: Callable[[str], None] | None
 
 
 def drifted(medians: npt.NDArray[np.float64]) -> bool:
-    """Whether the interleaved baseline moved by more than 5 %: the range of its process medians (shape (n,), any
-    unit) over their median. The whole range, not first against last: a slow-down that comes and goes in between
-    spoils the measurement as well."""
+    """Whether the interleaved baseline moved by more than 5 %: the range of its process medians (shape (n,),
+    any unit) over their median. The whole range, not first against last: a slow-down that comes and goes in
+    between spoils a measurement as well."""
     return medians.size > 1 and bool(np.ptp(medians) > MOST_DRIFT * np.median(medians))
 
 

@@ -97,8 +97,10 @@ def features(model: bytes) -> Features:
         raise AutocompressError("the model is not a TFLite file (no identifier TFL3); give a .tflite")
     try:
         return _Reader(model).features()
-    except (struct.error, IndexError) as fault:
-        raise AutocompressError("the TFLite file is truncated or damaged; copy it again") from fault
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError) as fault:
+        raise AutocompressError(
+            f"the TFLite file is truncated or damaged ({type(fault).__name__}); copy it again"
+        ) from fault
 
 
 class _Reader:

@@ -20,7 +20,7 @@ from autocompress.errors import AutocompressError, unknown_name
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 SUFFIXES = (".tflite", *KERAS_SUFFIXES)
 REASON_CHARACTERS = 300
-# -I: nothing of the user's folder (a keras.py, say) is imported; the parent's own path comes in as an argument.
+# -I: nothing of the user's folder (a keras.py, say) is imported; the parent's path comes as an argument.
 CHILD = """\
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])

@@ -1,0 +1,267 @@
+"""Searches on the real digits task: what is stored, what survives a kill, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocompress.errors import AutocompressError, UnmetError
+from autocompress.records import Constraint, Evaluation, StudyRecord
+from autocompress.report import rows
+from autocompress.search import store
+from autocompress.search.latency import latency_on
+from autocompress.search.sampler import corners
+from autocompress.search.study import Request, Search
+from autocompress.specs import DeviceProfile, load_device, load_space
+from autocompress.tasks import LoadedTask, load_task
+
+
+@pytest.fixture(scope="module")
+def task() -> LoadedTask:
+    """Digits with few samples: the searches here are about bookkeeping."""
+    loaded = load_task("digits")
+
+    def few(arrays: Any) -> Any:
+        return {name: values[:64] for name, values in arrays.items()}
+
+    return dataclasses.replace(
+        loaded, x_calibration=few(loaded.x_calibration), x_validation=few(loaded.x_validation), x_test=few(loaded.x_test),
+        y_validation=loaded.y_validation[:64], y_test=loaded.y_test[:64],  # type: ignore[index]
+    )  # fmt: skip
+
+
+def request(task: LoadedTask, runs: Path, profile: DeviceProfile | None = None, **changes: Any) -> Request:
+    settings: dict[str, Any] = {
+        "task": task, "profile": profile or load_device("rpi4"), "space": load_space("quick"), "latency_source": "modelled",
+        "runs": runs, "trials": 8, "name": "s",
+    }  # fmt: skip
+    return Request(**(settings | changes))
+
+
+def run(asked: Request, seen: list[StudyRecord] | None = None) -> StudyRecord:
+    with latency_on(asked.profile) as latency, Search(asked, latency.bind(asked.task.original)) as search:
+        return search.run((seen if seen is not None else []).append)
+
+
+def evaluations(record: StudyRecord) -> list[Evaluation]:
+    return [evaluation for _, evaluation in rows.complete(record)]
+
+
+def test_corners_come_first_and_every_file_is_there(task: LoadedTask, tmp_path: Path) -> None:
+    asked = request(task, tmp_path)
+    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+        first = corners(search.activations, search.choices)
+        record = search.run(lambda _: None)
+    found = evaluations(record)
+    assert [e.configuration.digest for e in found[: len(first)]] == [c.digest for c in first]
+    assert len(first) == 4  # 8 and 4 bits, float32 and int8 activations
+    for evaluation in found:
+        content = (tmp_path / evaluation.artifact).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == evaluation.sha256
+        assert len(content) == evaluation.file_bytes
+        assert evaluation.measurement.latency_source == "modelled"
+    for trial in rows.front(record):
+        assert trial.evaluation is not None
+        assert trial.evaluation.sha256 in record.test_accuracy
+    assert record.baseline.file_bytes == len(task.original)
+
+
+def test_same_seed_same_study_and_another_seed_another(task: LoadedTask, tmp_path: Path) -> None:
+    def told(name: str, seed: int) -> list[tuple[Any, ...]]:
+        found = evaluations(run(request(task, tmp_path / name, seed=seed, sampler="tpe", trials=14)))
+        return [(e.configuration.digest, e.sha256, e.accuracy, e.measurement.latency_ms, e.download_bytes) for e in found]
+
+    first = told("a", 3)
+    assert first == told("b", 3)
+    assert first != told("c", 4)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_every_sampler_runs_and_a_seen_configuration_costs_nothing(task: LoadedTask, tmp_path: Path, sampler: str) -> None:
+    space = tmp_path / "tiny.yaml"
+    space.write_text(
+        "schema: 1\nname: tiny\nrules:\n  - {match: '.*', bits: [32]}\n  - {match: conv_2d_0, bits: [32, 8]}\n"
+        "  - {op: FULLY_CONNECTED, sparsity: [0, 0.5]}\n"
+    )
+    seen: list[StudyRecord] = []
+    record = run(request(task, tmp_path, sampler=sampler, trials=12, space=load_space(space)), seen)
+    assert len(rows.complete(record)) == 12
+    fresh = [t.evaluation.configuration.digest for t in record.trials if t.evaluation and not t.cached]
+    assert len(fresh) == len(set(fresh)) <= 8
+    assert rows.evaluated_count(record) == len(fresh)
+    assert len(seen) == 12
+
+
+def test_it_goes_on_where_it_stopped(task: LoadedTask, tmp_path: Path) -> None:
+    first = run(request(task, tmp_path, trials=5))
+    again = run(request(task, tmp_path, trials=5))
+    assert again.trials == first.trials
+    longer = run(request(task, tmp_path, trials=9))
+    assert longer.trials[:5] == first.trials
+    assert len(rows.complete(longer)) == 9
+
+
+def _digests(record: StudyRecord) -> list[str]:
+    return [e.configuration.digest for e in evaluations(record)]
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, after: int) -> None:
+    command = [
+        sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--space", "weights-only", "--trials", "9",
+        "--seed", "5", "--study", "k", "--runs", str(tmp_path),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _wait_for_complete(tmp_path, after, process)
+        process.send_signal(signal.SIGKILL)
+    before = store.read_record(store.load_study(tmp_path, "k", None))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = store.read_record(store.load_study(tmp_path, "k", None))
+    kept = {t.number: t for t in record.trials}
+    assert all(kept[t.number] == t for t in before.trials if t.state == "complete")
+    assert len(rows.complete(record)) == 9
+    assert len(set(_digests(record))) == 9
+    assert not [t for t in record.trials if t.state == "running"]
+
+
+def _wait_for_complete(runs: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the search ended before it could be killed"
+        if _complete_in(runs / "k" / "study.db") >= count:
+            return
+        time.sleep(0.2)
+    pytest.fail("no trial finished in time")
+
+
+def _complete_in(database: Path) -> int:
+    """Counted without Optuna, which would make the tables itself."""
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        if not connection.execute("select count(*) from sqlite_master where name = 'trials'").fetchone()[0]:
+            return 0
+        return int(connection.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0])
+
+
+def test_a_trial_killed_after_its_evaluation_was_stored_is_told_from_it(task: LoadedTask, tmp_path: Path) -> None:
+    record = run(request(task, tmp_path, trials=3))
+    study = store.load_study(tmp_path, "s", None)
+    with pytest.warns(UserWarning, match='Heartbeat'):  # asked by hand, as a killed process leaves it
+        trial = study.ask()
+    stored = record.trials[0].evaluation
+    assert stored is not None
+    trial.set_user_attr("evaluation", stored.to_dict())
+    resumed = run(request(task, tmp_path, trials=4))
+    told = next(t for t in resumed.trials if t.number == trial.number)
+    assert told.state == "complete"
+    assert told.evaluation == stored
+
+
+def test_a_trial_killed_before_is_failed_and_its_parameters_run_again(task: LoadedTask, tmp_path: Path) -> None:
+    run(request(task, tmp_path, trials=4))
+    study = store.load_study(tmp_path, "s", None)
+    first = study.get_trials()[0]
+    with pytest.warns(UserWarning, match='Heartbeat'):
+        trial = study.ask(fixed_distributions=first.distributions)
+    record = run(request(task, tmp_path, trials=6))
+    states = {t.number: t.state for t in record.trials}
+    assert states[trial.number] == "failed"
+    again = [t for t in study.get_trials() if t.user_attrs.get("retry_of") == trial.number]
+    assert [t.params for t in again] == [trial.params]
+
+
+def test_another_study_under_the_same_name_is_refused(task: LoadedTask, tmp_path: Path) -> None:
+    run(request(task, tmp_path, trials=2))
+    changes: dict[str, dict[str, Any]] = {
+        "space": {"space": load_space("default")},
+        "network": {"task": dataclasses.replace(task, network_sha256="0" * 64)},
+        "data": {"task": dataclasses.replace(task, data_sha256="0" * 64)},
+        "objectives": {"objectives": ("metric", "size")},
+        "constraints": {"constraints": (Constraint(name="accuracy", relation=">=", bound=0.5),)},
+        "device": {"profile": dataclasses.replace(load_device("rpi4"), memory_bytes=1)},
+    }
+    for what, change in changes.items():
+        with pytest.raises(AutocompressError, match=f"made with something else: .*{what}"):
+            run(request(**({"task": task, "runs": tmp_path} | change)))
+
+
+def test_two_searches_of_one_study_do_not_run_at_once(task: LoadedTask, tmp_path: Path) -> None:
+    with store.locked(tmp_path / "s"), pytest.raises(AutocompressError, match="being searched by another process"):
+        run(request(task, tmp_path))
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[DeviceProfile]:
+    """A device that says it runs 4-bit depthwise convolutions: nothing can build these."""
+    profile = load_device("rpi4")
+    kernels = dict(profile.kernels) | {"DEPTHWISE_CONV_2D": ((32, "float32"), (4, "float32"), (4, "int8"))}
+    yield dataclasses.replace(profile, kernels=kernels)
+
+
+def test_a_candidate_that_cannot_be_built_fails_with_its_reason_and_the_search_goes_on(
+    task: LoadedTask, tmp_path: Path, fragile: DeviceProfile
+) -> None:
+    space = tmp_path / "four.yaml"
+    space.write_text(
+        "schema: 1\nname: four\nrules:\n  - {match: '.*', bits: [32, 8]}\n  - {op: DEPTHWISE_CONV_2D, bits: [32, 4]}\n"
+    )
+    record = run(request(task, tmp_path, profile=fragile, space=load_space(space), trials=6))
+    failed = [t for t in record.trials if t.state == "failed"]
+    assert failed
+    assert all(t.reason for t in failed)
+    assert len(rows.complete(record)) == 6
+
+
+def test_twenty_failures_in_a_row_end_the_search(task: LoadedTask, tmp_path: Path, fragile: DeviceProfile) -> None:
+    space = tmp_path / "four.yaml"
+    space.write_text(
+        "schema: 1\nname: four\nrules:\n  - {match: '.*', bits: [32, 8]}\n  - {op: DEPTHWISE_CONV_2D, bits: [4]}\n"
+    )
+    with pytest.raises(UnmetError, match="the last 20 trials failed"):
+        run(request(task, tmp_path, profile=fragile, space=load_space(space), trials=30))
+
+
+def test_constraints_hold_on_the_front(task: LoadedTask, tmp_path: Path) -> None:
+    bound = Constraint(name="download_bytes", relation="<=", bound=16_000)
+    record = run(request(task, tmp_path, constraints=(bound,), trials=10))
+    front = rows.front(record)
+    assert front
+    assert all(t.evaluation is not None and t.evaluation.download_bytes <= 16_000 for t in front)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ("metric", "speed")}, "unknown objective 'speed'"),
+        ({"objectives": ("metric", "memory")}, "memory is not modelled"),
+        ({"sampler": "tqe"}, "did you mean 'tpe'"),
+        ({"trials": 0}, "at least 1"),
+        ({"time_budget_s": 0.0}, "more than 0 s"),
+        ({"constraints": (Constraint(name="accuracy", relation=">=", bound=1.5),)}, "cannot be met"),
+        (
+            {"constraints": tuple(Constraint(name="latency_ms", relation=r, bound=b) for r, b in ((">=", 5.0), ("<=", 2.0)))},
+            "exclude each other",
+        ),
+        ({"name": "../up"}, "no plain name"),
+    ],
+)
+def test_requests_that_cannot_be_met_leave_nothing_behind(
+    task: LoadedTask, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AutocompressError, match=message):
+        run(request(task, tmp_path / "runs", **changes))
+    assert not os.path.exists(tmp_path / "runs")
