@@ -111,7 +111,8 @@ def _check_shape(array: Array, spec: TensorSpec, where: str) -> None:
     target = ", ".join(["-1", *map(str, wanted)])
     remedy = f"reshape it: x.reshape({target})" if same_size else "prepare the inputs as for training"
     raise AutocompressError(
-        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes {shape_text(spec.shape)}; {remedy}"
+        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes "
+        f"{shape_text(spec.shape)}; {remedy}"
     )
 
 

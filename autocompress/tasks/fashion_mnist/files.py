@@ -36,8 +36,8 @@ def find_files() -> Path:
     except Exception as fault:  # Keras raises anything when there is no network
         reason = " ".join(str(fault).split())[:200]
         raise AutocompressError(
-            f"Fashion-MNIST is not on this machine and cannot be downloaded ({reason}); install the Debian package "
-            f"dataset-fashion-mnist, or put {', '.join(FILES)} into {cache_folder()}"
+            f"Fashion-MNIST is not on this machine and cannot be downloaded ({reason}); install the Debian "
+            f"package dataset-fashion-mnist, or put {', '.join(FILES)} into {cache_folder()}"
         ) from fault
     return cache_folder()
 
