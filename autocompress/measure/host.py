@@ -237,8 +237,8 @@ class Host:
     @property
     def facts(self) -> Mapping[str, Any]:
         """What the agent said of its host: python, machine, system, os_bits, cores (available), load_average,
-        memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (the firmware's bits), and runtimes:
-        for each its version and numpy's, or why it does not load. None where it cannot be known."""
+        memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (firmware bits), and runtimes: for
+        each its version and numpy's, or why it does not load. None where it cannot be known."""
         return self._facts
 
     @property
@@ -280,7 +280,8 @@ class Host:
         if answer.get("failed") == "model":
             raise CandidateError(f"{self.runtime} {self.runtime_version}: {_reason(answer)}")
         if "failed" in answer:
-            raise DeviceError(f"the baseline does not run on '{self.name}': {_reason(answer)}; {_LOST}")
+            why = f"{self.runtime} {self.runtime_version}: {_reason(answer)}"
+            raise DeviceError(f"the baseline does not run on '{self.name}' ({why}); try another runtime")
         return self._summary(_process_runs(answer["runs"], body), *answer["throttled"])
 
     def _request(self, request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -66,14 +66,19 @@ def _check_keys(fields: dict[str, Any], rest: dict[str, Array], metric: Metric, 
 def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise AutocompressError(f"data '{path}' is no file; give an .npz made with numpy.savez")
+    with path.open("rb") as file:  # given a path, NumPy would leave a damaged file open
+        archive = _archive(file, path)
+        return {key: _member(archive, key, path) for key in archive.files}
+
+
+def _archive(file: BinaryIO, path: Path) -> Any:
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as fault:
         raise AutocompressError(f"data '{path}' is no .npz archive; make it with numpy.savez") from fault
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise AutocompressError(f"data '{path}' holds a single array; make an .npz with numpy.savez")
-    with archive:
-        return {key: _member(archive, key, path) for key in archive.files}
+    return archive
 
 
 def _member(archive: Any, key: str, path: Path) -> Array:

@@ -1,0 +1,518 @@
+"""The agent as a process, and the host that talks to it: good days and bad ones, with real runtimes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import crashing_model, dense_model, refused_model
+
+from autocompress.errors import AutocompressError, CandidateError, DeviceError
+from autocompress.measure.host import Host, agent_command, drifted, local_host, throttled
+
+LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
+MODEL, BASELINE = dense_model(inputs=128, outputs=64), dense_model(inputs=256, outputs=128)
+PATIENCE_S = 30.0  # until a test gives up on another process
+SEARCH = """
+import sys
+from autocompress.measure.host import Host
+from tiny_models import dense_model
+with Host(sys.argv[1:], runtime="ai-edge-litert", threads=1) as host:
+    print("measuring", flush=True)
+    host.measure(dense_model(), processes=1, min_run_s=60.0)
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """Python with a temporary folder, so a cache and a lock, of its own."""
+    (tmp_path / "tmp").mkdir()
+    return ["/usr/bin/env", f"TMPDIR={tmp_path / 'tmp'}", sys.executable]
+
+
+@pytest.fixture
+def host(command: list[str]) -> Iterator[Host]:
+    with Host(command, runtime=LITERT, threads=1) as host:
+        yield host
+
+
+def shell(folder: Path, name: str, body: str, command: list[str]) -> list[str]:
+    """An argv prefix that is a shell script: `body`, then the command."""
+    script = folder / name
+    script.write_text(f'#!/bin/sh\n{body}\nexec "$@"\n')
+    script.chmod(0o755)
+    return [str(script), *command]
+
+
+def enter(command: list[str], runtime: str = LITERT, **options: Any) -> dict[str, Any]:
+    """The facts of a host that is only opened and closed."""
+    with Host(command, runtime=runtime, threads=1, **options) as host:
+        return dict(host.facts)
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid`, dead ones not counted."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # gone meanwhile
+        if int(parent) == pid and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """The first true value of the condition."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def agent_pid() -> int:
+    (pid,) = (pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return pid
+
+
+class Background:
+    """Something that runs while the test interferes; `result` waits for what it returns or raises."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._outcome: list[Any] = []
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self._outcome.append(work())
+        except Exception as error:
+            self._outcome.append(error)
+
+    def result(self) -> Any:
+        self._thread.join(PATIENCE_S)
+        assert self._outcome, "still running"
+        return self._outcome[0]
+
+
+def measuring(host: Host, **options: Any) -> tuple[Background, int, int]:
+    """A measurement that takes a minute if left alone, the agent and the process that measures."""
+    agent = agent_pid()
+    background = Background(lambda: host.measure(MODEL, processes=1, min_run_s=60.0, **options))
+    return background, agent, wait_for(lambda: children(agent))[0]
+
+
+def is_dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def timed_here_ms(runtime: str, model: bytes) -> float:
+    """The same in this process, simply."""
+    module = __import__(f"{runtime.replace('-', '_')}.interpreter", fromlist=["Interpreter"])
+    interpreter = module.Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    samples = []
+    for _ in range(2000):
+        start = time.perf_counter()
+        interpreter.invoke()
+        samples.append(time.perf_counter() - start)
+    return float(np.median(samples)) * 1e3
+
+
+# Good days
+
+
+@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+def test_a_measurement_agrees_with_a_plain_loop(command: list[str], runtime: str) -> None:
+    with Host(command, runtime=runtime, threads=1) as host:
+        found = host.measure(BASELINE, baseline=MODEL, processes=3)
+    here_ms = timed_here_ms(runtime, BASELINE)
+    assert here_ms / 10 < found.latency_ms < here_ms * 10
+    assert found.ratio_to_baseline is not None
+    assert found.ratio_to_baseline > 0
+    assert (found.latency_source, found.runtime, found.threads) == ("measured", runtime, 1)
+    assert found.runtime_version == {LITERT: host.runtime_version, TFLITE: "2.14.0"}[runtime]
+    assert found.os_bits in (32, 64)
+    assert found.load_ms > 0
+    assert found.first_inference_ms > 0
+    assert found.peak_memory_bytes > 0
+
+
+def test_figures_are_those_of_the_samples(host: Host) -> None:
+    found = host.measure(MODEL, processes=3)
+    pooled = np.concatenate(found.samples_ms)
+    assert found.latency_ms == np.median([np.median(run) for run in found.samples_ms])
+    assert found.latency_ci_ms[0] <= found.latency_ms <= found.latency_ci_ms[1]
+    assert found.p90_ms == np.quantile(pooled, 0.9)
+    assert found.iqr_ms == pytest.approx(np.subtract(*np.quantile(pooled, (0.75, 0.25))))
+    assert 0 <= found.outliers < pooled.size
+    assert len(found.samples_ms) == 3
+    assert found.ratio_to_baseline is None
+    assert type(found).from_dict(found.to_dict()) == found
+
+
+def test_facts_of_a_local_host() -> None:
+    with local_host(LITERT, 1) as host:
+        facts = host.facts
+    assert facts["python"] == sys.version.split()[0]
+    assert facts["machine"] == os.uname().machine
+    assert facts["cores"] <= os.cpu_count()
+    assert facts["runtimes"][TFLITE] == {"version": "2.14.0", "numpy": np.__version__}
+    assert facts["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+def test_the_agent_forks_from_a_single_thread(command: list[str], runtime: str) -> None:
+    with Host(command, runtime=runtime, threads=1):
+        assert len(os.listdir(f"/proc/{agent_pid()}/task")) == 1
+
+
+def test_a_file_is_sent_once_and_again_when_it_is_gone(command: list[str], tmp_path: Path) -> None:
+    with Host(command, runtime=LITERT, threads=1) as host:
+        host.measure(MODEL, processes=1)
+        (stored,) = tmp_path.glob("tmp/autocompress-*/*.tflite")
+        assert stored.read_bytes() == MODEL
+        first = stored.stat().st_ino, stored.stat().st_ctime_ns
+        host.measure(MODEL, baseline=MODEL, processes=1)
+    with Host(command, runtime=LITERT, threads=1) as host:
+        host.measure(MODEL, processes=1)
+        assert stored.stat().st_ino == first[0]
+        assert stored.stat().st_mtime_ns > first[1]  # used, so young
+        stored.unlink()
+        host.measure(MODEL, processes=1)
+        assert stored.read_bytes() == MODEL
+
+
+def test_the_cache_is_swept_at_connect(command: list[str], tmp_path: Path) -> None:
+    enter(command)
+    (cache,) = tmp_path.glob("tmp/autocompress-*")
+    for name, age_days in (("old.tflite", 8), ("new.tflite", 6)):
+        (cache / name).touch()
+        os.utime(cache / name, (time.time() - age_days * 86_400,) * 2)
+    enter(command)
+    assert [path.name for path in cache.iterdir()] == ["new.tflite"]
+
+
+def test_a_noisy_login_is_survived(command: list[str], tmp_path: Path) -> None:
+    noise = "echo 'Welcome to the board'; printf '\\0\\377autocompress'; echo 'last login: never' >&2"
+    with Host(shell(tmp_path, "login", noise, command), runtime=LITERT, threads=1) as host:
+        assert host.measure(MODEL, processes=1).latency_ms > 0
+
+
+def test_what_python_prints_at_its_start_is_survived(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello from the site')")
+    assert enter([*command[:-1], f"PYTHONPATH={tmp_path}", sys.executable])["cores"] >= 1
+
+
+def test_the_folder_where_it_starts_is_not_imported_from(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
+    monkeypatch.chdir(tmp_path)
+    assert enter(command)["cores"] >= 1
+
+
+def test_arguments_behind_ssh_are_quoted(command: list[str], tmp_path: Path) -> None:
+    """A stand-in that joins its arguments for a shell, as ssh does."""
+    fake = tmp_path / "ssh"
+    fake.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    fake.chmod(0o755)
+    assert agent_command(["ssh", "board", "python3"], 7)[:4] == ["ssh", "board", "python3", "-u"]
+    assert enter([str(fake), "board", *command])["cores"] >= 1
+
+
+def test_throttling_makes_a_measurement_doubtful(command: list[str], tmp_path: Path) -> None:
+    vcgencmd = tmp_path / "vcgencmd"
+    vcgencmd.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\necho >> calls\n"
+        'if [ "$1" = measure_clock ]; then echo "frequency(48)=1500398464"\n'
+        "elif [ $(wc -l < calls) -gt 3 ]; then echo throttled=0x50000\n"  # at connect twice, before, after
+        "else echo throttled=0x0; fi\n"
+    )
+    vcgencmd.chmod(0o755)
+    noted = [*command[:-1], f"PATH={tmp_path}:{os.environ['PATH']}", sys.executable]
+    with Host(noted, runtime=LITERT, threads=1) as host:
+        assert host.facts["throttled"] == 0
+        assert host.facts["clock_mhz"] == pytest.approx(1500.398464)
+        assert host.measure(MODEL, processes=1).doubtful  # no baseline: it is the firmware's word
+
+
+# Candidates that fail: the agent and the connection go on
+
+
+def test_a_refused_file_is_a_failed_candidate(host: Host) -> None:
+    agent = agent_pid()
+    with pytest.raises(CandidateError, match=r"ai-edge-litert 2.*valid Flatbuffer"):
+        host.measure(refused_model())
+    assert host.measure(MODEL, processes=1).latency_ms > 0
+    assert agent_pid() == agent
+
+
+def test_a_segmentation_fault_of_the_runtime_is_a_failed_candidate(command: list[str]) -> None:
+    with Host(command, runtime=TFLITE, threads=1) as host:
+        agent = agent_pid()
+        with pytest.raises(CandidateError, match=r"tflite-runtime 2\.14\.0: killed by SIGSEGV"):
+            host.measure(crashing_model(), baseline=MODEL)
+        assert host.measure(MODEL, processes=1).latency_ms > 0
+        assert agent_pid() == agent
+        assert not children(agent)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGSEGV, "killed by SIGSEGV"),
+        (signal.SIGKILL, "killed by SIGKILL.*memory"),
+        (signal.SIGBUS, "SIGBUS"),
+    ],
+)
+def test_a_killed_process_is_a_failed_candidate(host: Host, number: int, reason: str) -> None:
+    background, agent, process = measuring(host)
+    os.kill(process, number)
+    with pytest.raises(CandidateError, match=reason):
+        raise background.result()
+    assert not children(agent)
+    assert host.measure(MODEL, processes=1).latency_ms > 0
+
+
+def test_a_hanging_process_is_killed_at_its_deadline(host: Host) -> None:
+    background, agent, process = measuring(host, deadline_s=1.5)
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(CandidateError, match=r"deadline of 1\.5 s"):
+        raise background.result()
+    assert is_dead(process)
+    assert host.measure(MODEL, processes=1).latency_ms > 0
+    assert agent_pid() == agent
+
+
+def test_a_file_that_needs_too_much_memory_is_a_failed_candidate(command: list[str], tmp_path: Path) -> None:
+    limited = shell(tmp_path, "limited", "ulimit -v 3000000", command)
+    with Host(limited, runtime=TFLITE, threads=1) as host:
+        with pytest.raises(CandidateError, match=r"MemoryError|SIGKILL|SIGABRT"):
+            host.measure(dense_model(batch=200_000_000))
+        assert host.measure(MODEL, processes=1).latency_ms > 0
+
+
+def test_a_failing_baseline_is_no_fault_of_the_candidate(host: Host) -> None:
+    with pytest.raises(DeviceError, match="the baseline does not run"):
+        host.measure(MODEL, baseline=refused_model())
+
+
+# Hosts that fail
+
+
+def test_the_agent_is_killed(host: Host) -> None:
+    background, agent, process = measuring(host)
+    os.kill(agent, signal.SIGKILL)
+    with pytest.raises(DeviceError, match=r"ended with exit code -9.*check the device"):
+        raise background.result()
+    wait_for(lambda: is_dead(process))
+    with pytest.raises(DeviceError, match="closed"):
+        host.measure(MODEL)
+
+
+def test_nothing_stays_behind_when_the_pipe_closes(command: list[str], tmp_path: Path) -> None:
+    with Host(command, runtime=LITERT, threads=1) as host:
+        background, agent, process = measuring(host)
+    assert isinstance(background.result(), Exception)
+    wait_for(lambda: is_dead(agent) and is_dead(process))
+    with (tmp_path / "tmp" / "autocompress.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_nothing_stays_behind_when_this_side_is_killed(command: list[str]) -> None:
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent)])
+    with subprocess.Popen(
+        [sys.executable, "-c", SEARCH, *command],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    ) as search:
+        assert search.stdout.readline() == b"measuring\n"
+        (agent,) = children(search.pid)
+        process = wait_for(lambda: children(agent))[0]
+        search.kill()
+    wait_for(lambda: is_dead(agent) and is_dead(process))
+
+
+def test_a_silent_agent_is_given_up(command: list[str]) -> None:
+    with Host(command, runtime=LITERT, threads=1, silence_s=2.0) as host:
+        agent = agent_pid()
+        os.kill(agent, signal.SIGSTOP)
+        with pytest.raises(DeviceError, match="silent for 2 s"):
+            host.measure(MODEL)
+    assert is_dead(agent)
+
+
+def test_an_interrupt_leaves_no_half_answer(command: list[str], tmp_path: Path) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with Host(command, runtime=LITERT, threads=1, on_wait=interrupt) as host:
+        with (tmp_path / "tmp" / "autocompress.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(KeyboardInterrupt):
+                host.measure(MODEL)
+        with pytest.raises(DeviceError, match="closed"):
+            host.measure(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "echo 'ssh: connect to host pi port 22: No route' >&2; exit 255",
+            r"exit code 255 \(ssh: .*No route\)",
+        ),
+        (
+            "echo \"AttributeError: 'file' object has no attribute 'buffer'\" >&2; exit 1",
+            "Python 3.8 or newer",
+        ),
+        ("sleep 60", "has not spoken|silent for 1 s"),
+        ("yes", "has not spoken"),
+    ],
+    ids=["unreachable", "python2", "silent", "endless"],
+)
+def test_a_command_that_starts_no_agent(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DeviceError, match=message):
+        enter(shell(tmp_path, "broken", f"{line}\nexit", [sys.executable]), start_s=1.0)
+
+
+def test_a_command_that_does_not_exist() -> None:
+    with pytest.raises(DeviceError, match=r"cannot start 'no-such-python'.*Python 3.8"):
+        enter(["no-such-python"])
+
+
+def test_no_packages_there(command: list[str]) -> None:
+    with pytest.raises(DeviceError, match=r"No module named 'numpy'.*pip install ai-edge-litert"):
+        enter([*command, "-S"])
+
+
+def fake_package(folder: Path, name: str, version: str, source: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(f"__version__ = {version!r}\n{source}\n")
+    metadata = folder / f"{name}-{version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("numpy_version", "source", "message"),
+    [
+        ("2.1.0", "", "tflite-runtime 2.14.0 crashes under numpy 2.1.0: install 'numpy<2' there"),
+        ("1.26.4", "import os\nos.kill(os.getpid(), 4)", "killed by SIGILL"),
+    ],
+    ids=["numpy 2", "wrong processor"],
+)
+def test_a_runtime_that_does_not_load(
+    command: list[str], tmp_path: Path, numpy_version: str, source: str, message: str
+) -> None:
+    fake_package(tmp_path, "numpy", numpy_version, "")
+    fake_package(tmp_path, "tflite_runtime", "2.14.0", source)
+    with pytest.raises(DeviceError, match=message):
+        enter([*command[:-1], f"PYTHONPATH={tmp_path}", sys.executable, "-S"], runtime=TFLITE)
+
+
+def test_more_threads_than_cores(command: list[str]) -> None:
+    with pytest.raises(DeviceError, match=r"4096 threads exceed the \d+ cores available.*or fewer"):
+        Host(command, runtime=LITERT, threads=4096).__enter__()
+
+
+def test_a_full_disk(command: list[str], tmp_path: Path) -> None:
+    with Host(shell(tmp_path, "full", "ulimit -f 1", command), runtime=LITERT, threads=1) as host:
+        with pytest.raises(DeviceError, match=r"refuses: OSError: .*File too large"):
+            host.measure(MODEL)
+        assert not list(tmp_path.glob("tmp/autocompress-*/*"))
+
+
+def test_a_cache_that_others_may_write(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "tmp" / f"autocompress-{os.getuid()}").mkdir(mode=0o755)
+    with pytest.raises(DeviceError, match="only this user can open; remove it there"):
+        enter(command)
+
+
+# One device, several users
+
+
+def test_measurements_take_turns(command: list[str], tmp_path: Path) -> None:
+    lines: list[str] = []
+    with Host(command, runtime=LITERT, threads=1, on_wait=lines.append) as host:
+        with (tmp_path / "tmp" / "autocompress.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            background = Background(lambda: host.measure(MODEL, processes=1))
+            wait_for(lambda: lines)
+        assert background.result().latency_ms > 0
+    assert lines[0].startswith("waiting for another measurement on")
+
+
+def test_the_lock_is_free_between_measurements_and_open_to_other_users(host: Host, tmp_path: Path) -> None:
+    host.measure(MODEL, processes=1)
+    lock = tmp_path / "tmp" / "autocompress.lock"
+    assert lock.stat().st_mode & 0o777 == 0o644
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_lock_of_a_dead_process_is_free(host: Host, tmp_path: Path) -> None:
+    lock = tmp_path / "tmp" / "autocompress.lock"
+    with subprocess.Popen(
+        ["flock", str(lock), "sh", "-c", "echo locked; exec sleep 60"], stdout=-1
+    ) as holder:
+        assert holder.stdout.readline() == b"locked\n"
+        for pid in (*children(holder.pid), holder.pid):
+            os.kill(pid, signal.SIGKILL)
+    assert host.measure(MODEL, processes=1).latency_ms > 0
+
+
+# The user's input, and what makes a measurement doubtful
+
+
+def test_input_that_makes_no_sense(host: Host) -> None:
+    with pytest.raises(AutocompressError, match=r"did you mean 'tflite-runtime'"):
+        local_host("tflite-runtim", 1)
+    with pytest.raises(AutocompressError, match="1 thread or more"):
+        local_host(LITERT, 0)
+    with pytest.raises(AutocompressError, match="0 processes"):
+        host.measure(MODEL, processes=0)
+    with pytest.raises(RuntimeError, match="with"):
+        local_host(LITERT, 1).measure(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("medians", "expected"),
+    [([], False), ([1.0], False), ([1.0, 1.04, 1.0], False), ([1.0, 1.06], True), ([1.0, 1.2, 1.0], True)],
+)
+def test_drift_of_the_baseline(medians: list[float], expected: bool) -> None:
+    assert drifted(np.array(medians)) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, None, False),
+        (0x0, 0x0, False),
+        (0x50000, 0x50000, False),  # once since boot, not now
+        (0x0, 0x50000, True),
+        (0x50000, 0x50005, True),
+        (0x50005, 0x50000, True),
+    ],
+)
+def test_throttle_bits(before: int | None, after: int | None, expected: bool) -> None:
+    assert throttled(before, after) is expected
