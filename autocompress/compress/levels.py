@@ -32,11 +32,17 @@ def initial_scale(
     weight: Array, importance: Array, kept: Array, limit: int, clusters: int | None, shared: bool
 ) -> Array:
     """A scale per output channel, (G, R, 1) or (1, R, 1) where `shared`: the clipping that loses least, weights counted by
-    `importance` (G, 1, n), out of a grid of shrunken absolute maxima. Clusters keep the whole range."""
+    `importance` (G, 1, n), out of a grid of shrunken absolute maxima. Clusters keep the whole range, and channels are
+    brought to like spreads, because all of them share the levels."""
     axes = (0, 2) if shared else (2,)
     used = np.where(kept, np.abs(weight), 0.0)
     largest = np.maximum(used.max(axis=axes, keepdims=True), 1e-12)
-    if clusters is not None or limit > 63:
+    if clusters is not None:
+        count = np.maximum(kept.sum(axis=axes, keepdims=True), 1)
+        spread = np.sqrt((used * used).sum(axis=axes, keepdims=True) / count) + 1e-12
+        common = np.sqrt(largest * spread)  # between equal maxima and equal deviations
+        return common * (used / common).max() / limit
+    if limit > 63:
         return largest / limit
     table, best, error = all_levels(limit), largest / limit, np.full(largest.shape, np.inf)
     for shrink in _SHRINK:

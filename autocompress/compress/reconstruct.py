@@ -1,6 +1,7 @@
 """From a configuration to solved layers, in two tiers.
 
-*Independent*: a layer and its choice solved on the float network's inputs, once, whatever the other layers do.
+*Independent*: a layer and its choice solved on the float network's inputs, once, whatever the other layers do; a candidate
+then only gets its biases corrected, layer after layer on its own activations (mean outputs equal the float network's).
 *Sequential*: layer after layer on the inputs X' that the network compressed so far really gives it. First the weights and
 bias that bring W'X' + b' back to the float network's WX + b by ridge least squares (towards W), then the solver under the
 constraint with the moment of X'. No labels, no training; candidates that share a prefix of choices share its work."""
@@ -8,7 +9,7 @@ constraint with the moment of X'. No labels, no training; candidates that share 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from autocompress.network.segments import Segments, State
 from autocompress.records import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
-RIDGE = 0.01  # of the mean diagonal of the moment of X'
+RIDGE = 0.005  # of the mean diagonal of the moment of X'
 _MOST_PATCHES = 12288
 _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
 
@@ -88,8 +89,15 @@ class Reconstruction:
         return self._independent[key]
 
     def independent_all(self, configuration: Configuration) -> list[SolvedLayer]:
-        """All layers of a configuration by the independent tier."""
-        return [self.independent(n, configuration.layers[layer.name]) for n, layer in enumerate(self.layers)]
+        """All layers of a configuration by the independent tier, biases corrected on the way."""
+        state, corrected = self._segments.start, []
+        for position, layer in enumerate(self.layers):
+            solved = self.independent(position, configuration.layers[layer.name])
+            solved = _bias_corrected(self.floats[position], solved, state[layer.input])
+            corrected.append(solved)
+            if position + 1 < len(self.layers):
+                state = self._segments.after(position, state, solved.weight, solved.bias)
+        return corrected
 
     def sequential(
         self, configuration: Configuration, quantize: Callable[[int, Array], Array] | None = None
@@ -171,12 +179,12 @@ def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) ->
     moment = trace.second_moment(columns).astype(np.float64)
     mean = columns.mean(axis=1, dtype=np.float64)  # (G, n)
     weight, shift = _ridge_fit(float_layer, columns, moment, mean)
-    problem = float_layer.problem(weight, moment)
     if float_layer.bias is None:
-        return _solved(float_layer, problem, choice, None)
-    blocks, _ = trace.blocks_of(float_layer.layer)
-    moved = shift.sum(axis=0) if blocks > 1 else shift.reshape(-1)
-    return _solved(float_layer, problem, choice, float_layer.bias + moved, mean)
+        return _solved(float_layer, float_layer.problem(weight, moment), choice, None)
+    # The bias is fitted again behind the solver, so only what it cannot take over counts: the centred moment.
+    centred = moment - mean[:, :, None] * mean[:, None, :]
+    bias = float_layer.bias + _by_channel(float_layer, shift)
+    return _solved(float_layer, float_layer.problem(weight, centred), choice, bias, mean)
 
 
 def _ridge_fit(float_layer: FloatLayer, columns: Array, moment: Array, mean: Array) -> tuple[Array, Array]:
@@ -196,6 +204,25 @@ def _ridge_fit(float_layer: FloatLayer, columns: Array, moment: Array, mean: Arr
     return fitted[:, :width].transpose(0, 2, 1), fitted[:, width] if A.shape[-1] > width else np.zeros((groups, rows))
 
 
+def _bias_corrected(float_layer: FloatLayer, solved: SolvedLayer, inputs: Array) -> SolvedLayer:
+    """The layer with the bias that gives its mean output on `inputs` back the float network's mean
+    (Data-Free Quantization, arXiv 1906.04721, sec. 4.2, with the inputs that are really seen)."""
+    if float_layer.bias is None:
+        return solved
+    columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
+    mean = columns.mean(axis=1, dtype=np.float64)
+    weight = trace.to_matrix(float_layer.layer, solved.weight).astype(np.float64)
+    gap = float_layer.products.mean(axis=1, dtype=np.float64) - np.einsum("grn,gn->gr", weight, mean)
+    return replace(solved, bias=_float32(float_layer.bias + _by_channel(float_layer, gap)))
+
+
+def _by_channel(float_layer: FloatLayer, values: Array) -> Array:
+    """(G, R) as one value an output channel: column blocks share theirs and add up."""
+    blocks, _ = trace.blocks_of(float_layer.layer)
+    summed: Array = values.sum(axis=0) if blocks > 1 else values.reshape(-1)
+    return summed
+
+
 def _solved(
     float_layer: FloatLayer, problem: Problem, choice: LayerChoice, bias: Array | None, mean: Array | None = None
 ) -> SolvedLayer:
@@ -204,7 +231,7 @@ def _solved(
     layer, solution = float_layer.layer, solve(problem, choice)
     if bias is not None and mean is not None:
         left = np.einsum("grn,gn->gr", problem.weight - solution.values, mean)
-        bias = bias + (left.sum(axis=0) if problem.shared_scale else left.reshape(-1))
+        bias = bias + _by_channel(float_layer, left)
     weight = trace.from_matrix(layer, solution.values).astype(np.float32)
     if solution.levels is None or solution.scale is None:
         return SolvedLayer(weight=weight, bias=_float32(bias))

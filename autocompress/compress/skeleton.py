@@ -74,8 +74,10 @@ def _quantize(
     if activations != "float32":
         seen = _statistics(model, ranges or {})
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it prints a report of its own and warns of memory it takes
+        # It prints a report of its own, draws progress bars for networks of 100 tensors and warns of memory it takes.
+        nowhere = io.StringIO()
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             made = quantizer.Quantizer(bytearray(model), _recipe(layers, containers, activations))
             result = made.quantize(seen, enable_progress_report=False).quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:

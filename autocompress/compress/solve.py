@@ -24,7 +24,7 @@ from autocompress.records import LayerChoice
 Array = np.ndarray[Any, Any]
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT
 _BLOCK = 32  # columns updated lazily together
-_SWEEPS = 2
+_SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits leave little to gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _solve_integer(problem: Problem, damped: Array, mask: Array | None, choice: 
     scale = lv.initial_scale(problem.weight, weights, kept, limit, choice.clusters, problem.shared_scale)
     table = lv.initial_levels(problem.weight / scale, weights, kept, limit, choice.clusters)
     values = _sweep(problem.weight, factor, kept, table, scale)
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS if choice.clusters is not None or limit < 63 else 1):
         q = np.rint(values / scale)
         table, q = lv.refit_levels(problem.weight, damped, q, scale, table, limit, choice.clusters)
         scale = lv.refit_scale(problem.weight, damped, q, scale, problem.shared_scale)

@@ -1,7 +1,8 @@
 """The network cut at its layers, so that a change to one layer re-runs only what follows it up to the next.
 
 Sequential reconstruction needs each layer's inputs in the network compressed so far. Segment k holds layer k and the
-operators up to layer k + 1; segment 0 what comes before the first layer."""
+operators up to layer k + 1; segment 0 what comes before the first layer. Samples walk through in chunks of one size; what
+depends on shapes alone (the target of a TRANSPOSE_CONV, say) is the same for every chunk and kept once."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from autocompress.network.layers import Layer
 from autocompress.network.run import interpreter
 
 Array = np.ndarray[Any, Any]
-State = Mapping[int, Array]  # tensor index -> values of all samples, samples along axis 0
+State = Mapping[int, Array]  # tensor index -> values of all samples, samples along axis 0; or the one value of all chunks
 
 
 class Patchable:
@@ -51,14 +52,14 @@ class Patchable:
 class Segment:
     """One piece of the main graph: `reads` and `makes` are the tensors that cross its borders."""
 
-    def __init__(self, tree: Any, operators: slice, later: set[int], layer: Layer | None) -> None:
+    def __init__(self, tree: Any, operators: slice, later: set[int], layer: Layer | None, fixed: set[int]) -> None:
         graph = tree.subgraphs[0]
         ops = graph.operators[operators]
         made = {int(i) for op in ops for i in op.outputs}
         read = {int(i) for op in ops for i in op.inputs if i >= 0} - made
-        self.reads = tuple(sorted(i for i in read if flatbuffer.constant(tree, i) is None))
+        self.reads = tuple(sorted(read & _computed(graph)))
         self.makes = tuple(sorted(made & later))
-        self._layer = layer
+        self._layer, self._fixed = layer, fixed
         self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self.reads, self.makes))) if ops else None
 
     def run(self, state: State, weight: Array | None, bias: Array | None, chunks: int, threads: int) -> dict[int, Array]:
@@ -72,15 +73,18 @@ class Segment:
         return self._invoke(self._patch.snapshot(), state, chunks, threads)
 
     def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
-        run = interpreter(model, threads, {i: _chunk(state[i], 0, chunks).shape for i in self.reads})
+        run = interpreter(model, threads, {i: self._chunk(state, i, 0, chunks).shape for i in self.reads})
         made: dict[int, list[Array]] = {i: [] for i in self.makes}
         for chunk in range(chunks):
             for i in self.reads:
-                run.set_tensor(i, _chunk(state[i], chunk, chunks))
+                run.set_tensor(i, self._chunk(state, i, chunk, chunks))
             run.invoke()
             for i in self.makes:
                 made[i].append(run.get_tensor(i))
-        return {i: np.concatenate(parts) for i, parts in made.items()}
+        return {i: parts[0] if i in self._fixed else np.concatenate(parts) for i, parts in made.items()}
+
+    def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
+        return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
 
 
 def _chunk(values: Array, chunk: int, chunks: int) -> Array:
@@ -117,11 +121,6 @@ class Segments:
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
 
-    @property
-    def samples(self) -> int:
-        """How many samples walk through."""
-        return len(next(iter(self.start.values()))) if self.start else 0
-
     def after(self, position: int, state: State, weight: Array, bias: Array | None) -> dict[int, Array]:
         """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
         return self._step(position + 1, state, weight, bias)
@@ -134,12 +133,28 @@ class Segments:
 def _pieces(tree: Any, layers: Sequence[Layer]) -> list[Segment]:
     operators = tree.subgraphs[0].operators
     cuts = [0, *(layer.operator for layer in layers), len(operators)]
-    pieces = []
+    pieces, fixed = [], _fixed(tree)
     for number in range(len(layers)):  # the piece behind the last layer is never asked for
         start, stop = cuts[number], cuts[number + 1]
         later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0}
-        pieces.append(Segment(tree, slice(start, stop), later, layers[number - 1] if number else None))
+        pieces.append(Segment(tree, slice(start, stop), later, layers[number - 1] if number else None, fixed))
     return pieces
+
+
+def _computed(graph: Any) -> set[int]:
+    """The graph's inputs and what its operators make; every other tensor is a constant or a variable."""
+    return {int(i) for op in graph.operators for i in op.outputs} | {int(i) for i in graph.inputs}
+
+
+def _fixed(tree: Any) -> set[int]:
+    """The computed tensors of the main graph that depend on no value of the inputs: on shapes and constants alone."""
+    graph, found = tree.subgraphs[0], set[int]()
+    moving = _computed(graph)
+    for op in graph.operators:
+        if flatbuffer.op_name(tree, op) in ("SHAPE", "RANK") or moving.isdisjoint(int(i) for i in op.inputs):
+            made = {int(i) for i in op.outputs}
+            moving, found = moving - made, found | made
+    return found
 
 
 def _needed(pieces: Sequence[Segment], last: int) -> list[set[int]]:

@@ -1,0 +1,195 @@
+"""Whether a search does better than the plain corners of its space: 100 trials of tpe on fashion-mnist for rpi4.
+
+For each uniform corner (all layers dense at one bit-width, for each activation precision) the front must have a
+point no larger and at least as accurate on validation data; shown is the smallest such point that is no corner,
+or else a corner. Then the front with its test accuracies, the share of its points that are no corners, and its
+hypervolume. About 3 minutes: `python benchmarks/corners.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from verdict import Goal, judge, print_run, print_table
+
+from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
+from autocompress.report import rows
+from autocompress.search import sampler
+from autocompress.search.latency import latency_on
+from autocompress.search.study import Request, Search
+from autocompress.specs import load_device, load_space
+from autocompress.tasks import load_task
+
+PROGRESS_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cover:
+    """A corner with its trial (None where it failed) and the front's point that covers it (None: missed)."""
+
+    corner: Configuration
+    trial: TrialRecord | None
+    by: TrialRecord | None
+
+
+def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[Configuration, ...]]:
+    """The study after the search, and the corners of its space as the device can run them."""
+    task, device = load_task("fashion-mnist"), load_device("rpi4")
+    with latency_on(device) as latency:
+        request = Request(
+            task=task, profile=device, space=load_space(asked.space), latency_source=latency.source, runs=runs,
+            sampler=asked.sampler, seed=asked.seed, name="corners", trials=asked.trials, threads=asked.threads,
+        )  # fmt: skip
+        with Search(request, latency.bind(task.original)) as search:
+            return search.run(show_progress), sampler.corners(search.activations, search.choices)
+
+
+def show_progress(record: StudyRecord) -> None:
+    """A line on standard error now and then."""
+    if len(record.trials) % PROGRESS_EVERY == 0:
+        print(f"  {len(record.trials)} trials, {len(rows.front(record))} on the front", file=sys.stderr)
+
+
+def evaluation_of(trial: TrialRecord) -> Evaluation:
+    """The evaluation of a trial that has one, as all of a front have."""
+    assert trial.evaluation is not None
+    return trial.evaluation
+
+
+def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cover]:
+    """Each corner with what covers it."""
+    known = {corner.digest for corner in corners}
+    by_digest: dict[str, TrialRecord] = {}
+    for trial, evaluation in rows.complete(record):
+        by_digest.setdefault(evaluation.configuration.digest, trial)
+    covers = []
+    for corner in corners:
+        trial = by_digest.get(corner.digest)
+        by = None if trial is None else smallest_cover(record, trial, known)
+        covers.append(Cover(corner=corner, trial=trial, by=by))
+    return covers
+
+
+def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) -> TrialRecord | None:
+    """The smallest point of the front that is no larger than the corner and at least as accurate; one that is no
+    corner itself where there is any."""
+    wanted = evaluation_of(corner)
+
+    def covers(trial: TrialRecord) -> bool:
+        mine = evaluation_of(trial)
+        return mine.download_bytes <= wanted.download_bytes and mine.accuracy >= wanted.accuracy
+
+    def order(trial: TrialRecord) -> tuple[bool, int]:
+        mine = evaluation_of(trial)
+        return mine.configuration.digest in known, mine.download_bytes
+
+    return min(filter(covers, rows.front(record)), key=order, default=None)
+
+
+def print_covers(covers: Sequence[Cover]) -> None:
+    """The corners and what covers each."""
+    table = []
+    for cover in covers:
+        name = rows.summary(cover.corner)
+        if cover.trial is None:
+            table.append([name, "failed", *[""] * 6])
+            continue
+        mine = evaluation_of(cover.trial)
+        cells = [name, f"{mine.accuracy:.4f}", str(mine.download_bytes)]
+        if cover.by is None:
+            table.append([*cells, "MISSED", *[""] * 4])
+            continue
+        theirs = evaluation_of(cover.by)
+        cells += ["itself" if cover.by == cover.trial else str(cover.by.number)]
+        cells += [f"{theirs.accuracy:.4f}", str(theirs.download_bytes)]
+        cells += [
+            f"{theirs.download_bytes / mine.download_bytes:.2f}",
+            f"{theirs.accuracy - mine.accuracy:+.4f}",
+        ]
+        table.append(cells)
+    header = ("corner", "accuracy", "download", "by trial", "accuracy", "download", "size ratio", "gain")
+    print_table(
+        "Corners and the front's point that covers each (validation accuracy, download bytes)", header, table
+    )
+
+
+def print_front(record: StudyRecord, corners: Sequence[Configuration]) -> None:
+    """The front, best first, beside the baseline."""
+    known = {corner.digest for corner in corners}
+    members = [(str(t.number), evaluation_of(t)) for t in rows.front(record)]
+    table = []
+    for number, evaluation in [("float", record.baseline), *members]:
+        test = record.test_accuracy.get(evaluation.sha256)
+        ratio = evaluation.measurement.latency_ms / record.baseline.measurement.latency_ms
+        size = record.baseline.download_bytes / evaluation.download_bytes
+        cells = [number, f"{evaluation.accuracy:.4f}", "-" if test is None else f"{test:.4f}"]
+        cells += [f"{size:.1f}", f"{evaluation.download_bytes}", f"{ratio:.2f}"]
+        cells += ["corner" if evaluation.configuration.digest in known else ""]
+        table.append([*cells, rows.summary(evaluation.configuration)])
+    header = (
+        "trial",
+        "validation",
+        "test",
+        "times smaller",
+        "download",
+        "latency ratio",
+        "",
+        "configuration",
+    )
+    print_table("The front (latency modelled)", header, table)
+
+
+def goals_of(covers: Sequence[Cover]) -> list[Goal]:
+    """One goal: all corners covered."""
+    missed = [rows.summary(cover.corner) for cover in covers if cover.by is None]
+    got = f"{len(covers) - len(missed)} of {len(covers)}" + (f", not {'; '.join(missed)}" if missed else "")
+    wanted = "each corner: a point of the front no larger and at least as accurate (validation)"
+    return [Goal(wanted=wanted, got=got, met=not missed)]
+
+
+def print_summary(record: StudyRecord, covers: Sequence[Cover]) -> None:
+    """Shares and hypervolume."""
+    known = {cover.corner.digest for cover in covers}
+    members = [evaluation_of(trial) for trial in rows.front(record)]
+    fresh = sum(member.configuration.digest not in known for member in members)
+    beaten = sum(
+        cover.by is not None and evaluation_of(cover.by).configuration.digest not in known for cover in covers
+    )
+    hypervolume = rows.hypervolume(record)
+    print(
+        f"\n  points of the front that are no corners: {fresh} of {len(members)}, {fresh / len(members):.0%}"
+    )
+    print(f"  corners covered by a point that is no corner: {beaten} of {len(covers)}")
+    print(f"  hypervolume {'unknown' if hypervolume is None else f'{hypervolume:.4f}'}")
+
+
+def main() -> int:
+    """Search and compare; exit code 1 where a corner is not covered."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--trials", type=int, default=100, help="complete trials (default 100)")
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--space", default="default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    asked = parser.parse_args()
+    print_run("Uniform corners against the front", ("optuna", "ai-edge-litert", "ai-edge-quantizer"))
+    print(
+        f"  fashion-mnist on rpi4, space {asked.space}, {asked.trials} trials of {asked.sampler}, seed {asked.seed}"
+    )
+    with tempfile.TemporaryDirectory() as runs:
+        record, corners = searched(asked, Path(runs))
+    covers = covers_of(record, corners)
+    print_covers(covers)
+    print_front(record, corners)
+    print_summary(record, covers)
+    return judge(goals_of(covers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

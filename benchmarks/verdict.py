@@ -1,0 +1,46 @@
+"""What the benchmarks print alike: tables, what was run with which versions, goals and the exit code."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A stated goal: what is wanted, what came out, and whether that is enough."""
+
+    wanted: str
+    got: str
+    met: bool
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in plain text: the first column to the left, all others to the right."""
+    widths = [max(len(row[n]) for row in (header, *rows)) for n in range(len(header))]
+    print(f"\n{title}")
+    for row in (header, ["-" * width for width in widths], *rows):
+        cells = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
+        print("  " + "  ".join(cells).rstrip())
+
+
+def print_run(title: str, packages: Sequence[str]) -> None:
+    """The head of a benchmark: its title, the machine and its load (a busy one spoils times), versions."""
+    print(title)
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    print(
+        f"  {platform.machine()}, {cores} cores, load average {load:.1f}, Python {platform.python_version()}"
+    )
+    print("  " + ", ".join(f"{name} {metadata.version(name)}" for name in ("autocompress", *packages)))
+
+
+def judge(goals: Sequence[Goal]) -> int:
+    """Print the goals with what came out; the exit code: 1 where one is missed."""
+    print("\nGoals")
+    for goal in goals:
+        print(f"  {'met   ' if goal.met else 'MISSED'}  {goal.wanted}: {goal.got}")
+    return 0 if all(goal.met for goal in goals) else 1
