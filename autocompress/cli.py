@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -28,7 +27,9 @@ app.add_typer(device_app, name="device")
 
 P = ParamSpec("P")
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all studies.")]
-Storage = Annotated[str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the study's folder.")]
+Storage = Annotated[
+    str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the study's folder.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
 _DEFAULT_RUNS = Path("runs")
 
@@ -62,16 +63,26 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 @_guarded
 def search(
-    device: Annotated[str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")],
+    device: Annotated[
+        str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
+    ],
     task: Annotated[str | None, typer.Option(help="digits, fashion-mnist or FILE.py[:ATTR]; default: digits.")] = None,
-    model: Annotated[Path | None, typer.Option(help="A .tflite, .keras, .h5 or SavedModel, with --data and --metric.")] = None,
-    data: Annotated[Path | None, typer.Option(help="An .npz with x_validation, y_validation, x_test, y_test, ...")] = None,
-    metric: Annotated[str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A .tflite, .keras, .h5 or SavedModel, with --data and --metric.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz with x_validation, y_validation, x_test, y_test, ...")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity.")
+    ] = None,
     space: Annotated[str, typer.Option(help="Search space: a name or a .yaml file.")] = "default",
     trials: Annotated[int | None, typer.Option(help="Complete trials the study shall hold; default 100.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 10m, 2h.")] = None,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or gp.")] = "tpe",
-    objective: Annotated[list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
+    ] = None,
     constraint: Annotated[list[str] | None, typer.Option(help="As 'latency_ms<=8'; may be repeated.")] = None,
     size: Annotated[str, typer.Option(help="What size means: download (gzip) or file.")] = "download",
     study: Annotated[str | None, typer.Option(help="Study name; the same name goes on where it stopped.")] = None,
@@ -96,11 +107,22 @@ def search(
     with latency_on(profile) as latency:
         request = with_limits(
             Request(
-                task=loaded, profile=profile, space=chosen, latency_source=latency.source, runs=runs, sampler=sampler,
-                seed=seed, name=study, storage=storage, trials=trials, time_budget_s=budget,
-                objectives=tuple(objective or ("metric", "latency", "size")), size=size, constraints=limits,
+                task=loaded,
+                profile=profile,
+                space=chosen,
+                latency_source=latency.source,
+                runs=runs,
+                sampler=sampler,
+                seed=seed,
+                name=study,
+                storage=storage,
+                trials=trials,
+                time_budget_s=budget,
+                objectives=tuple(objective or ("metric", "latency", "size")),
+                size=size,
+                constraints=limits,
                 threads=_cores(),
-            )  # fmt: skip
+            )
         )
         with Search(request, latency.bind(loaded.original)) as opened:
             _run(opened, as_json, latency.second_runtime(loaded.original))
@@ -256,4 +278,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -57,9 +57,7 @@ class Metric:
         _refuse_nan(outputs)
         return self.samples(outputs, y)
 
-    def check_labels(
-        self, outputs_shape: Shape, y: Array, where: str, inputs_shape: Shape | None = None
-    ) -> None:
+    def check_labels(self, outputs_shape: Shape, y: Array, where: str, inputs_shape: Shape | None = None) -> None:
         """Raises AutocompressError, one line that starts with `where`, when `y` cannot be the labels of
         outputs of `outputs_shape` (n, ...). `inputs_shape`, the first input's, tells an autoencoder."""
         y = np.asarray(y)
@@ -144,9 +142,7 @@ def _macro_recall(outputs: Array, y: Array, x: Array) -> float:
 
 def _class_labels_fault(outputs_shape: Shape, y: Array, inputs_shape: Shape | None, k: int = 1) -> str | None:
     if any(size != 1 for size in outputs_shape[1:-1]):
-        return (
-            f"are class labels, but the network's output is {_shape(outputs_shape)}; it must be (n, classes)"
-        )
+        return f"are class labels, but the network's output is {_shape(outputs_shape)}; it must be (n, classes)"
     columns = outputs_shape[-1] if len(outputs_shape) > 1 else 1
     classes = max(columns, 2)
     if k > 1 and k >= columns:
@@ -272,10 +268,7 @@ def _labelled(
     )
 
 
-_TOP = [
-    _labelled(f"top-{k}", partial(_class_labels_fault, k=k), samples=partial(_in_top, k=k))
-    for k in range(2, 11)
-]
+_TOP = [_labelled(f"top-{k}", partial(_class_labels_fault, k=k), samples=partial(_in_top, k=k)) for k in range(2, 11)]
 _ALL = [
     _labelled("accuracy", _class_labels_fault, samples=_correct),
     *_TOP,

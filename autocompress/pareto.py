@@ -77,9 +77,7 @@ def study_hypervolume(
     lower is better; a candidate better than the baseline has a negative one, so the volume can exceed 1.
     """
     if min(baseline_latency_ms, int8_download_bytes) <= 0:
-        raise ValueError(
-            f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes"
-        )
+        raise ValueError(f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes")
     gain = np.asarray(accuracy, dtype=np.float64) - baseline_accuracy
     loss = -gain if higher_is_better else gain
     latency = np.asarray(latency_ms, dtype=np.float64) / baseline_latency_ms

@@ -1,9 +1,9 @@
-"""Whether a search does better than the plain corners of its space: 100 trials of tpe on fashion-mnist for rpi4.
+"""Whether a search does better than the plain corners of its space: 100 trials of tpe, fashion-mnist on rpi4.
 
-For each uniform corner (all layers dense at one bit-width, for each activation precision) the front must have a
-point no larger and at least as accurate on validation data; shown is the smallest such point that is no corner,
-or else a corner. Then the front with its test accuracies, the share of its points that are no corners, and its
-hypervolume. About 3 minutes: `python benchmarks/corners.py`."""
+For each uniform corner (all layers dense at one bit-width, for each activation precision) the front must have
+a point no larger and at least as accurate on validation data; shown is the smallest such point that is no
+corner, or else a corner. Then the front with its test accuracies, the share of its points that are no
+corners, and its hypervolume. About 3 minutes: `python benchmarks/corners.py`."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[
     task, device = load_task("fashion-mnist"), load_device("rpi4")
     with latency_on(device) as latency:
         request = Request(
-            task=task, profile=device, space=load_space(asked.space), latency_source=latency.source, runs=runs,
-            sampler=asked.sampler, seed=asked.seed, name="corners", trials=asked.trials, threads=asked.threads,
+            task=task, profile=device, space=load_space(asked.space), latency_source=latency.source,
+            runs=runs, sampler=asked.sampler, seed=asked.seed, name="corners", trials=asked.trials,
+            threads=asked.threads,
         )  # fmt: skip
         with Search(request, latency.bind(task.original)) as search:
             return search.run(show_progress), sampler.corners(search.activations, search.choices)
@@ -76,8 +77,8 @@ def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cov
 
 
 def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) -> TrialRecord | None:
-    """The smallest point of the front that is no larger than the corner and at least as accurate; one that is no
-    corner itself where there is any."""
+    """The smallest point of the front that is no larger than the corner and at least as accurate; one that is
+    no corner itself where there is any."""
     wanted = evaluation_of(corner)
 
     def covers(trial: TrialRecord) -> bool:
@@ -113,9 +114,7 @@ def print_covers(covers: Sequence[Cover]) -> None:
         ]
         table.append(cells)
     header = ("corner", "accuracy", "download", "by trial", "accuracy", "download", "size ratio", "gain")
-    print_table(
-        "Corners and the front's point that covers each (validation accuracy, download bytes)", header, table
-    )
+    print_table("Corners and the front's point that covers each (validation accuracy, download bytes)", header, table)
 
 
 def print_front(record: StudyRecord, corners: Sequence[Configuration]) -> None:
@@ -141,7 +140,7 @@ def print_front(record: StudyRecord, corners: Sequence[Configuration]) -> None:
         "",
         "configuration",
     )
-    print_table("The front (latency modelled)", header, table)
+    print_table("The front", header, table)
 
 
 def goals_of(covers: Sequence[Cover]) -> list[Goal]:
@@ -157,13 +156,9 @@ def print_summary(record: StudyRecord, covers: Sequence[Cover]) -> None:
     known = {cover.corner.digest for cover in covers}
     members = [evaluation_of(trial) for trial in rows.front(record)]
     fresh = sum(member.configuration.digest not in known for member in members)
-    beaten = sum(
-        cover.by is not None and evaluation_of(cover.by).configuration.digest not in known for cover in covers
-    )
+    beaten = sum(cover.by is not None and evaluation_of(cover.by).configuration.digest not in known for cover in covers)
     hypervolume = rows.hypervolume(record)
-    print(
-        f"\n  points of the front that are no corners: {fresh} of {len(members)}, {fresh / len(members):.0%}"
-    )
+    print(f"\n  points of the front that are no corners: {fresh} of {len(members)}, {fresh / len(members):.0%}")
     print(f"  corners covered by a point that is no corner: {beaten} of {len(covers)}")
     print(f"  hypervolume {'unknown' if hypervolume is None else f'{hypervolume:.4f}'}")
 
@@ -179,9 +174,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
     print_run("Uniform corners against the front", ("optuna", "ai-edge-litert", "ai-edge-quantizer"))
-    print(
-        f"  fashion-mnist on rpi4, space {asked.space}, {asked.trials} trials of {asked.sampler}, seed {asked.seed}"
-    )
+    budget = f"{asked.trials} trials of {asked.sampler}, seed {asked.seed}"
+    print(f"  fashion-mnist on rpi4 (latency modelled), space {asked.space}, {budget}")
     with tempfile.TemporaryDirectory() as runs:
         record, corners = searched(asked, Path(runs))
     covers = covers_of(record, corners)

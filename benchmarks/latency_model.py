@@ -115,9 +115,7 @@ def compare_with_profile(counted: dict[tuple[str, str], predict.Features]) -> No
     for point in model.fitted_to:
         total = counted[point.model, point.dtype].total
         same = (point.mmac, point.mb, point.ops) == (total.mmac, total.mb, total.ops)
-        print(
-            f"profile rpi4, {point.model} {point.dtype}: features {'as counted here' if same else 'DIFFER'}"
-        )
+        print(f"profile rpi4, {point.model} {point.dtype}: features {'as counted here' if same else 'DIFFER'}")
 
 
 if __name__ == "__main__":

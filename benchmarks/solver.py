@@ -79,9 +79,7 @@ class Network:
         self._x = {name: values[:images] for name, values in task.x_test.items()}
         self._y, self._threads = task.y_test[:images], threads
         self.images = len(self._y)
-        self.weights: Weights = [
-            (self._value(layer.weight), self._value(layer.bias)) for layer in self.layers
-        ]
+        self.weights: Weights = [(self._value(layer.weight), self._value(layer.bias)) for layer in self.layers]
         self.float_accuracy = self.accuracy(self.weights)
         self.standard_error = math.sqrt(self.float_accuracy * (1 - self.float_accuracy) / self.images)
 
@@ -127,9 +125,7 @@ def judged(network: Network, several: Sequence[Weights]) -> Outcome:
     return Outcome(accuracies=accuracies, drop=drop, zeros=zeros)
 
 
-def draws(
-    task: LoadedTask, network: Network, seeds: int, images: int, threads: int
-) -> Iterator[Reconstruction]:
+def draws(task: LoadedTask, network: Network, seeds: int, images: int, threads: int) -> Iterator[Reconstruction]:
     """One reconstruction a draw of calibration images out of the training images."""
     assert task.train is not None
     x_train, _ = task.train()
@@ -147,9 +143,7 @@ def builder_of(network: Network) -> Builder:
     return Builder(network.model, network.layers, lambda *asked: container_bits(kernels, *asked), dict)
 
 
-def exported(
-    network: Network, builder: Builder, asked: Configuration, solved: Sequence[SolvedLayer]
-) -> Weights:
+def exported(network: Network, builder: Builder, asked: Configuration, solved: Sequence[SolvedLayer]) -> Weights:
     """Build the file (which verifies it) and take the weights out of it again; the bias as it was solved."""
     stored = read_layers(builder.build(asked, solved), network.layers)
     weights: Weights = []

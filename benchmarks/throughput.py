@@ -87,9 +87,7 @@ def shortened(task: LoadedTask, images: int) -> LoadedTask:
     )
 
 
-def run_tier(
-    task: LoadedTask, tier: str, plain: PlainPipeline, asked: argparse.Namespace, runs: Path
-) -> Side:
+def run_tier(task: LoadedTask, tier: str, plain: PlainPipeline, asked: argparse.Namespace, runs: Path) -> Side:
     """Search with one tier, and a plain candidate after every few trials that were sampled at random."""
     device = load_device("rpi4")
     made: list[PlainCandidate] = []
@@ -207,16 +205,10 @@ def options() -> argparse.Namespace:
     """What was asked for on the command line."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument(
-        "--trials", type=int, default=100, help="our trials a tier, corners included (default 100)"
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=4, help="plain candidates beside each tier (default 4)"
-    )
+    parser.add_argument("--trials", type=int, default=100, help="our trials a tier, corners included (default 100)")
+    parser.add_argument("--repeats", type=int, default=4, help="plain candidates beside each tier (default 4)")
     parser.add_argument("--images", type=int, default=2_000, help="validation images (default 2,000)")
-    parser.add_argument(
-        "--short-epoch", type=int, default=2_000, help="images of a short epoch (default 2,000)"
-    )
+    parser.add_argument("--short-epoch", type=int, default=2_000, help="images of a short epoch (default 2,000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()

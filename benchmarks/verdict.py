@@ -19,12 +19,16 @@ class Goal:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in plain text: the first column to the left, all others to the right."""
-    widths = [max(len(row[n]) for row in (header, *rows)) for n in range(len(header))]
+    """A table in plain text: columns of numbers to the right, columns of words to the left."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    to_the_left = [any(cell[:1].isalpha() for cell in column[1:]) for column in columns]
     print(f"\n{title}")
     for row in (header, ["-" * width for width in widths], *rows):
-        cells = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
-        cells[0] = row[0].ljust(widths[0])
+        cells = [
+            text.ljust(width) if left else text.rjust(width)
+            for text, width, left in zip(row, widths, to_the_left, strict=True)
+        ]
         print("  " + "  ".join(cells).rstrip())
 
 
@@ -32,9 +36,7 @@ def print_run(title: str, packages: Sequence[str]) -> None:
     """The head of a benchmark: its title, the machine and its load (a busy one spoils times), versions."""
     print(title)
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    print(
-        f"  {platform.machine()}, {cores} cores, load average {load:.1f}, Python {platform.python_version()}"
-    )
+    print(f"  {platform.machine()}, {cores} cores, load average {load:.1f}, Python {platform.python_version()}")
     print("  " + ", ".join(f"{name} {metadata.version(name)}" for name in ("autocompress", *packages)))
 
 

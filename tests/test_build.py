@@ -86,7 +86,10 @@ def test_file_is_what_the_configuration_says(
     built = Builder(task.network, layers, room, lambda: ranges).build(asked, solved)
     for layer, stored in zip(layers, read_layers(built, layers), strict=True):
         choice = asked.layers[layer.name]
-        assert stored.container == {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}[room(layer.op, choice.bits, activations) or 0]
+        assert (
+            stored.container
+            == {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}[room(layer.op, choice.bits, activations) or 0]
+        )
         assert stored.zeros >= math.ceil(choice.sparsity * layer.weights)
         if choice.is_integer:
             assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
@@ -95,7 +98,9 @@ def test_file_is_what_the_configuration_says(
     assert outputs.dtype == np.float32
 
 
-def test_baseline_computes_what_the_float_network_computes(task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction) -> None:
+def test_baseline_computes_what_the_float_network_computes(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction
+) -> None:
     asked = configuration(layers, "float32", lambda n: DENSE)
     built = Builder(task.network, layers, container, dict).build(asked, solver.sequential(asked))
     np.testing.assert_array_equal(Runner(built).run(task.x_test), Runner(task.network).run(task.x_test))
@@ -113,7 +118,9 @@ def test_float_weights_pruned_equal_the_network_with_these_weights(
         flatbuffer.set_constant(tree, layer.weight, values.weight)
         if layer.bias is not None and values.bias is not None:
             flatbuffer.set_constant(tree, layer.bias, values.bias)
-    np.testing.assert_allclose(Runner(built).run(task.x_test), Runner(flatbuffer.write(tree)).run(task.x_test), atol=1e-6)
+    np.testing.assert_allclose(
+        Runner(built).run(task.x_test), Runner(flatbuffer.write(tree)).run(task.x_test), atol=1e-6
+    )
 
 
 def test_static_int16_stays_close_to_the_float_network(
@@ -176,7 +183,9 @@ def _with_levels(layer: SolvedLayer, change: Callable[[Array], Array]) -> Solved
     return dataclasses.replace(layer, levels=change(layer.levels))
 
 
-def test_missing_kernel_is_a_failed_candidate(task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction) -> None:
+def test_missing_kernel_is_a_failed_candidate(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction
+) -> None:
     asked = configuration(layers, "float32", lambda n: LayerChoice(bits=8))
     builder = Builder(task.network, layers, lambda op, bits, activations: None, dict)
     with pytest.raises(CandidateError, match="no kernel for 8-bit"):

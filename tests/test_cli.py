@@ -99,7 +99,9 @@ def test_export_refuses_a_file_that_changed(tmp_path: Path) -> None:
 def test_own_network_and_data(tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(DIGITS.original)
     np.savez(tmp_path / "data.npz", **arrays())
-    done = search(tmp_path / "runs", "--model", tmp_path / "net.tflite", "--data", tmp_path / "data.npz", "--metric", "accuracy")
+    done = search(
+        tmp_path / "runs", "--model", tmp_path / "net.tflite", "--data", tmp_path / "data.npz", "--metric", "accuracy"
+    )
     assert done.exit_code == 0, done.output
     assert "the validation inputs serve" in done.output
 
@@ -159,7 +161,9 @@ def test_bad_data(tmp_path: Path, kind: str) -> None:
     changes, message = BAD_DATA[kind]
     (tmp_path / "net.tflite").write_bytes(DIGITS.original)
     np.savez(tmp_path / "data.npz", **arrays(**changes))
-    refused(tmp_path, message, "--model", tmp_path / "net.tflite", "--data", tmp_path / "data.npz", "--metric", "accuracy")
+    refused(
+        tmp_path, message, "--model", tmp_path / "net.tflite", "--data", tmp_path / "data.npz", "--metric", "accuracy"
+    )
 
 
 def refused(tmp_path: Path, message: str, *arguments: str | Path) -> None:
@@ -183,8 +187,26 @@ def test_bad_models(tmp_path: Path) -> None:
     }
     for name, (content, message) in bad.items():
         (tmp_path / f"{name}.tflite").write_bytes(content)
-        refused(tmp_path, message, "--model", tmp_path / f"{name}.tflite", "--data", tmp_path / "data.npz", "--metric", "accuracy")
-    refused(tmp_path, "gone.tflite", "--model", tmp_path / "gone.tflite", "--data", tmp_path / "data.npz", "--metric", "accuracy")
+        refused(
+            tmp_path,
+            message,
+            "--model",
+            tmp_path / f"{name}.tflite",
+            "--data",
+            tmp_path / "data.npz",
+            "--metric",
+            "accuracy",
+        )
+    refused(
+        tmp_path,
+        "gone.tflite",
+        "--model",
+        tmp_path / "gone.tflite",
+        "--data",
+        tmp_path / "data.npz",
+        "--metric",
+        "accuracy",
+    )
 
 
 def _quantized() -> bytes:
@@ -269,7 +291,9 @@ def test_devices_are_listed_and_shown() -> None:
     assert "fitted_to" in call("device", "show", "rpi4").stdout
 
 
-@pytest.mark.parametrize(("text", "value"), [("90s", 90.0), ("10m", 600.0), ("1h30m", 5400.0), ("7", 7.0), ("1.5m", 90.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("90s", 90.0), ("10m", 600.0), ("1h30m", 5400.0), ("7", 7.0), ("1.5m", 90.0)]
+)
 def test_durations(text: str, value: float) -> None:
     assert seconds(text) == value
 

@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,15 @@ def task() -> LoadedTask:
     def few(arrays: Any) -> Any:
         return {name: values[:64] for name, values in arrays.items()}
 
-    return dataclasses.replace(
-        loaded, x_calibration=few(loaded.x_calibration), x_validation=few(loaded.x_validation), x_test=few(loaded.x_test),
-        y_validation=loaded.y_validation[:64], y_test=loaded.y_test[:64],  # type: ignore[index]
-    )  # fmt: skip
+    splits = {name: few(getattr(loaded, name)) for name in ("x_calibration", "x_validation", "x_test")}
+    labels = {name: getattr(loaded, name)[:64] for name in ("y_validation", "y_test")}
+    return dataclasses.replace(loaded, **splits, **labels)
 
 
 def request(task: LoadedTask, runs: Path, profile: DeviceProfile | None = None, **changes: Any) -> Request:
     settings: dict[str, Any] = {
-        "task": task, "profile": profile or load_device("rpi4"), "space": load_space("quick"), "latency_source": "modelled",
-        "runs": runs, "trials": 8, "name": "s",
+        "task": task, "profile": profile or load_device("rpi4"), "space": load_space("quick"), "latency_source":
+        "modelled", "runs": runs, "trials": 8, "name": "s",
     }  # fmt: skip
     return Request(**(settings | changes))
 
@@ -81,7 +79,9 @@ def test_corners_come_first_and_every_file_is_there(task: LoadedTask, tmp_path: 
 def test_same_seed_same_study_and_another_seed_another(task: LoadedTask, tmp_path: Path) -> None:
     def told(name: str, seed: int) -> list[tuple[Any, ...]]:
         found = evaluations(run(request(task, tmp_path / name, seed=seed, sampler="tpe", trials=14)))
-        return [(e.configuration.digest, e.sha256, e.accuracy, e.measurement.latency_ms, e.download_bytes) for e in found]
+        return [
+            (e.configuration.digest, e.sha256, e.accuracy, e.measurement.latency_ms, e.download_bytes) for e in found
+        ]
 
     first = told("a", 3)
     assert first == told("b", 3)
@@ -89,7 +89,9 @@ def test_same_seed_same_study_and_another_seed_another(task: LoadedTask, tmp_pat
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
-def test_every_sampler_runs_and_a_seen_configuration_costs_nothing(task: LoadedTask, tmp_path: Path, sampler: str) -> None:
+def test_every_sampler_runs_and_a_seen_configuration_costs_nothing(
+    task: LoadedTask, tmp_path: Path, sampler: str
+) -> None:
     space = tmp_path / "tiny.yaml"
     space.write_text(
         "schema: 1\nname: tiny\nrules:\n  - {match: '.*', bits: [32]}\n  - {match: conv_2d_0, bits: [32, 8]}\n"
@@ -120,8 +122,8 @@ def _digests(record: StudyRecord) -> list[str]:
 @pytest.mark.parametrize("after", [1, 4])
 def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, after: int) -> None:
     command = [
-        sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--space", "weights-only", "--trials", "9",
-        "--seed", "5", "--study", "k", "--runs", str(tmp_path),
+        sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--space", "weights-only",
+        "--trials", "9", "--seed", "5", "--study", "k", "--runs", str(tmp_path),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         _wait_for_complete(tmp_path, after, process)
@@ -160,7 +162,7 @@ def _complete_in(database: Path) -> int:
 def test_a_trial_killed_after_its_evaluation_was_stored_is_told_from_it(task: LoadedTask, tmp_path: Path) -> None:
     record = run(request(task, tmp_path, trials=3))
     study = store.load_study(tmp_path, "s", None)
-    with pytest.warns(UserWarning, match='Heartbeat'):  # asked by hand, as a killed process leaves it
+    with pytest.warns(UserWarning, match="Heartbeat"):  # asked by hand, as a killed process leaves it
         trial = study.ask()
     stored = record.trials[0].evaluation
     assert stored is not None
@@ -175,7 +177,7 @@ def test_a_trial_killed_before_is_failed_and_its_parameters_run_again(task: Load
     run(request(task, tmp_path, trials=4))
     study = store.load_study(tmp_path, "s", None)
     first = study.get_trials()[0]
-    with pytest.warns(UserWarning, match='Heartbeat'):
+    with pytest.warns(UserWarning, match="Heartbeat"):
         trial = study.ask(fixed_distributions=first.distributions)
     record = run(request(task, tmp_path, trials=6))
     states = {t.number: t.state for t in record.trials}
@@ -205,11 +207,11 @@ def test_two_searches_of_one_study_do_not_run_at_once(task: LoadedTask, tmp_path
 
 
 @pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[DeviceProfile]:
+def fragile() -> DeviceProfile:
     """A device that says it runs 4-bit depthwise convolutions: nothing can build these."""
     profile = load_device("rpi4")
     kernels = dict(profile.kernels) | {"DEPTHWISE_CONV_2D": ((32, "float32"), (4, "float32"), (4, "int8"))}
-    yield dataclasses.replace(profile, kernels=kernels)
+    return dataclasses.replace(profile, kernels=kernels)
 
 
 def test_a_candidate_that_cannot_be_built_fails_with_its_reason_and_the_search_goes_on(
@@ -253,7 +255,11 @@ def test_constraints_hold_on_the_front(task: LoadedTask, tmp_path: Path) -> None
         ({"time_budget_s": 0.0}, "more than 0 s"),
         ({"constraints": (Constraint(name="accuracy", relation=">=", bound=1.5),)}, "cannot be met"),
         (
-            {"constraints": tuple(Constraint(name="latency_ms", relation=r, bound=b) for r, b in ((">=", 5.0), ("<=", 2.0)))},
+            {
+                "constraints": tuple(
+                    Constraint(name="latency_ms", relation=r, bound=b) for r, b in ((">=", 5.0), ("<=", 2.0))
+                )
+            },
             "exclude each other",
         ),
         ({"name": "../up"}, "no plain name"),

@@ -1,4 +1,5 @@
-"""The layer solver: its promises hold for every problem, its steps equal slow references, and it beats the simple way."""
+"""The layer solver: its promises hold for every problem, its steps equal slow references, and it beats the simple
+way."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def test_padding_counts_as_no_zero() -> None:
 
 
 def _obq_sweep(target: Array, damped: Array, kept: Array, table: Array, scale: Array) -> Array:
-    """Optimal brain quantization in fixed order: quantize a weight, correct all later ones, drop it from the inverse."""
+    """Optimal brain quantization in fixed order: quantize a weight, correct all later ones, drop it from the
+    inverse."""
     work, inverse = target.copy(), np.linalg.inv(damped)
     for j in range(target.shape[1]):
         q = lv.nearest(work[:, j] / scale[:, 0], table) * scale[:, 0]
@@ -141,7 +143,11 @@ def test_mask_drops_exactly_what_is_asked(seed: int, zeros: int) -> None:
 
 def _simple(weight: Array, choice: LayerChoice) -> Array:
     """Magnitude pruning and rounding to nearest, one scale an output channel."""
-    kept = np.abs(weight) > np.quantile(np.abs(weight), choice.sparsity) if choice.sparsity else np.ones(weight.shape, bool)
+    kept = (
+        np.abs(weight) > np.quantile(np.abs(weight), choice.sparsity)
+        if choice.sparsity
+        else np.ones(weight.shape, bool)
+    )
     limit = 2 ** (choice.bits - 1) - 1
     scale = np.abs(weight).max(axis=-1, keepdims=True) / limit
     return np.where(kept, np.rint(weight / scale) * scale, 0.0)

@@ -16,6 +16,7 @@ import numpy as np
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton
 from autocompress.errors import CandidateError
+from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
 from autocompress.records import Configuration, LayerChoice
 
@@ -96,8 +97,9 @@ def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) 
         patch.write(slot.bias, layer.bias.astype(np.float32))
         return
     units = np.float32(slot.input_scale) * layer.scale
-    dtype, most = (np.int64, 2**40) if activations == "int16" else (np.int32, 2**31 - 1)
-    patch.write(slot.bias, np.clip(np.rint(layer.bias / units.astype(np.float64)), -most, most).astype(dtype))
+    most = 2**40 if activations == "int16" else 2**31 - 1
+    counted = np.clip(np.rint(layer.bias / units.astype(np.float64)), -most, most)
+    patch.write(slot.bias, counted.astype(np.int64 if activations == "int16" else np.int32))
     patch.scales(slot.bias)[:] = units
 
 
@@ -113,7 +115,10 @@ def read_layers(model: bytes, layers: Sequence[Layer]) -> tuple[StoredLayer, ...
     from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
 
     graph = (root := Model.GetRootAs(model, 0)).Subgraphs(0)
-    codes = [max(c.BuiltinCode(), c.DeprecatedBuiltinCode()) for c in map(root.OperatorCodes, range(root.OperatorCodesLength()))]
+    codes = [
+        max(c.BuiltinCode(), c.DeprecatedBuiltinCode())
+        for c in map(root.OperatorCodes, range(root.OperatorCodesLength()))
+    ]
     names = {v: k for k, v in vars(BuiltinOperator).items() if isinstance(v, int)}
     operators = [graph.Operators(n) for n in range(graph.OperatorsLength())]
     makers = {int(op.Outputs(0)): op for op in operators if op.OutputsLength()}
@@ -128,7 +133,7 @@ def _stored(root: Any, graph: Any, found: dict[str, list[Any]], makers: dict[int
     while root.Buffers(graph.Tensors(index).Buffer()).DataIsNone():
         index = int(makers[index].Inputs(0))
     tensor = graph.Tensors(index)
-    container, raw = _container_name(tensor.Type()), root.Buffers(tensor.Buffer()).DataAsNumpy()
+    container, raw = flatbuffer.type_name(tensor.Type()), root.Buffers(tensor.Buffer()).DataAsNumpy()
     quantization = tensor.Quantization()
     scaled = quantization is not None and quantization.ScaleLength() > 0
     return StoredLayer(
@@ -137,12 +142,6 @@ def _stored(root: Any, graph: Any, found: dict[str, list[Any]], makers: dict[int
         values=_decoded(raw, container, layer.weights).reshape(layer.shape),
         scales=quantization.ScaleAsNumpy() if scaled else None,
     )
-
-
-def _container_name(number: int) -> str:
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    return next(name for name, value in vars(TensorType).items() if value == number and name.isupper())
 
 
 def _decoded(raw: Array, container: str, size: int) -> Array:
@@ -164,7 +163,9 @@ def verify(
         choice = configuration.layers[layer.name]
         for rule, holds in _rules(stored, choice, _TYPES[container], want):
             if not holds:
-                raise CandidateError(f"{layer.name}: the built file breaks '{rule}'; this candidate is not what was asked")
+                raise CandidateError(
+                    f"{layer.name}: the built file breaks '{rule}'; this candidate is not what was asked"
+                )
 
 
 def _rules(stored: StoredLayer, choice: LayerChoice, container: str, want: SolvedLayer) -> list[tuple[str, bool]]:
@@ -178,15 +179,17 @@ def _rules(stored: StoredLayer, choice: LayerChoice, container: str, want: Solve
         (f"at most {allowed} levels", not integer or stored.distinct <= allowed),
         (f"levels within {limit}", not integer or int(np.abs(stored.values.astype(np.int16)).max()) <= limit),
         ("the solved weights", bool(np.array_equal(stored.values, expected))),
-        ("the solved scales", want.scale is None or np.array_equal(stored.scales, want.scale)),
+        ("the solved scales", want.scale is None or _same(stored.scales, want.scale)),
     ]
+
+
+def _same(found: Array | None, expected: Array) -> bool:
+    return found is not None and bool(np.array_equal(found, expected))
 
 
 def compressed(model: bytes) -> bytes:
     """The file as the smallest gzip any inflater opens: level 9, no name, mtime 0, the best of zlib's strategies."""
-    return min(
-        (_gzip(model, strategy, memory) for strategy in _STRATEGIES for memory in (8, 9)), key=len
-    )
+    return min((_gzip(model, strategy, memory) for strategy in _STRATEGIES for memory in (8, 9)), key=len)
 
 
 def _gzip(model: bytes, strategy: int, memory: int) -> bytes:

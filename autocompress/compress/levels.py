@@ -23,28 +23,32 @@ def all_levels(limit: int) -> Array:
 def nearest(values: Array, table: Array) -> Array:
     """The level of `table` nearest to each value (ties: the larger)."""
     if len(table) == int(table[-1] - table[0]) + 1:
-        return np.clip(np.floor(values + 0.5), table[0], table[-1])
+        rounded: Array = np.clip(np.floor(values + 0.5), table[0], table[-1])
+        return rounded
     middles = (table[1:] + table[:-1]) / 2
-    return table[np.searchsorted(middles, values, side="right")]
+    chosen: Array = table[np.searchsorted(middles, values, side="right")]
+    return chosen
 
 
 def initial_scale(
     weight: Array, importance: Array, kept: Array, limit: int, clusters: int | None, shared: bool
 ) -> Array:
-    """A scale per output channel, (G, R, 1) or (1, R, 1) where `shared`: the clipping that loses least, weights counted by
-    `importance` (G, 1, n), out of a grid of shrunken absolute maxima. Clusters keep the whole range, and channels are
-    brought to like spreads, because all of them share the levels."""
+    """A scale per output channel, (G, R, 1) or (1, R, 1) where `shared`: the clipping that loses least, weights
+    counted by `importance` (G, 1, n), out of a grid of shrunken absolute maxima. Clusters keep the whole range, and
+    channels are brought to like spreads, because all of them share the levels."""
     axes = (0, 2) if shared else (2,)
     used = np.where(kept, np.abs(weight), 0.0)
-    largest = np.maximum(used.max(axis=axes, keepdims=True), 1e-12)
+    largest: Array = np.maximum(used.max(axis=axes, keepdims=True), 1e-12)
     if clusters is not None:
         count = np.maximum(kept.sum(axis=axes, keepdims=True), 1)
         spread = np.sqrt((used * used).sum(axis=axes, keepdims=True) / count) + 1e-12
         common = np.sqrt(largest * spread)  # between equal maxima and equal deviations
-        return common * (used / common).max() / limit
+        evened: Array = common * (float((used / common).max()) or 1.0) / limit
+        return evened
+    best: Array = largest / limit
     if limit > 63:
-        return largest / limit
-    table, best, error = all_levels(limit), largest / limit, np.full(largest.shape, np.inf)
+        return best
+    table, error = all_levels(limit), np.full(largest.shape, np.inf)
     for shrink in _SHRINK:
         scale = shrink * largest / limit
         gap = np.where(kept, weight - nearest(weight / scale, table) * scale, 0.0)
@@ -64,14 +68,15 @@ def initial_levels(ratios: Array, importance: Array, kept: Array, limit: int, cl
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     centres = _kmeans_with_zero(values, weights, clusters)
-    return np.unique(np.append(np.clip(np.rint(centres), -limit, limit), 0.0))
+    levels: Array = np.unique(np.append(np.clip(np.rint(centres), -limit, limit), 0.0))
+    return levels
 
 
 def _kmeans_with_zero(values: Array, weights: Array, clusters: int) -> Array:
     """Lloyd's iteration on sorted values with one centre held at zero; prefix sums make a step O(K log n)."""
     mass = np.concatenate([[0.0], np.cumsum(weights)])
     moment = np.concatenate([[0.0], np.cumsum(weights * values)])
-    centres = np.unique(np.quantile(values, np.linspace(0, 1, clusters)))
+    centres: Array = np.unique(np.quantile(values, np.linspace(0, 1, clusters)))
     centres[np.abs(centres).argmin()] = 0.0
     for _ in range(_KMEANS_STEPS):
         edges = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)

@@ -1,9 +1,12 @@
 """From a configuration to solved layers, in two tiers.
 
-*Independent*: a layer and its choice solved on the float network's inputs, once, whatever the other layers do; a candidate
+*Independent*: a layer and its choice solved on the float network's inputs, once, whatever the other layers do; a
+candidate
 then only gets its biases corrected, layer after layer on its own activations (mean outputs equal the float network's).
-*Sequential*: layer after layer on the inputs X' that the network compressed so far really gives it. First the weights and
-bias that bring W'X' + b' back to the float network's WX + b by ridge least squares (towards W), then the solver under the
+*Sequential*: layer after layer on the inputs X' that the network compressed so far really gives it. First the
+weights and
+bias that bring W'X' + b' back to the float network's WX + b by ridge least squares (towards W), then the solver
+under the
 constraint with the moment of X'. No labels, no training; candidates that share a prefix of choices share its work."""
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are share
 @dataclass(frozen=True, kw_only=True)
 class SolvedLayer:
     """A layer as the builder writes it: `weight` float32 in the flatbuffer's shape; for integer layers also `levels`
-    (int8, same shape) and `scale` (float32, one an output channel) with weight = levels x scale; `bias` float32 or None."""
+    (int8, same shape) and `scale` (float32, one an output channel) with weight = levels x scale; `bias` float32 or
+    None."""
 
     weight: Array
     bias: Array | None
@@ -39,8 +43,8 @@ class SolvedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatLayer:
-    """What calibration showed of a layer of the float network: its weight (G, R, n), bias (outputs,) or None, the patches
-    looked at, its products there without bias (G, N, R), the moment of its inputs (G, n, n)."""
+    """What calibration showed of a layer of the float network: its weight (G, R, n), bias (outputs,) or None, the
+    patches looked at, its products there without bias (G, N, R), the moment of its inputs (G, n, n)."""
 
     layer: Layer
     weight: Array
@@ -125,10 +129,7 @@ class Reconstruction:
     ) -> tuple[State, SolvedLayer]:  # fmt: skip
         """Solve one layer on its real inputs, and walk on to the next layer."""
         float_layer, layer = self.floats[position], self.layers[position]
-        if changed:
-            solved = _reconstruct(float_layer, choice, state[layer.input])
-        else:
-            solved = _untouched(float_layer)
+        solved = _reconstruct(float_layer, choice, state[layer.input]) if changed else _untouched(float_layer)
         if position + 1 == len(self.layers):
             return {}, solved
         after: State = self._segments.after(position, state, solved.weight, solved.bias)
@@ -226,8 +227,8 @@ def _by_channel(float_layer: FloatLayer, values: Array) -> Array:
 def _solved(
     float_layer: FloatLayer, problem: Problem, choice: LayerChoice, bias: Array | None, mean: Array | None = None
 ) -> SolvedLayer:
-    """Solve and bring the result into the flatbuffer's shapes; with `mean` (G, n) of the real inputs the bias takes over
-    what rounding changed of the mean output."""
+    """Solve and bring the result into the flatbuffer's shapes; with `mean` (G, n) of the real inputs the bias takes
+    over what rounding changed of the mean output."""
     layer, solution = float_layer.layer, solve(problem, choice)
     if bias is not None and mean is not None:
         left = np.einsum("grn,gn->gr", problem.weight - solution.values, mean)

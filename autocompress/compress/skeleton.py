@@ -1,6 +1,7 @@
 """Quantized skeletons: the network with the right containers and quantization operators, but anybody's integers.
 
-`ai-edge-quantizer` makes one for each pattern of (weight container bits per layer, activations); the builder then writes
+`ai-edge-quantizer` makes one for each pattern of (weight container bits per layer, activations); the builder then
+writes
 a candidate's own integers, scales and biases into it. The quantizer derives scales and levels of its own, so nothing it
 put into a weight survives."""
 
@@ -135,7 +136,7 @@ def _slot(tree: Any, layer: Layer) -> Slot:
     return Slot(
         weight=weight,
         bias=bias,
-        weight_type=_type_name(graph.tensors[weight].type),
+        weight_type=flatbuffer.type_name(graph.tensors[weight].type),
         input_scale=_scale(graph.tensors[int(operator.inputs[at_input])]),
     )
 
@@ -158,14 +159,7 @@ def _scale(tensor: Any) -> float | None:
     return float(parameters.scale[0])
 
 
-def _type_name(number: int) -> str:
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    return next(name for name, value in vars(TensorType).items() if value == number and name.isupper())
-
-
-
-
 def quantize_plainly(model: bytes, layers: Sequence[Layer], ranges: Ranges) -> bytes:
-    """What a user of ai-edge-quantizer gets: every layer 8 bits, static int8 activations, its own weights and scales."""
+    """What a user of ai-edge-quantizer gets: every layer 8 bits, static int8 activations, its own weights and
+    scales."""
     return _quantize(model, layers, [8] * len(layers), "int8", ranges)

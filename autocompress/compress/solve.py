@@ -1,7 +1,9 @@
 """The layer solver: weights under a constraint that change the layer's output least.
 
-A layer choice is one constraint: at least a share of zeros, and values scale x level with a set of allowed integer levels.
-For target weights W (G, R, n) and the second moment H (G, n, n) of the layer's inputs it looks for V under the constraint
+A layer choice is one constraint: at least a share of zeros, and values scale x level with a set of allowed integer
+levels.
+For target weights W (G, R, n) and the second moment H (G, n, n) of the layer's inputs it looks for V under the
+constraint
 with a small output error  sum_g tr((W_g - V_g) H_g (W_g - V_g)^T).  Four steps, each a function below:
 
 1. the mask by ADMM on the preconditioned problem (ALPS, arXiv 2406.07831, sec. 3);
@@ -30,8 +32,8 @@ _SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits l
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """`weight` (G, R, n) float64, `moment` (G, n, n) float64. `shared_scale`: the G products are column blocks of the
-    same R output channels, so that they share scales; else each (g, r) is an output channel of its own. `padding`: how many
-    trailing columns of the last block do not exist."""
+    same R output channels, so that they share scales; else each (g, r) is an output channel of its own. `padding`:
+    how many trailing columns of the last block do not exist."""
 
     weight: Array
     moment: Array
@@ -73,7 +75,8 @@ def solve(problem: Problem, choice: LayerChoice) -> Solution:
 
 
 def _rounded_to_storage(values: Array, bits: int) -> Array:
-    return values.astype(np.float16 if bits == 16 else np.float32).astype(np.float64)
+    stored: Array = values.astype(np.float16 if bits == 16 else np.float32)
+    return stored.astype(np.float64)
 
 
 def _damped(moment: Array) -> Array:
@@ -81,32 +84,35 @@ def _damped(moment: Array) -> Array:
     diagonal = np.einsum("gnn->gn", moment)
     mean = diagonal.mean(axis=1, keepdims=True)
     extra = np.where(mean > 0, DAMPING * mean, 1.0)
-    return moment + np.eye(moment.shape[-1]) * extra[:, None, :]
+    damped: Array = moment + np.eye(moment.shape[-1]) * extra[:, None, :]
+    return damped
 
 
 def choose_mask(problem: Problem, damped: Array, zeros: int, iterations: int = 18) -> Array | None:
     """Which weights stay (True), all but `zeros` of them; None where none has to go.
 
     ADMM on min tr((W - D) H (W - D)^T) with D sparse, in units where H has a unit diagonal; rho grows until the
-    support settles (ALPS, arXiv 2406.07831, algorithm 1)."""
+    support settles (ALPS, arXiv 2406.07831, algorithm 1). In single precision: only the support is taken from it."""
     if zeros <= 0:
         return None
     unit = np.sqrt(np.einsum("gnn->gn", damped))[:, None, :]
-    H = damped / (unit * unit.transpose(0, 2, 1))
-    target = problem.weight * unit
+    H = (damped / (unit * unit.transpose(0, 2, 1))).astype(np.float32)
+    target = (problem.weight * unit).astype(np.float32)
     pull = target @ H
     exists = _existing(problem)
-    D, V, rho = target, np.zeros_like(target), 0.03
-    eye = np.eye(H.shape[-1])
+    D, V, rho = target, np.zeros_like(target), np.float32(0.03)
+    eye = np.eye(H.shape[-1], dtype=np.float32)
     inverse = np.linalg.inv(H + rho * eye)
     for iteration in range(iterations):
         W = (pull + rho * D - V) @ inverse
         D = _keep_largest(W + V / rho, exists, zeros)
         V = V + rho * (W - D)
         if iteration % 3 == 2:
-            rho *= 1.8
+            rho *= np.float32(1.8)
             inverse = np.linalg.inv(H + rho * eye)
-    return D != 0
+    kept = np.ones(target.size, bool)
+    kept[_smallest(D, exists, zeros)] = False
+    return kept.reshape(target.shape)
 
 
 def _existing(problem: Problem) -> Array:
@@ -117,12 +123,16 @@ def _existing(problem: Problem) -> Array:
 
 
 def _keep_largest(values: Array, exists: Array, zeros: int) -> Array:
-    """`values` with exactly the `zeros` smallest of those that exist set to zero (ties: the first), padding too."""
-    flat = np.where(exists, np.abs(values), np.inf).ravel()
-    gone = np.argpartition(flat, zeros - 1)[:zeros]
-    kept = np.where(exists, values, 0.0).ravel()
-    kept[gone] = 0.0
+    """`values` with the `zeros` smallest of those that exist set to zero, and all padding."""
+    kept = np.where(exists, values, np.float32(0)).ravel()
+    kept[_smallest(values, exists, zeros)] = 0.0
     return kept.reshape(values.shape)
+
+
+def _smallest(values: Array, exists: Array, zeros: int) -> Array:
+    """The positions (flat) of the `zeros` smallest magnitudes among those that exist."""
+    flat = np.where(exists, np.abs(values), np.inf).ravel()
+    return np.argpartition(flat, zeros - 1)[:zeros]
 
 
 def _solve_integer(problem: Problem, damped: Array, mask: Array | None, choice: LayerChoice) -> Solution:
@@ -166,7 +176,7 @@ def _sweep(target: Array, factor: Array, kept: Array, table: Array, scale: Array
 def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Array, values: Array) -> Array:
     """One pass of coordinate descent: each weight in turn to its best allowed value given all others."""
     values = values.copy()
-    pull = (target - values) @ damped
+    pull: Array = (target - values) @ damped
     columns = target.shape[-1]
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
@@ -184,7 +194,8 @@ def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Arr
 
 
 def _descend_float(problem: Problem, damped: Array, mask: Array, steps: int = 25) -> Array:
-    """The least-squares weights on a fixed mask, by conjugate gradients preconditioned with the diagonal (ALPS, 3.3)."""
+    """The least-squares weights on a fixed mask, by conjugate gradients preconditioned with the diagonal (ALPS,
+    3.3)."""
     inverse = 1.0 / np.einsum("gnn->gn", damped)[:, None, :]
     values = np.where(mask, problem.weight, 0.0)
     residual = np.where(mask, (problem.weight - values) @ damped, 0.0)

@@ -57,9 +57,7 @@ class Split:
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
-        return Quality(
-            value=self._value(self._baseline), interval=self._interval(self._baseline), delta_interval=None
-        )
+        return Quality(value=self._value(self._baseline), interval=self._interval(self._baseline), delta_interval=None)
 
     def quality(self, model: bytes) -> Quality:
         """The quality of `model` against the labels and against the baseline."""
@@ -78,9 +76,7 @@ class Split:
     def _interval(self, outputs: Array) -> Interval:
         scores = self._metric.per_sample(outputs, self._y, self._first)
         if scores is None:
-            return stats.bootstrap_metric_interval(
-                lambda at: self._value_at(outputs, at), len(outputs), self._seed
-            )
+            return stats.bootstrap_metric_interval(lambda at: self._value_at(outputs, at), len(outputs), self._seed)
         if np.isin(scores, (0.0, 1.0)).all():
             return stats.wilson_interval(float(scores.sum()), len(scores))
         return stats.bootstrap_interval(scores, "mean", self._seed)

@@ -33,8 +33,7 @@ MOST_DRIFT = 0.05
 
 # The folder where the command starts is no place to import from: it may hold a json.py.
 _BOOTSTRAP = (
-    "import sys;sys.path=[p for p in sys.path if p];"
-    'exec(compile(sys.stdin.buffer.read({size}),"agent","exec"))'
+    'import sys;sys.path=[p for p in sys.path if p];exec(compile(sys.stdin.buffer.read({size}),"agent","exec"))'
 )
 _JOIN_ARGUMENTS = ("ssh", "adb")  # they hand their arguments, joined by spaces, to a shell there
 _MOST_BANNER_BYTES = 1 << 20
@@ -392,6 +391,4 @@ def _reason(answer: Mapping[str, Any]) -> str:
     if number == signal.SIGKILL:
         return f"killed by SIGKILL, most likely because memory ran out{last}"
     known = number in list(signal.Signals)
-    return (
-        f"killed by {signal.Signals(number).name}" if known else f"ended with exit code {number + 128}"
-    ) + last
+    return (f"killed by {signal.Signals(number).name}" if known else f"ended with exit code {number + 128}") + last

@@ -113,9 +113,7 @@ class _Reader:
         if self.model.SubgraphsLength() == 0:
             raise AutocompressError("the TFLite file has no graph; give a whole network")
         self.graph = self.model.Subgraphs(0)
-        self.type_names = {
-            number: name for name, number in vars(TensorType).items() if isinstance(number, int)
-        }
+        self.type_names = {number: name for name, number in vars(TensorType).items() if isinstance(number, int)}
         op_names = {number: name for name, number in vars(BuiltinOperator).items() if isinstance(number, int)}
         codes = map(self.model.OperatorCodes, range(self.model.OperatorCodesLength()))
         self.ops = [op_names.get(_builtin_code(code), _UNKNOWN_OP) for code in codes]
@@ -193,8 +191,7 @@ def predict(model: bytes, latency_model: LatencyModel) -> Measurement:
         if dtype not in latency_model.coefficients:
             known = ", ".join(latency_model.coefficients)
             raise AutocompressError(
-                f"the latency model has no coefficients for {dtype} layers, only for {known}; "
-                "measure with --host"
+                f"the latency model has no coefficients for {dtype} layers, only for {known}; measure with --host"
             )
     return Measurement(
         latency_ms=latency_of(found, latency_model.coefficients),
@@ -209,12 +206,9 @@ def predict(model: bytes, latency_model: LatencyModel) -> Measurement:
 
 def latency_of(found: Features, coefficients: Mapping[str, Coefficients]) -> float:
     """Milliseconds by the model; operators in a dtype without coefficients take those of float32."""
-    parts = [
-        (part, coefficients.get(dtype, coefficients["float32"])) for dtype, part in found.by_dtype.items()
-    ]
+    parts = [(part, coefficients.get(dtype, coefficients["float32"])) for dtype, part in found.by_dtype.items()]
     return math.fsum(
-        each.ms_per_mmac * part.mmac + each.ms_per_mb * part.mb + each.ms_per_op * part.ops
-        for part, each in parts
+        each.ms_per_mmac * part.mmac + each.ms_per_mb * part.mb + each.ms_per_op * part.ops for part, each in parts
     )
 
 
@@ -247,9 +241,7 @@ def fit(points: Sequence[FittedPoint], shared: Coefficients | None = None) -> Co
 
     wanted = 3 if shared is None else 1
     if len(points) < wanted:
-        raise AutocompressError(
-            f"{len(points)} points cannot fix {wanted} coefficients; give {wanted} or more"
-        )
+        raise AutocompressError(f"{len(points)} points cannot fix {wanted} coefficients; give {wanted} or more")
     latency = np.array([point.latency_ms for point in points])
     relative = np.array([[point.mmac, point.mb, point.ops] for point in points]) / latency[:, None]
     if shared is None:
@@ -266,9 +258,7 @@ def fit_by_dtype(points: Sequence[FittedPoint]) -> dict[str, Coefficients]:
     with fewer only ms_per_mmac, the rest shared with float32, which must have its own."""
     grouped = {dtype: [p for p in points if p.dtype == dtype] for dtype in sorted({p.dtype for p in points})}
     base = fit(grouped.pop("float32", []))
-    return {"float32": base} | {
-        dtype: fit(each, None if len(each) > 3 else base) for dtype, each in grouped.items()
-    }
+    return {"float32": base} | {dtype: fit(each, None if len(each) > 3 else base) for dtype, each in grouped.items()}
 
 
 def leave_one_out(points: Sequence[FittedPoint], shared: Coefficients | None = None) -> tuple[float, ...]:

@@ -39,9 +39,7 @@ def to_float_tflite(path: Path) -> bytes:
         raise AutocompressError(f"model '{path}' does not exist; give {_allowed()}")
     if path.is_dir():
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-            raise AutocompressError(
-                f"folder '{path}' is no SavedModel: it has no saved_model.pb; give {_allowed()}"
-            )
+            raise AutocompressError(f"folder '{path}' is no SavedModel: it has no saved_model.pb; give {_allowed()}")
         return _converted(path)
     if path.suffix.lower() not in SUFFIXES:
         raise unknown_name(f"model file type of '{path.name}',", path.suffix, SUFFIXES)
@@ -67,17 +65,13 @@ def _converted(path: Path) -> bytes:
         if target.exists():
             return target.read_bytes()
         text = reason.read_text() if reason.exists() else _last_line(child)
-        raise AutocompressError(
-            f"model '{path}' cannot be converted: {text}; save it again or give a .tflite"
-        )
+        raise AutocompressError(f"model '{path}' cannot be converted: {text}; save it again or give a .tflite")
 
 
 def _last_line(child: subprocess.CompletedProcess[bytes]) -> str:
     """What is left of a child that died without giving a reason."""
     lines = child.stderr.decode(errors="replace").strip().splitlines()
-    return (
-        f"the converter ended with code {child.returncode}: {_one_line(lines[-1] if lines else 'no message')}"
-    )
+    return f"the converter ended with code {child.returncode}: {_one_line(lines[-1] if lines else 'no message')}"
 
 
 def _one_line(text: str) -> str:
@@ -125,9 +119,7 @@ def _of_keras(path: Path) -> Any:
 
 def _load_keras(path: Path, version: str) -> Any:
     """The model, by the Keras of the version that wrote the file; by the other one when that fails."""
-    first, second = (
-        (_load_keras_2, _load_keras_3) if version.startswith("2.") else (_load_keras_3, _load_keras_2)
-    )
+    first, second = (_load_keras_2, _load_keras_3) if version.startswith("2.") else (_load_keras_3, _load_keras_2)
     try:
         return first(path)
     except Exception as fault:  # Keras raises anything

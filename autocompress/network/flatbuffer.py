@@ -46,19 +46,27 @@ def _check_whole(tree: Any) -> None:
             width = _numpy_dtype(tensor.type)
             if data is None or width is None or tensor.sparsity is not None:
                 continue
-            expected = int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(width).itemsize
+            expected = int(np.prod(tensor.shape, dtype=np.int64)) * width.itemsize
             if len(data) != expected:
                 raise ValueError(f"constant of {len(data)} bytes where its shape needs {expected}")
 
 
-def _numpy_dtype(tensor_type: int) -> type[np.generic] | None:
+def _numpy_dtype(tensor_type: int) -> np.dtype[Any] | None:
     """NumPy's dtype of a TFLite tensor type, None where there is none (strings, packed 4-bit, ...)."""
     from ai_edge_litert.schema_py_generated import TensorType as T
 
-    return {
+    types = {
         T.FLOAT32: np.float32, T.FLOAT16: np.float16, T.FLOAT64: np.float64, T.INT8: np.int8, T.UINT8: np.uint8,
         T.INT16: np.int16, T.INT32: np.int32, T.INT64: np.int64, T.BOOL: np.bool_,
-    }.get(tensor_type)  # fmt: skip
+    }  # fmt: skip
+    return np.dtype(types[tensor_type]) if tensor_type in types else None
+
+
+def type_name(tensor_type: int) -> str:
+    """The schema's name of a tensor type (INT8, FLOAT32, ...)."""
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    return str(next(name for name, value in vars(TensorType).items() if value == tensor_type and name.isupper()))
 
 
 def op_name(tree: Any, operator: Any) -> str:
@@ -122,7 +130,12 @@ def _widen_float16(tree: Any) -> None:
         for operator in graph.operators:
             source = graph.tensors[operator.inputs[0]] if len(operator.inputs) else None
             data = None if source is None else tree.buffers[source.buffer].data
-            if op_name(tree, operator) != "DEQUANTIZE" or data is None or source.type != TensorType.FLOAT16:
+            if (
+                op_name(tree, operator) != "DEQUANTIZE"
+                or data is None
+                or source is None
+                or source.type != TensorType.FLOAT16
+            ):
                 kept.append(operator)
                 continue
             wide = np.frombuffer(bytes(data), np.float16).astype(np.float32)

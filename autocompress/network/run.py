@@ -123,8 +123,8 @@ _announced = False
 
 @contextlib.contextmanager
 def _first_one_quiet() -> Iterator[None]:
-    """The runtime announces its delegate once, from C++, on file descriptor 2: keep that off people's screens. What goes
-    wrong comes as an exception all the same."""
+    """The runtime announces its delegate once, from C++, on file descriptor 2: keep that off people's screens. What
+    goes wrong comes as an exception all the same."""
     global _announced
     if _announced:
         yield

@@ -1,8 +1,8 @@
 """The network cut at its layers, so that a change to one layer re-runs only what follows it up to the next.
 
 Sequential reconstruction needs each layer's inputs in the network compressed so far. Segment k holds layer k and the
-operators up to layer k + 1; segment 0 what comes before the first layer. Samples walk through in chunks of one size; what
-depends on shapes alone (the target of a TRANSPOSE_CONV, say) is the same for every chunk and kept once."""
+operators up to layer k + 1; segment 0 what comes before the first layer. Samples walk through in chunks of one size;
+what depends on shapes alone (the target of a TRANSPOSE_CONV, say) is the same for every chunk and kept once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from autocompress.network.layers import Layer
 from autocompress.network.run import interpreter
 
 Array = np.ndarray[Any, Any]
-State = Mapping[int, Array]  # tensor index -> values of all samples, samples along axis 0; or the one value of all chunks
+State = Mapping[
+    int, Array
+]  # tensor index -> values of all samples, samples along axis 0; or the one value of all chunks
 
 
 class Patchable:
@@ -62,7 +64,9 @@ class Segment:
         self._layer, self._fixed = layer, fixed
         self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self.reads, self.makes))) if ops else None
 
-    def run(self, state: State, weight: Array | None, bias: Array | None, chunks: int, threads: int) -> dict[int, Array]:
+    def run(
+        self, state: State, weight: Array | None, bias: Array | None, chunks: int, threads: int
+    ) -> dict[int, Array]:
         """The tensors this segment makes, with its layer's `weight` and `bias` (as in the float network) in place."""
         if self._patch is None or not self.makes:
             return {}
@@ -111,7 +115,9 @@ def _cut(tree: Any, operators: Sequence[Any], reads: Sequence[int], makes: Seque
 class Segments:
     """All segments of a network and the walk through them on a set of samples."""
 
-    def __init__(self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], chunk: int, threads: int) -> None:
+    def __init__(
+        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], chunk: int, threads: int
+    ) -> None:
         self.layers = tuple(layers)
         samples = len(next(iter(inputs.values())))
         self._chunks, self._threads = max(1, samples // chunk), threads

@@ -87,9 +87,7 @@ def choose_patches(layer: Layer, samples: int, limit: int, seed: int) -> Patches
     total = samples * height * width
     chosen = np.random.default_rng(seed).choice(total, min(total, limit), replace=False, shuffle=False)
     sample, position = np.divmod(np.sort(chosen), height * width)
-    taps = [
-        _taps(layer, axis, np.asarray(at)) for axis, at in enumerate(np.divmod(position, width))
-    ]
+    taps = [_taps(layer, axis, np.asarray(at)) for axis, at in enumerate(np.divmod(position, width))]
     (rows, rows_in), (columns, columns_in) = taps
     inside = rows_in[:, :, None] & columns_in[:, None, :]
     return Patches(sample=sample, rows=rows, columns=columns, inside=None if inside.all() else inside)
@@ -133,7 +131,8 @@ def second_moment(columns: Array, others: Array | None = None) -> Array:
     For the squared error of the layer's outputs this is half the Hessian in its weights, the same for each output
     channel (OBS: Hassibi and Stork 1992; Optimal Brain Compression, arXiv 2208.11580, eq. 2)."""
     others = columns if others is None else others
-    return np.matmul(columns.transpose(0, 2, 1), others) / np.float32(columns.shape[1])
+    moment: Array = np.matmul(columns.transpose(0, 2, 1), others) / np.float32(columns.shape[1])
+    return moment
 
 
 def patch_limit(layer: Layer, most: int) -> int:
@@ -142,7 +141,9 @@ def patch_limit(layer: Layer, most: int) -> int:
     return int(min(max(2048, 40 * columns), most))
 
 
-def activation_ranges(model: bytes, inputs: Mapping[int, Array], chunk: int, threads: int) -> dict[str, tuple[float, float]]:
+def activation_ranges(
+    model: bytes, inputs: Mapping[int, Array], chunk: int, threads: int
+) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of every float tensor of the main graph over `inputs` (by tensor index), by name."""
     samples = len(next(iter(inputs.values())))
     shapes = {i: (chunk, *v.shape[1:]) for i, v in inputs.items()}

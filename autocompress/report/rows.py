@@ -181,9 +181,7 @@ def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
             "metric": {"name": record.metric_name, "higher_is_better": record.higher_is_better},
             "latency_source": evaluation.measurement.latency_source,
             "measurements": _measurements(record, evaluation),
-            "constraints": [
-                {"name": c.name, "relation": c.relation, "bound": c.bound} for c in record.constraints
-            ],
+            "constraints": [{"name": c.name, "relation": c.relation, "bound": c.bound} for c in record.constraints],
             "baseline": _baseline(record) | {"sha256": record.baseline.sha256},
             "int8_download_bytes": record.int8_download_bytes,
             "versions": dict(record.versions),

@@ -172,9 +172,7 @@ class SearchProgress:
         return min(left, default=None)
 
 
-def print_front(
-    console: Console, record: StudyRecord, *, runs: str = "runs", options: Sequence[str] = ()
-) -> None:
+def print_front(console: Console, record: StudyRecord, *, runs: str = "runs", options: Sequence[str] = ()) -> None:
     """The front as a table, where its files are, and the command to type next; if it is empty, why, and what
     comes nearest. `runs` is the runs folder, `options` what that command needs to find it (`--runs DIR
     --storage URL`)."""
@@ -239,9 +237,7 @@ def _table(console: Console, record: StudyRecord, trials: Sequence[TrialRecord])
     return table
 
 
-def _cells(
-    record: StudyRecord, name: list[Part], evaluation: Evaluation, width: int
-) -> dict[str, list[Part]]:
+def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width: int) -> dict[str, list[Part]]:
     """Column header -> what stands in that column for one point."""
     metric, test = _metric_parts(record, evaluation), record.test_accuracy.get(evaluation.sha256)
     source = [(part, "dim") for part in _source_parts(evaluation.measurement, _unit(record))]

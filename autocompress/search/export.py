@@ -13,7 +13,8 @@ from autocompress.report import rows
 
 
 def write_export(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Path) -> tuple[Path, Path, Path]:
-    """Write the candidate's `.tflite`, the very `.tflite.gz` that `download_bytes` counts and the JSON card into `folder`,
+    """Write the candidate's `.tflite`, the very `.tflite.gz` that `download_bytes` counts and the JSON card into
+    `folder`,
     each to a temporary name first. AutocompressError where the stored file is gone or changed or `folder` cannot be
     written."""
     assert trial.evaluation is not None
@@ -30,7 +31,9 @@ def write_export(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
         folder.mkdir(parents=True, exist_ok=True)
         written = tuple(_write(folder / name, content) for name, content in parts.items())
     except OSError as fault:
-        raise AutocompressError(f"cannot write into {folder}: {fault.strerror}; give another folder with --out") from fault
+        raise AutocompressError(
+            f"cannot write into {folder}: {fault.strerror}; give another folder with --out"
+        ) from fault
     return written  # type: ignore[return-value]
 
 

@@ -83,5 +83,3 @@ def argv_of(profile: DeviceProfile) -> list[str]:
         f"device '{profile.name}': hosts over ssh are not supported yet; use host: {{command: [ssh, -o, BatchMode=yes, "
         f"{host['ssh']}, python3]}}"
     )
-
-

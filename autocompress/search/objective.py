@@ -96,9 +96,13 @@ class Workbench:
         """The float network, its file as given."""
         try:
             quality, model = self._validation.baseline(), self._task.original
-            return self._evaluation(self.float_configuration(), model, quality, self._latency(model, FRONT_PROCESSES), 0.0)
+            return self._evaluation(
+                self.float_configuration(), model, quality, self._latency(model, FRONT_PROCESSES), 0.0
+            )
         except CandidateError as fault:
-            raise AutocompressError(f"the float network cannot be evaluated on '{self._profile.name}': {fault}") from fault
+            raise AutocompressError(
+                f"the float network cannot be evaluated on '{self._profile.name}': {fault}"
+            ) from fault
 
     def evaluate(self, configuration: Configuration) -> Evaluation:
         """The evaluation of a (normalised) configuration; CandidateError where it cannot be built or run."""
@@ -114,7 +118,9 @@ class Workbench:
         if self._tier == "independent":
             return self.reconstruction.independent_all(configuration)
         static = configuration.activations != "float32"
-        return self.reconstruction.sequential(configuration, self._quantizer(configuration.activations) if static else None)
+        return self.reconstruction.sequential(
+            configuration, self._quantizer(configuration.activations) if static else None
+        )
 
     def _quantizer(self, activations: str) -> Callable[[int, Array], Array]:
         names = [t.name.decode(errors="replace") for t in self._tree.subgraphs[0].tensors]

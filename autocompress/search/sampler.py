@@ -53,9 +53,7 @@ class Reseeded(BaseSampler):
         """As the stock sampler."""
         self._for(trial).before_trial(study, trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """As the stock sampler."""
         self._for(trial).after_trial(study, trial, state, values)
 
@@ -104,8 +102,8 @@ def suggest(trial: optuna.Trial, activations: Sequence[str], choices: Choices) -
 
 
 def corners(activations: Sequence[str], choices: Choices) -> tuple[Configuration, ...]:
-    """The uniform corners: for each bit-width of integers that the space offers and each activations, all layers at that
-    bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has."""
+    """The uniform corners: for each bit-width of integers that the space offers and each activations, all layers at
+    that bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has."""
     offered = {c.bits for row in choices.values() for c in row if _plain(c) and c.is_integer}
     found = []
     for kind in activations:

@@ -53,12 +53,19 @@ class Identity:
 
     def differences(self, other: Identity) -> list[str]:
         """What is not the same in `other`, in words."""
-        shown = {"network_sha256": "network", "data_sha256": "data", "device_sha256": "device", "choices_sha256": "space"}
+        shown = {
+            "network_sha256": "network",
+            "data_sha256": "data",
+            "device_sha256": "device",
+            "choices_sha256": "space",
+        }
         found: dict[str, str] = {}
         for key, mine in asdict(self).items():
             theirs = getattr(other, key)
             if key not in ("seed", "sampler") and mine != theirs:
-                found.setdefault(shown.get(key, key), f"{shown.get(key, key)}: {_short(mine)} then, {_short(theirs)} now")
+                found.setdefault(
+                    shown.get(key, key), f"{shown.get(key, key)}: {_short(mine)} then, {_short(theirs)} now"
+                )
         return list(found.values())
 
 
@@ -138,7 +145,9 @@ def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
     if storage is None and not (study_folder(runs, name) / "study.db").is_file():
         known = sorted(path.parent.name for path in runs.glob("*/study.db")) if runs.is_dir() else []
         if not known:
-            raise AutocompressError(f"no study '{name}' in {runs}; it holds none yet, start one with: autocompress search")
+            raise AutocompressError(
+                f"no study '{name}' in {runs}; it holds none yet, start one with: autocompress search"
+            )
         raise unknown_name("study", name, known)
     opened = open_storage(url)
     names = [s.study_name for s in optuna.get_all_study_summaries(opened, include_best_trial=False)]
@@ -209,7 +218,8 @@ def identity_of(study: optuna.Study) -> Identity | None:
 
 def _identity(stored: Mapping[str, Any]) -> Identity:
     lists = ("objectives", "constraints")
-    return Identity(**{key: tuple(value) if key in lists else value for key, value in stored.items()})
+    fields: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
+    return Identity(**fields)
 
 
 def parse_constraint(text: str) -> Constraint:

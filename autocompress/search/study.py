@@ -10,11 +10,20 @@ from importlib import metadata
 from pathlib import Path
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, CandidateError, UnmetError, unknown_name
 from autocompress.metrics import Metric
-from autocompress.records import OBJECTIVES, Configuration, Constraint, Evaluation, LayerChoice, StudyRecord, TrialRecord
+from autocompress.records import (
+    OBJECTIVES,
+    Configuration,
+    Constraint,
+    Evaluation,
+    LayerChoice,
+    StudyRecord,
+    TrialRecord,
+)
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
@@ -28,8 +37,8 @@ MOST_FAILURES = 20  # in a row, then the search ends
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the study
-    shall hold, earlier runs included; None with a `time_budget_s`."""
+    """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the
+    study shall hold, earlier runs included; None with a `time_budget_s`."""
 
     task: LoadedTask
     profile: DeviceProfile
@@ -89,7 +98,8 @@ class Search:
         request = self.request
         url = store.storage_url(request.runs, request.study_name, request.storage)
         storage = store.open_storage(url, store.retry)
-        directions = ["maximize" if self._rises(name) else "minimize" for name in request.objectives]
+        up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = [up if self._rises(name) else down for name in request.objectives]
         known = {s.study_name for s in optuna.get_all_study_summaries(storage, include_best_trial=False)}
         if request.study_name in known:
             self.study = optuna.load_study(study_name=request.study_name, storage=storage, sampler=self._sampler)
@@ -274,14 +284,19 @@ def _resolved(request: Request, workbench: Workbench) -> tuple[tuple[str, ...], 
         raise AutocompressError(f"space '{request.space.name}' matches no layer of the network; its layers: {layers}")
     choices = {
         layer.name: allowed_choices(
-            request.space, request.profile, name=layer.name, tensor_name=layer.tensor_name, op=layer.op, modelled=modelled
+            request.space,
+            request.profile,
+            name=layer.name,
+            tensor_name=layer.tensor_name,
+            op=layer.op,
+            modelled=modelled,
         )
         for layer in workbench.layers
     }
     if all(row == (LayerChoice(),) for row in choices.values()):
         raise AutocompressError(
-            f"space '{request.space.name}' leaves no choice on device '{request.profile.name}': every layer stays float; "
-            "widen the space or choose another device"
+            f"space '{request.space.name}' leaves no choice on device '{request.profile.name}': every layer "
+            "stays float; widen the space or choose another device"
         )
     return activations, choices
 
@@ -314,7 +329,9 @@ def _check_constraints(constraints: Sequence[Constraint], metric: Metric) -> Non
         below = constraint.relation == "<=" and constraint.bound < low
         above = constraint.relation == ">=" and constraint.bound > high
         if below or above or constraint.bound != constraint.bound:
-            raise AutocompressError(f"constraint '{constraint}' cannot be met: {constraint.name} lies in [{low:g}, {high:g}]")
+            raise AutocompressError(
+                f"constraint '{constraint}' cannot be met: {constraint.name} lies in [{low:g}, {high:g}]"
+            )
     for name in {constraint.name for constraint in constraints}:
         least = max([c.bound for c in constraints if (c.name, c.relation) == (name, ">=")], default=-float("inf"))
         most = min([c.bound for c in constraints if (c.name, c.relation) == (name, "<=")], default=float("inf"))
@@ -334,5 +351,3 @@ def with_limits(request: Request) -> Request:
     if request.trials is None and request.time_budget_s is None:
         return replace(request, trials=100)
     return request
-
-

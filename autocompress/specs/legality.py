@@ -30,9 +30,7 @@ def container_bits(kernels: Kernels, op: str, bits: int, activations: str) -> in
     return min(fitting, default=None)
 
 
-def allowed_activations(
-    space: SearchSpace, profile: DeviceProfile, *, modelled: bool = False
-) -> tuple[str, ...]:
+def allowed_activations(space: SearchSpace, profile: DeviceProfile, *, modelled: bool = False) -> tuple[str, ...]:
     """The activations of the space that some op of the profile has an integer kernel for, in their order.
 
     `modelled`: the latency will come from the profile's model; then activations without coefficients are

@@ -37,9 +37,7 @@ def find(kind: str, word: str, name_or_path: str | Path) -> Path:
             )
         return path
     if "/" in text or "\\" in text:
-        raise AutocompressError(
-            f"{word} file '{text}' does not end with .yaml; give one that does, or a name"
-        )
+        raise AutocompressError(f"{word} file '{text}' does not end with .yaml; give one that does, or a name")
     if text not in names(kind):
         raise unknown_name(word, text, names(kind))
     return folder(kind) / f"{text}.yaml"

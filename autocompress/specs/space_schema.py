@@ -37,9 +37,7 @@ def _schema_one(value: object) -> int:
 
 def _plain_name(value: str) -> str:
     if not re.fullmatch(_NAME, value):
-        raise ValueError(
-            f"{shown(value)} is not a name of letters, digits, '.', '_' and '-' (it goes into file names)"
-        )
+        raise ValueError(f"{shown(value)} is not a name of letters, digits, '.', '_' and '-' (it goes into file names)")
     return value
 
 
@@ -121,9 +119,7 @@ class SpaceFile(Strict):
     schema_: SchemaOne = Field(alias="schema")
     name: Name
     activations: list[Activations] = Field(["float32"], min_length=1, description="of the whole network")
-    rules: list[RuleFile] = Field(
-        min_length=1, description="all that match apply; merged per key, later wins"
-    )
+    rules: list[RuleFile] = Field(min_length=1, description="all that match apply; merged per key, later wins")
 
 
 def to_space(file: SpaceFile) -> SearchSpace:

@@ -38,9 +38,7 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise AutocompressError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
-        raise AutocompressError(
-            f"{path}: cannot be read: {error.strerror}; give a readable .yaml file"
-        ) from error
+        raise AutocompressError(f"{path}: cannot be read: {error.strerror}; give a readable .yaml file") from error
 
 
 def _data(text: str) -> tuple[dict[str, Any] | None, list[Fault]]:
@@ -57,9 +55,7 @@ def _data(text: str) -> tuple[dict[str, Any] | None, list[Fault]]:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a value like 2022-13-45 that is no date
         return None, [Fault("$", f"not valid YAML{_where(error)}: {_problem(error)}")]
     if not isinstance(data, dict):
-        return None, [
-            Fault("$", f"{shown(data)} is not a mapping of keys to values; start it with 'schema: 1'")
-        ]
+        return None, [Fault("$", f"{shown(data)} is not a mapping of keys to values; start it with 'schema: 1'")]
     return data, faults
 
 

@@ -42,9 +42,7 @@ def _inputs(arrays: dict[str, Array], base: str, path: Path) -> Inputs | None:
     named = {key.removeprefix(prefix): arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
     whole = arrays.pop(base, None)
     if whole is not None and named:
-        raise AutocompressError(
-            f"{path}: holds both {base} and {prefix}{next(iter(named))}; keep one of the two"
-        )
+        raise AutocompressError(f"{path}: holds both {base} and {prefix}{next(iter(named))}; keep one of the two")
     return whole if whole is not None else named or None
 
 
@@ -85,9 +83,7 @@ def _member(archive: Any, key: str, path: Path) -> Array:
     try:
         array: Array = archive[key]
     except ValueError as fault:
-        raise AutocompressError(
-            f"{path}: {key} holds Python objects, not numbers; save a numeric array"
-        ) from fault
+        raise AutocompressError(f"{path}: {key} holds Python objects, not numbers; save a numeric array") from fault
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as fault:
         raise AutocompressError(f"{path}: {key} is damaged ({fault}); make the file again") from fault
     return array

@@ -30,15 +30,11 @@ def fit_inputs(x: Inputs, specs: tuple[TensorSpec, ...], where: str) -> tuple[di
     lengths = {name: len(array) for name, array in fitted.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"'{name}' {n}" for name, n in lengths.items())
-        raise AutocompressError(
-            f"{where} holds different numbers of samples: {counts}; give each input the same"
-        )
+        raise AutocompressError(f"{where} holds different numbers of samples: {counts}; give each input the same")
     return fitted, notes
 
 
-def fit_labels(
-    y: Array, metric: Metric, x: Mapping[str, Array], output_shape: tuple[int, ...], where: str
-) -> Array:
+def fit_labels(y: Array, metric: Metric, x: Mapping[str, Array], output_shape: tuple[int, ...], where: str) -> Array:
     """`y` as the metric takes it; class labels of shape (n, 1) become (n,). Raises AutocompressError."""
     labels = _plain(y, where)
     if metric.name != "mae" and labels.ndim == 2 and labels.shape[1] == 1:
@@ -97,9 +93,7 @@ def _fit(array: Array, spec: TensorSpec, where: str) -> tuple[Array, str | None]
         return np.ascontiguousarray(array), None
     cast = _cast(array, np.dtype(spec.dtype))
     if cast is None:
-        raise AutocompressError(
-            f"{where} is {array.dtype}, the network takes {spec.dtype}; {_dtype_remedy(spec)}"
-        )
+        raise AutocompressError(f"{where} is {array.dtype}, the network takes {spec.dtype}; {_dtype_remedy(spec)}")
     return cast, f"{where} was cast from {array.dtype} to {spec.dtype}"
 
 
@@ -111,8 +105,7 @@ def _check_shape(array: Array, spec: TensorSpec, where: str) -> None:
     target = ", ".join(["-1", *map(str, wanted)])
     remedy = f"reshape it: x.reshape({target})" if same_size else "prepare the inputs as for training"
     raise AutocompressError(
-        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes "
-        f"{shape_text(spec.shape)}; {remedy}"
+        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes {shape_text(spec.shape)}; {remedy}"
     )
 
 
@@ -128,9 +121,7 @@ def _check_finite(array: Array, where: str) -> None:
 def _cast(array: Array, dtype: np.dtype[Any]) -> Array | None:
     """`array` as `dtype` where no value changes its meaning: float to float, integer to integer, both in
     range."""
-    same_kind = any(
-        np.issubdtype(array.dtype, k) and np.issubdtype(dtype, k) for k in (np.floating, np.integer)
-    )
+    same_kind = any(np.issubdtype(array.dtype, k) and np.issubdtype(dtype, k) for k in (np.floating, np.integer))
     if not same_kind:
         return None
     limits = np.finfo(dtype) if np.issubdtype(dtype, np.floating) else np.iinfo(dtype)

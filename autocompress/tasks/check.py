@@ -111,9 +111,7 @@ def _training(task: Task, rules: _Rules) -> Callable[[], TrainingData] | None:
     return read
 
 
-def _parts(
-    x: Mapping[str, Mapping[str, Array]], labels: Mapping[str, Array | None]
-) -> Iterator[tuple[str, Array]]:
+def _parts(x: Mapping[str, Mapping[str, Array]], labels: Mapping[str, Array | None]) -> Iterator[tuple[str, Array]]:
     for split in sorted(x):
         yield from ((f"{split}.{name}", array) for name, array in x[split].items())
     yield from ((name, y) for name, y in labels.items() if y is not None)

@@ -28,9 +28,7 @@ def load_task(
     `metric` with a task replaces the task's own. Raises AutocompressError for anything that cannot be
     used."""
     if task is not None and (model is not None or data is not None):
-        raise AutocompressError(
-            "task and model are both given; give --task, or --model with --data and --metric"
-        )
+        raise AutocompressError("task and model are both given; give --task, or --model with --data and --metric")
     chosen = None if metric is None else get_metric(metric)
     if model is None and data is None:
         return _load_named(task or DEFAULT, chosen)

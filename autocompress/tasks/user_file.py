@@ -35,9 +35,7 @@ def task_of_file(path: Path, attribute: str) -> Task:
         made = _user_code(path, made)
     if not isinstance(made, Task):
         kind = type(made).__name__
-        raise AutocompressError(
-            f"'{attribute}' of task file '{path}' is a {kind}; make it an autocompress.tasks.Task"
-        )
+        raise AutocompressError(f"'{attribute}' of task file '{path}' is a {kind}; make it an autocompress.tasks.Task")
     return made
 
 
@@ -65,16 +63,12 @@ def _user_code(path: Path, run: Callable[[], Any]) -> Any:
         raise
     except (Exception, SystemExit) as fault:
         own = [
-            frame.lineno
-            for frame in traceback.extract_tb(fault.__traceback__)
-            if frame.filename == str(path.resolve())
+            frame.lineno for frame in traceback.extract_tb(fault.__traceback__) if frame.filename == str(path.resolve())
         ]
         line = own[-1] if own else getattr(fault, "lineno", None)
         place = f"{path}, line {line}" if line else str(path)
         reason = " ".join(str(fault).split())
-        raise AutocompressError(
-            f"task file {place}: {type(fault).__name__}: {reason}; correct the file"
-        ) from fault
+        raise AutocompressError(f"task file {place}: {type(fault).__name__}: {reason}; correct the file") from fault
 
 
 def beside(file: Path | None, network: str | Path) -> Path:

@@ -56,9 +56,7 @@ def _read(path: Path, header_bytes: int) -> Array:
     try:
         return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
     except (OSError, EOFError, ValueError, zlib.error) as fault:
-        raise AutocompressError(
-            f"{path} is damaged ({fault}); remove it and install the data again"
-        ) from fault
+        raise AutocompressError(f"{path} is damaged ({fault}); remove it and install the data again") from fault
 
 
 def _download(folder: Path) -> None:

@@ -70,9 +70,7 @@ def main(target: Path) -> None:
     held_out = (x[TRAINING_IMAGES:], y[TRAINING_IMAGES:])
     trained = batches(x[:TRAINING_IMAGES], y[:TRAINING_IMAGES])
     network.fit(trained, steps_per_epoch=steps, epochs=EPOCHS, verbose=2, validation_data=held_out)
-    correct = network.predict(prepare(read_images(folder, "t10k")), verbose=0).argmax(1) == read_labels(
-        folder, "t10k"
-    )
+    correct = network.predict(prepare(read_images(folder, "t10k")), verbose=0).argmax(1) == read_labels(folder, "t10k")
     print(f"test: accuracy {correct.mean():.4f} of {len(correct)}")
     target.write_bytes(tf.lite.TFLiteConverter.from_keras_model(network).convert())
     print(f"{network.count_params()} weights, {target.stat().st_size} bytes in {target}")
