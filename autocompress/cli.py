@@ -93,8 +93,9 @@ def search(
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
     from autocompress.search.latency import latency_on
+    from autocompress.search.request import Request, with_limits
     from autocompress.search.store import parse_constraint
-    from autocompress.search.study import Request, Search, with_limits
+    from autocompress.search.study import Search
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task
 

@@ -157,6 +157,12 @@ class Evaluation:
     build_s: float | None = None
     finetuned: bool = False
 
+    def value(self, name: str) -> float | None:
+        """The value called `name` (one of CONSTRAINT_NAMES); None where it is missing."""
+        owner = self.measurement if name in ("latency_ms", "peak_memory_bytes") else self
+        found: float | None = getattr(owner, name)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; the inverse of `from_dict`."""
         return asdict(self) | {
@@ -185,6 +191,12 @@ class Constraint:
 
     def __str__(self) -> str:
         return f"{self.name}{self.relation}{self.bound:g}"
+
+
+def value_name(objective: str, size: str) -> str:
+    """The name of the value that an objective stands for; `size` says which size counts: download or file."""
+    names = {"metric": "accuracy", "latency": "latency_ms", "memory": "peak_memory_bytes", "energy": "energy_mj"}
+    return f"{size}_bytes" if objective == "size" else names[objective]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,9 @@ from autocompress.records import Constraint, Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on
+from autocompress.search.request import Request
 from autocompress.search.sampler import corners
-from autocompress.search.study import Request, Search
+from autocompress.search.study import Search
 from autocompress.specs import DeviceProfile, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
-from autocompress.records import Configuration, Constraint, Evaluation, StudyRecord, TrialRecord
+from autocompress.records import Configuration, Constraint, Evaluation, StudyRecord, TrialRecord, value_name
 
 STATES = ("complete", "stopped_early", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
@@ -19,15 +19,7 @@ PICKS = ("knee", "fastest", "smallest", "best")
 
 def value_of(evaluation: Evaluation, name: str) -> float | None:
     """The value called `name` (one of CONSTRAINT_NAMES); None where it is missing or not finite."""
-    values: dict[str, float | None] = {
-        "accuracy": evaluation.accuracy,
-        "latency_ms": evaluation.measurement.latency_ms,
-        "download_bytes": evaluation.download_bytes,
-        "file_bytes": evaluation.file_bytes,
-        "peak_memory_bytes": evaluation.measurement.peak_memory_bytes,
-        "energy_mj": evaluation.energy_mj,
-    }
-    value = values[name]
+    value = evaluation.value(name)
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -215,18 +207,6 @@ def _or_inf(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _value_name(record: StudyRecord, objective: str) -> str:
-    if objective == "size":
-        return f"{record.size}_bytes"
-    names = {
-        "metric": "accuracy",
-        "latency": "latency_ms",
-        "memory": "peak_memory_bytes",
-        "energy": "energy_mj",
-    }
-    return names[objective]
-
-
 def _loss(record: StudyRecord, evaluation: Evaluation) -> float:
     return -evaluation.accuracy if record.higher_is_better else evaluation.accuracy
 
@@ -237,7 +217,7 @@ def _size(record: StudyRecord, evaluation: Evaluation) -> float:
 
 def _vector(record: StudyRecord, evaluation: Evaluation) -> list[float] | None:
     """The values of the objectives, each to be minimised; None if one is missing."""
-    values = [value_of(evaluation, _value_name(record, objective)) for objective in record.objectives]
+    values = [value_of(evaluation, value_name(objective, record.size)) for objective in record.objectives]
     present = [value for value in values if value is not None]
     if len(present) < len(values):
         return None

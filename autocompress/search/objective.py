@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement
+from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
 from autocompress.specs import DeviceProfile, container_bits
 from autocompress.tasks import LoadedTask
 
@@ -186,31 +187,17 @@ def store(model: bytes, folder: Path) -> tuple[str, Path]:
 
 def objective_values(evaluation: Evaluation, objectives: Sequence[str], size: str) -> tuple[float, ...]:
     """The values of the study's objectives, in their order; CandidateError where one could not be had."""
-    measurement = evaluation.measurement
-    every = {
-        "metric": evaluation.accuracy,
-        "latency": measurement.latency_ms,
-        "size": evaluation.download_bytes if size == "download" else evaluation.file_bytes,
-        "memory": measurement.peak_memory_bytes,
-        "energy": evaluation.energy_mj,
-    }
-    missing = [name for name in objectives if every[name] is None]
-    if missing:
-        raise CandidateError(f"no value for objective {', '.join(missing)} on this device")
-    return tuple(float(every[name]) for name in objectives)  # type: ignore[arg-type]
+    return tuple(_had(evaluation, value_name(name, size)) for name in objectives)
 
 
 def constraint_value(evaluation: Evaluation, constraint: Constraint) -> float:
     """How far a validation value is beyond its bound: <= 0 where the constraint holds."""
-    value = {
-        "accuracy": evaluation.accuracy,
-        "latency_ms": evaluation.measurement.latency_ms,
-        "download_bytes": evaluation.download_bytes,
-        "file_bytes": evaluation.file_bytes,
-        "peak_memory_bytes": evaluation.measurement.peak_memory_bytes,
-        "energy_mj": evaluation.energy_mj,
-    }[constraint.name]
-    if value is None:
-        raise CandidateError(f"no {constraint.name} on this device to hold against {constraint}")
-    gap = float(value) - constraint.bound
+    gap = _had(evaluation, constraint.name) - constraint.bound
     return gap if constraint.relation == "<=" else -gap
+
+
+def _had(evaluation: Evaluation, name: str) -> float:
+    value = evaluation.value(name)
+    if value is None or not math.isfinite(value):
+        raise CandidateError(f"the candidate has no {name} on this device")
+    return float(value)
