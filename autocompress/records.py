@@ -234,4 +234,5 @@ class StudyRecord:
     test_accuracy: Mapping[str, float]  # by sha256 of the file, the baseline's too; only what was computed
     wall_s: float
     versions: Mapping[str, str]
+    test_ci: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 % intervals of `test_accuracy`
     notes: tuple[str, ...] = ()

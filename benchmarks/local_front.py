@@ -177,6 +177,14 @@ def print_points(points: Sequence[Point], float_ms: float) -> None:
     print_table("Latency by the search and by litert-benchmark (us; validation accuracy)", header, table)
 
 
+def rank_correlation(points: Sequence[Point], step_ms: float | None = None) -> float:
+    """Spearman's correlation of both latencies, rounded to multiples of `step_ms` where given; NaN where one side
+    is all ties."""
+    both = np.array([(point.ours_ms, point.theirs_ms) for point in points])
+    ours, theirs = (both if step_ms is None else np.rint(both / step_ms)).T
+    return stats.spearman(ours, theirs)
+
+
 def reversed_pairs(points: Sequence[Point]) -> tuple[int, int]:
     """How many pairs stand in the other order, and how many of them although both sides are sure of theirs: our
     intervals and their rounds do not overlap."""
@@ -240,9 +248,10 @@ def operators(path: Path) -> list[str]:
 
 def goals_of(front: Sequence[Point], plain: Point) -> list[Goal]:
     """Order, agreement, and a point faster than plain int8 or the reason why there is none."""
-    spearman = stats.spearman([p.ours_ms for p in front], [p.theirs_ms for p in front])
+    spearman, coarse = rank_correlation(front), rank_correlation(front, ABSOLUTE_MS)
     swapped, sure = reversed_pairs(front)
     order = f"{spearman:.3f} over {len(front)} points; {swapped} pairs reversed, {sure} of them surely so"
+    order += f"; of latencies rounded to {ABSOLUTE_MS * 1e3:.0f} us {coarse:.3f}"
     apart_names = [point.name for point in front if not point.agrees]
     faster, said = faster_than_plain(front, plain)
     return [

@@ -66,10 +66,6 @@ class Split:
             value=self._value(outputs), interval=self._interval(outputs), delta_interval=self._delta(outputs)
         )
 
-    def value(self, model: bytes) -> float:
-        """The metric's value alone."""
-        return self._value(self.outputs(model))
-
     def _value(self, outputs: Array) -> float:
         return self._metric.value(outputs, self._y, self._first)
 

@@ -239,19 +239,19 @@ def _table(console: Console, record: StudyRecord, trials: Sequence[TrialRecord])
 
 def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width: int) -> dict[str, list[Part]]:
     """Column header -> what stands in that column for one point."""
-    metric, test = _metric_parts(record, evaluation), record.test_accuracy.get(evaluation.sha256)
+    metric, tests = _metric_parts(record, evaluation), _test_parts(record, evaluation)
     source = [(part, "dim") for part in _source_parts(evaluation.measurement, _unit(record))]
     latency = _latency(evaluation.measurement, _unit(record))
     latency = f"{latency} {_latency_change(record, evaluation)}".strip()
     download = f"{_kb(evaluation.download_bytes)} {_ratio(record, evaluation, 'download_bytes')}".strip()
     file = f"{_kb(evaluation.file_bytes)} {_ratio(record, evaluation, 'file_bytes')}".strip()
     artifact = (f"{evaluation.sha256[:8]}….tflite", "dim")
-    tested = "-" if test is None else f"{test:.4f}"
     narrow = width < _APART_WIDTH
+    beside = [(f"test {tests[0][0]}", ""), *tests[1:]] if tests else []
     return {
         "trial": name,
-        f"validation {record.metric_name}": metric + [(f"test {tested}", "")] * (narrow and test is not None),
-        **({} if narrow or not record.test_accuracy else {f"test {record.metric_name}": [(tested, "")]}),
+        f"validation {record.metric_name}": metric + beside * narrow,
+        **({} if narrow or not record.test_accuracy else {f"test {record.metric_name}": tests or [("-", "")]}),
         "latency": [(latency, ""), *source],
         "download": [(download, "")] + [("file", "dim"), (file, "dim")] * narrow,
         **({} if narrow else {"file": [(file, "")]}),
@@ -268,6 +268,14 @@ def _optional_cells(record: StudyRecord, evaluation: Evaluation) -> dict[str, li
         "energy": "-" if energy is None else f"{_digits(energy)} mJ",
     }
     return {name: [(text, "")] for name, text in cells.items() if name in record.objectives}
+
+
+def _test_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:
+    """The value on the test split and its interval; nothing where it was not computed."""
+    tested, ends = record.test_accuracy.get(evaluation.sha256), record.test_ci.get(evaluation.sha256)
+    if tested is None:
+        return []
+    return [(f"{tested:.4f}", "")] + ([] if ends is None else [(_interval(ends), "dim")])
 
 
 def _metric_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:

@@ -155,9 +155,9 @@ class Workbench:
         """The latency of a stored candidate again, as carefully as the reported front asks for."""
         return self._latency(self._file(evaluation), FRONT_PROCESSES)
 
-    def test_value(self, evaluation: Evaluation) -> float:
+    def test_quality(self, evaluation: Evaluation) -> Quality:
         """The metric of a stored candidate on the test split."""
-        return self._test.value(self._file(evaluation))
+        return self._test.quality(self._file(evaluation))
 
     def _file(self, evaluation: Evaluation) -> bytes:
         path = self._runs / evaluation.artifact

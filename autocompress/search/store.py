@@ -1,7 +1,7 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
 User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`, `versions`,
-`test:SHA256` (metric on the test split) and `measured:SHA256` (the careful latency of a front member). Of a trial:
+`test:SHA256` (metric on the test split and its interval) and `measured:SHA256` (the careful latency of a front member). Of a trial:
 `evaluation` (written before its values are told), `wall_s`, `cached`, `reason`."""
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
     frozen = study.get_trials(deepcopy=False, states=tuple(_STATES))
     rows = [trial_record(trial) for trial in frozen] if trials is None else trials
     baseline = Evaluation.from_dict(attrs["baseline"])
+    tests = {key.removeprefix("test:"): value for key, value in attrs.items() if key.startswith("test:")}
     return StudyRecord(
         name=study.study_name,
         task=identity.task,
@@ -197,7 +198,8 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         baseline=baseline,
         int8_download_bytes=attrs.get("int8_download_bytes"),
         trials=tuple(_with_careful_latency(row, attrs) for row in rows),
-        test_accuracy={key[5:]: value for key, value in attrs.items() if key.startswith("test:")},
+        test_accuracy={sha256: tested[0] for sha256, tested in tests.items()},
+        test_ci={sha256: (tested[1], tested[2]) for sha256, tested in tests.items()},
         wall_s=sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen),
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),

@@ -222,7 +222,8 @@ class Search:
         for evaluation in [self.baseline, *(t.evaluation for t in rows.front(self.record()) if t.evaluation)]:
             key = f"test:{evaluation.sha256}"
             if key not in self.study.user_attrs:
-                self.study.set_user_attr(key, self.workbench.test_value(evaluation))
+                tested = self.workbench.test_quality(evaluation)
+                self.study.set_user_attr(key, [tested.value, *tested.interval])
 
     @staticmethod
     def _careful_key(trial: TrialRecord) -> str:
