@@ -21,7 +21,8 @@ from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRe
 from autocompress.report import rows
 from autocompress.search import sampler
 from autocompress.search.latency import latency_on
-from autocompress.search.study import Request, Search
+from autocompress.search.request import Request
+from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
 
@@ -70,9 +71,9 @@ def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cov
         by_digest.setdefault(evaluation.configuration.digest, trial)
     covers = []
     for corner in corners:
-        trial = by_digest.get(corner.digest)
-        by = None if trial is None else smallest_cover(record, trial, known)
-        covers.append(Cover(corner=corner, trial=trial, by=by))
+        own = by_digest.get(corner.digest)
+        by = None if own is None else smallest_cover(record, own, known)
+        covers.append(Cover(corner=corner, trial=own, by=by))
     return covers
 
 

@@ -105,7 +105,7 @@ def references(task: LoadedTask, folder: Path) -> list[Point]:
         for name, model in files.items():
             path = folder / f"{name.replace(' ', '-')}.tflite"
             path.write_bytes(model)
-            found.append(reference(name, path, split.value(model), measure(model, PROCESSES)))
+            found.append(reference(name, path, split.quality(model).value, measure(model, PROCESSES)))
     return found
 
 

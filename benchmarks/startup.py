@@ -104,6 +104,8 @@ def write_task(folder: Path) -> tuple[Path, Path]:
     model.write_bytes(task.original)
     parts = {"calibration": task.x_calibration, "validation": task.x_validation, "test": task.x_test}
     arrays = {f"x_{part}": next(iter(values.values())) for part, values in parts.items()}
+    assert task.y_validation is not None
+    assert task.y_test is not None
     np.savez(data, y_validation=task.y_validation, y_test=task.y_test, **arrays)
     return model, data
 

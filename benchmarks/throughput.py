@@ -28,8 +28,9 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.records import StudyRecord
 from autocompress.search.latency import latency_on
+from autocompress.search.request import Request
 from autocompress.search.sampler import corners
-from autocompress.search.study import Request, Search
+from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
 

@@ -19,10 +19,10 @@ class Goal:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in plain text: columns of numbers to the right, columns of words to the left."""
+    """A table in plain text: columns of numbers to the right; the first and columns of words to the left."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    to_the_left = [any(cell[:1].isalpha() for cell in column[1:]) for column in columns]
+    to_the_left = [n == 0 or any(cell[:1].isalpha() for cell in column[1:]) for n, column in enumerate(columns)]
     print(f"\n{title}")
     for row in (header, ["-" * width for width in widths], *rows):
         cells = [

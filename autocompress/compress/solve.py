@@ -25,6 +25,8 @@ from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT
+_ADMM_RHO = (np.float32(0.1), np.float32(0.3), np.float32(0.9))
+_ADMM_STEPS = 6  # for each rho
 _BLOCK = 32  # columns updated lazily together
 _SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits leave little to gain
 
@@ -88,7 +90,7 @@ def _damped(moment: Array) -> Array:
     return damped
 
 
-def choose_mask(problem: Problem, damped: Array, zeros: int, iterations: int = 18) -> Array | None:
+def choose_mask(problem: Problem, damped: Array, zeros: int) -> Array | None:
     """Which weights stay (True), all but `zeros` of them; None where none has to go.
 
     ADMM on min tr((W - D) H (W - D)^T) with D sparse, in units where H has a unit diagonal; rho grows until the
@@ -98,18 +100,14 @@ def choose_mask(problem: Problem, damped: Array, zeros: int, iterations: int = 1
     unit = np.sqrt(np.einsum("gnn->gn", damped))[:, None, :]
     H = (damped / (unit * unit.transpose(0, 2, 1))).astype(np.float32)
     target = (problem.weight * unit).astype(np.float32)
-    pull = target @ H
-    exists = _existing(problem)
-    D, V, rho = target, np.zeros_like(target), np.float32(0.03)
-    eye = np.eye(H.shape[-1], dtype=np.float32)
-    inverse = np.linalg.inv(H + rho * eye)
-    for iteration in range(iterations):
-        W = (pull + rho * D - V) @ inverse
-        D = _keep_largest(W + V / rho, exists, zeros)
-        V = V + rho * (W - D)
-        if iteration % 3 == 2:
-            rho *= np.float32(1.8)
-            inverse = np.linalg.inv(H + rho * eye)
+    pull, exists, eye = target @ H, _existing(problem), np.eye(H.shape[-1], dtype=np.float32)
+    D, V = target, np.zeros_like(target)
+    for rho in _ADMM_RHO:
+        inverse = np.linalg.inv(H + rho * eye)
+        for _ in range(_ADMM_STEPS):
+            W = (pull + rho * D - V) @ inverse
+            D = _keep_largest(W + V / rho, exists, zeros)
+            V = V + rho * (W - D)
     kept = np.ones(target.size, bool)
     kept[_smallest(D, exists, zeros)] = False
     return kept.reshape(target.shape)

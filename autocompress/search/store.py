@@ -1,7 +1,8 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
 User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`, `versions`,
-`test:SHA256` (metric on the test split and its interval) and `measured:SHA256` (the careful latency of a front member). Of a trial:
+`test:SHA256` (metric on the test split and its interval) and `measured:SHA256` (the careful latency of a front
+member). Of a trial:
 `evaluation` (written before its values are told), `wall_s`, `cached`, `reason`."""
 
 from __future__ import annotations
