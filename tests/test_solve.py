@@ -88,10 +88,10 @@ def _obq_sweep(target: Array, damped: Array, kept: Array, table: Array, scale: A
 @pytest.mark.parametrize(("seed", "columns"), [(0, 7), (1, 33), (2, 70)])
 def test_sweep_equals_optimal_brain_quantization(seed: int, columns: int) -> None:
     problem = make_problem(seed, columns=columns)
-    damped = sv._damped(problem.moment)
+    damped = problem.damped
     kept = np.random.default_rng(seed).random(problem.weight.shape) < 0.6
     table, scale = lv.all_levels(7), np.full((1, 8, 1), 0.3)
-    ours = sv._sweep(problem.weight, sv._feedback_factor(damped), kept, table, scale)
+    ours = sv._sweep(problem.weight, problem.feedback, kept, table, scale)
     slow = _obq_sweep(problem.weight[0], damped[0], kept[0], table, scale[0])
     np.testing.assert_allclose(ours[0], slow, atol=1e-8)
 
@@ -100,7 +100,7 @@ def test_sweep_equals_optimal_brain_quantization(seed: int, columns: int) -> Non
 @given(seed=st.integers(0, 999), columns=st.sampled_from([5, 40]))
 def test_descent_never_loses_and_ends_where_no_single_move_helps(seed: int, columns: int) -> None:
     problem = make_problem(seed, rows=4, columns=columns)
-    damped = sv._damped(problem.moment)
+    damped = problem.damped
     table, scale = lv.all_levels(3), np.full((1, 4, 1), 0.5)
     kept = np.ones(problem.weight.shape, bool)
     values = lv.nearest(problem.weight / scale, table) * scale
@@ -122,9 +122,9 @@ def test_descent_never_loses_and_ends_where_no_single_move_helps(seed: int, colu
 
 def test_float_weights_on_a_mask_are_least_squares() -> None:
     problem = make_problem(3, rows=3, columns=12)
-    damped = sv._damped(problem.moment)
+    damped = problem.damped
     mask = np.random.default_rng(3).random(problem.weight.shape) < 0.5
-    found = sv._descend_float(problem, damped, mask, steps=60)
+    found = sv._descend_float(problem, mask, steps=60)
     for row in range(3):
         on = mask[0, row]
         slow = np.linalg.solve(damped[0][np.ix_(on, on)], (damped[0] @ problem.weight[0, row])[on])
@@ -136,7 +136,7 @@ def test_float_weights_on_a_mask_are_least_squares() -> None:
 @given(seed=st.integers(0, 999), zeros=st.integers(1, 159))
 def test_mask_drops_exactly_what_is_asked(seed: int, zeros: int) -> None:
     problem = make_problem(seed)
-    mask = sv.choose_mask(problem, sv._damped(problem.moment), zeros)
+    mask = sv.choose_mask(problem, zeros)
     assert mask is not None
     assert np.count_nonzero(~mask) == zeros
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from autocompress.records import Configuration, LayerChoice
 Array = np.ndarray[Any, Any]
 RIDGE = 0.005  # of the mean diagonal of the moment of X'
 _MOST_PATCHES = 12288
+_BIAS_SAMPLES = 128
 _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
 
 
@@ -58,6 +60,11 @@ class FloatLayer:
         blocks, padding = trace.blocks_of(self.layer)
         return Problem(weight=weight, moment=moment, shared_scale=blocks > 1, padding=padding)
 
+    @cached_property
+    def own_problem(self) -> Problem:
+        """The solver's problem on the float network's inputs, the same for every choice."""
+        return self.problem(self.weight, self.moment)
+
 
 class Reconstruction:
     """The solver's two tiers on one network and its calibration inputs (arrays by tensor index, samples first)."""
@@ -67,12 +74,14 @@ class Reconstruction:
     ) -> None:
         self._segments = Segments(tree, layers, inputs, chunk, threads)
         self.layers = tuple(layers)
-        self.floats = self._trace(tree)
+        self._tree = tree
+        self.floats = self._trace(self._segments)
         self._independent: dict[tuple[int, LayerChoice], SolvedLayer] = {}
         self._prefixes: dict[tuple[Any, ...], tuple[State, SolvedLayer]] = {}
 
-    def _trace(self, tree: Any) -> tuple[FloatLayer, ...]:
-        state: State = self._segments.start
+    def _trace(self, segments: Segments) -> tuple[FloatLayer, ...]:
+        tree = self._tree
+        state: State = segments.start
         floats = []
         for position, layer in enumerate(self.layers):
             weight = flatbuffer.constant(tree, layer.weight)
@@ -80,7 +89,7 @@ class Reconstruction:
             assert weight is not None
             floats.append(_float_layer(layer, weight, bias, state[layer.input], position))
             if position + 1 < len(self.layers):
-                state = self._segments.after(position, state, weight, bias)
+                state = segments.after(position, state, weight, bias)
         return tuple(floats)
 
     def independent(self, position: int, choice: LayerChoice) -> SolvedLayer:
@@ -88,20 +97,26 @@ class Reconstruction:
         key = (position, choice)
         if key not in self._independent:
             float_layer = self.floats[position]
-            problem = float_layer.problem(float_layer.weight, float_layer.moment)
-            self._independent[key] = _solved(float_layer, problem, choice, float_layer.bias)
+            self._independent[key] = _solved(float_layer, float_layer.own_problem, choice, float_layer.bias)
         return self._independent[key]
 
     def independent_all(self, configuration: Configuration) -> list[SolvedLayer]:
         """All layers of a configuration by the independent tier, biases corrected on the way."""
-        state, corrected = self._segments.start, []
+        segments, floats = self._head
+        state, corrected = segments.start, []
         for position, layer in enumerate(self.layers):
             solved = self.independent(position, configuration.layers[layer.name])
-            solved = _bias_corrected(self.floats[position], solved, state[layer.input])
+            solved = _bias_corrected(floats[position], solved, state[layer.input])
             corrected.append(solved)
             if position + 1 < len(self.layers):
-                state = self._segments.after(position, state, solved.weight, solved.bias)
+                state = segments.after(position, state, solved.weight, solved.bias)
         return corrected
+
+    @cached_property
+    def _head(self) -> tuple[Segments, tuple[FloatLayer, ...]]:
+        """A shorter walk for correcting biases: means need fewer samples than moments."""
+        segments = self._segments.head(_BIAS_SAMPLES)
+        return segments, self._trace(segments)
 
     def sequential(
         self, configuration: Configuration, quantize: Callable[[int, Array], Array] | None = None

@@ -15,7 +15,8 @@ with a small output error  sum_g tr((W_g - V_g) H_g (W_g - V_g)^T).  Four steps,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,33 @@ class Problem:
     moment: Array
     shared_scale: bool = False
     padding: int = 0
+    _masks: dict[int, Array | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def size(self) -> int:
         """Number of weights that exist."""
         groups, rows, columns = self.weight.shape
         return rows * (groups * columns - self.padding)
+
+    @cached_property
+    def damped(self) -> Array:
+        """The moment with DAMPING x its mean diagonal added; columns that are never active get a diagonal of one."""
+        diagonal = np.einsum("gnn->gn", self.moment)
+        mean = diagonal.mean(axis=1, keepdims=True)
+        extra = np.where(mean > 0, DAMPING * mean, 1.0)
+        damped: Array = self.moment + np.eye(self.moment.shape[-1]) * extra[:, None, :]
+        return damped
+
+    @cached_property
+    def feedback(self) -> Array:
+        """The upper Cholesky factor of the damped inverse: each row holds a column's error feedback (GPTQ, step 3)."""
+        return np.linalg.cholesky(np.linalg.inv(self.damped)).transpose(0, 2, 1)
+
+    def mask(self, zeros: int) -> Array | None:
+        """`choose_mask`, remembered: it depends on neither bits nor clusters."""
+        if zeros not in self._masks:
+            self._masks[zeros] = choose_mask(self, zeros)
+        return self._masks[zeros]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +89,11 @@ def output_error(problem: Problem, values: Array) -> float:
 
 def solve(problem: Problem, choice: LayerChoice) -> Solution:
     """The solution of one layer choice: at least ceil(sparsity x size) zeros, at most `clusters` levels."""
-    damped = _damped(problem.moment)
-    zeros = math.ceil(choice.sparsity * problem.size - 1e-9)
-    mask = choose_mask(problem, damped, zeros)
+    mask = problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9))
     if not choice.is_integer:
-        values = problem.weight if mask is None else _descend_float(problem, damped, mask)
+        values = problem.weight if mask is None else _descend_float(problem, mask)
         return Solution(values=_rounded_to_storage(values, choice.bits))
-    return _solve_integer(problem, damped, mask, choice)
+    return _solve_integer(problem, mask, choice)
 
 
 def _rounded_to_storage(values: Array, bits: int) -> Array:
@@ -81,24 +101,15 @@ def _rounded_to_storage(values: Array, bits: int) -> Array:
     return stored.astype(np.float64)
 
 
-def _damped(moment: Array) -> Array:
-    """The moment with DAMPING x its mean diagonal added; columns that are never active get a diagonal of one."""
-    diagonal = np.einsum("gnn->gn", moment)
-    mean = diagonal.mean(axis=1, keepdims=True)
-    extra = np.where(mean > 0, DAMPING * mean, 1.0)
-    damped: Array = moment + np.eye(moment.shape[-1]) * extra[:, None, :]
-    return damped
-
-
-def choose_mask(problem: Problem, damped: Array, zeros: int) -> Array | None:
+def choose_mask(problem: Problem, zeros: int) -> Array | None:
     """Which weights stay (True), all but `zeros` of them; None where none has to go.
 
     ADMM on min tr((W - D) H (W - D)^T) with D sparse, in units where H has a unit diagonal; rho grows until the
     support settles (ALPS, arXiv 2406.07831, algorithm 1). In single precision: only the support is taken from it."""
     if zeros <= 0:
         return None
-    unit = np.sqrt(np.einsum("gnn->gn", damped))[:, None, :]
-    H = (damped / (unit * unit.transpose(0, 2, 1))).astype(np.float32)
+    unit = np.sqrt(np.einsum("gnn->gn", problem.damped))[:, None, :]
+    H = (problem.damped / (unit * unit.transpose(0, 2, 1))).astype(np.float32)
     target = (problem.weight * unit).astype(np.float32)
     pull, exists, eye = target @ H, _existing(problem), np.eye(H.shape[-1], dtype=np.float32)
     D, V = target, np.zeros_like(target)
@@ -133,25 +144,20 @@ def _smallest(values: Array, exists: Array, zeros: int) -> Array:
     return np.argpartition(flat, zeros - 1)[:zeros]
 
 
-def _solve_integer(problem: Problem, damped: Array, mask: Array | None, choice: LayerChoice) -> Solution:
+def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice) -> Solution:
+    damped = problem.damped
     limit = 2 ** (choice.bits - 1) - 1
     weights = np.einsum("gnn->gn", damped)[:, None, :]
     kept = _existing(problem) if mask is None else mask
-    factor = _feedback_factor(damped)
     scale = lv.initial_scale(problem.weight, weights, kept, limit, choice.clusters, problem.shared_scale)
     table = lv.initial_levels(problem.weight / scale, weights, kept, limit, choice.clusters)
-    values = _sweep(problem.weight, factor, kept, table, scale)
+    values = _sweep(problem.weight, problem.feedback, kept, table, scale)
     for _ in range(_SWEEPS if choice.clusters is not None or limit < 63 else 1):
         q = np.rint(values / scale)
         table, q = lv.refit_levels(problem.weight, damped, q, scale, table, limit, choice.clusters)
         scale = lv.refit_scale(problem.weight, damped, q, scale, problem.shared_scale)
         values = _descend(problem.weight, damped, kept, table, scale, q * scale)
     return Solution(values=values, levels=np.rint(values / scale).astype(np.int64), scale=scale)
-
-
-def _feedback_factor(damped: Array) -> Array:
-    """The upper Cholesky factor of the inverse: its rows hold the error feedback of every column (GPTQ, step 3)."""
-    return np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
 
 
 def _sweep(target: Array, factor: Array, kept: Array, table: Array, scale: Array) -> Array:
@@ -191,9 +197,10 @@ def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Arr
     return values
 
 
-def _descend_float(problem: Problem, damped: Array, mask: Array, steps: int = 25) -> Array:
+def _descend_float(problem: Problem, mask: Array, steps: int = 25) -> Array:
     """The least-squares weights on a fixed mask, by conjugate gradients preconditioned with the diagonal (ALPS,
     3.3)."""
+    damped = problem.damped
     inverse = 1.0 / np.einsum("gnn->gn", damped)[:, None, :]
     values = np.where(mask, problem.weight, 0.0)
     residual = np.where(mask, (problem.weight - values) @ damped, 0.0)

@@ -120,12 +120,19 @@ class Segments:
     ) -> None:
         self.layers = tuple(layers)
         samples = len(next(iter(inputs.values())))
-        self._chunks, self._threads = max(1, samples // chunk), threads
+        self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
         self._pieces = _pieces(tree, self.layers)
         self._needed = _needed(self._pieces, self.layers[-1].input)
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
+
+    def head(self, samples: int) -> Segments:
+        """The same walk over the first `samples` samples only (whole chunks, at least one)."""
+        part = copy.copy(self)
+        part._chunks = max(1, min(self._chunks, samples // self._chunk))
+        part.start = {i: v[: len(v) // self._chunks * part._chunks] for i, v in self.start.items()}
+        return part
 
     def after(self, position: int, state: State, weight: Array, bias: Array | None) -> dict[int, Array]:
         """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
