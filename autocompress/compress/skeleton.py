@@ -71,24 +71,23 @@ def _quantize(
 ) -> bytes:
     from ai_edge_quantizer import quantizer
 
-    seen = None
+    tree, seen = flatbuffer.read(model), None
     if activations != "float32":
-        seen = _statistics(model, ranges or {})
+        seen = _statistics(tree, ranges or {})
     try:
         # It prints a report of its own, draws progress bars for networks of 100 tensors and warns of memory it takes.
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = quantizer.Quantizer(bytearray(model), _recipe(layers, containers, activations))
+            made = quantizer.Quantizer(bytearray(model), _recipe(tree, layers, containers, activations))
             result = made.quantize(seen, enable_progress_report=False).quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:
         raise CandidateError(f"ai-edge-quantizer cannot build this: {' '.join(str(fault).split())}") from fault
     return bytes(result)
 
 
-def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Array]]:
+def _statistics(tree: Any, ranges: Ranges) -> dict[str, dict[str, Array]]:
     """The ranges as ai-edge-quantizer wants them: arrays of the tensor's rank, of computed tensors only."""
-    tree = flatbuffer.read(model)
     seen = {}
     for tensor in tree.subgraphs[0].tensors:
         name = tensor.name.decode(errors="replace")
@@ -99,8 +98,9 @@ def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Array]]:
     return seen
 
 
-def _recipe(layers: Sequence[Layer], containers: Sequence[int], activations: str) -> Any:
-    """One rule a layer; with static activations everything between the layers too, inputs and outputs stay float."""
+def _recipe(tree: Any, layers: Sequence[Layer], containers: Sequence[int], activations: str) -> Any:
+    """One rule a layer; with static activations everything between the layers too. Inputs and outputs stay float, and
+    so do the bodies of loops and branches, whose ranges are not seen."""
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
 
     operation, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
@@ -110,6 +110,9 @@ def _recipe(layers: Sequence[Layer], containers: Sequence[int], activations: str
         recipe.add_static_config(".*", operation.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
         for border in (operation.INPUT, operation.OUTPUT):
             recipe.add_quantization_config(".*", border, algorithm_key=algorithm.NO_QUANTIZE)
+        for names in _made_in_bodies(tree):
+            scope = f"^{re.escape(';'.join(names))};?$"
+            recipe.add_quantization_config(scope, operation.ALL_SUPPORTED, algorithm_key=algorithm.NO_QUANTIZE)
     for layer, container in zip(layers, containers, strict=True):
         scope, op = f"^{re.escape(layer.tensor_name)};?$", operation(_OPERATION[layer.op])
         if container == 32:
@@ -122,6 +125,15 @@ def _recipe(layers: Sequence[Layer], containers: Sequence[int], activations: str
         else:
             recipe.add_static_config(scope, op, activation_num_bits=bits, weight_num_bits=container)
     return recipe.get_quantization_recipe()
+
+
+def _made_in_bodies(tree: Any) -> list[list[str]]:
+    """The output tensors of each operator outside the main graph."""
+    return [
+        [graph.tensors[int(i)].name.decode(errors="replace") for i in op.outputs]
+        for graph in tree.subgraphs[1:]
+        for op in graph.operators
+    ]
 
 
 def _slot(tree: Any, layer: Layer) -> Slot:

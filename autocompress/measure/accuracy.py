@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Split:
         self._baseline = self.outputs(baseline)
         if y is None and metric.needs_labels:
             raise ValueError(f"metric {metric.name} needs labels")
-        self._y = self._baseline if y is None else y
+        self._y: Array = self._baseline if y is None else y
 
     def outputs(self, model: bytes) -> Array:
         """The first output of `model` for all samples; CandidateError where the runtime refuses it."""
@@ -57,36 +58,42 @@ class Split:
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
-        return Quality(value=self._value(self._baseline), interval=self._interval(self._baseline), delta_interval=None)
+        value, interval, _ = self._judged_baseline
+        return Quality(value=value, interval=interval, delta_interval=None)
 
     def quality(self, model: bytes) -> Quality:
         """The quality of `model` against the labels and against the baseline."""
         outputs = self.outputs(model)
-        return Quality(
-            value=self._value(outputs), interval=self._interval(outputs), delta_interval=self._delta(outputs)
-        )
+        value, interval, parts = self._judged(outputs)
+        return Quality(value=value, interval=interval, delta_interval=self._delta(outputs, parts))
 
-    def _value(self, outputs: Array) -> float:
-        return self._metric.value(outputs, self._y, self._first)
+    @cached_property
+    def _judged_baseline(self) -> tuple[float, Interval, Array]:
+        return self._judged(self._baseline)
 
-    def _interval(self, outputs: Array) -> Interval:
+    def _judged(self, outputs: Array) -> tuple[float, Interval, Array]:
+        """The value, its interval, and what it is made of: scores a sample or, where the metric has none, its values on
+        the bootstrap's resamples (the same samples each time)."""
+        value = self._metric.value(outputs, self._y, self._first)
         scores = self._metric.per_sample(outputs, self._y, self._first)
         if scores is None:
-            return stats.bootstrap_metric_interval(lambda at: self._value_at(outputs, at), len(outputs), self._seed)
+            return value, *self._resampled(outputs)
         if np.isin(scores, (0.0, 1.0)).all():
-            return stats.wilson_interval(float(scores.sum()), len(scores))
-        return stats.bootstrap_interval(scores, "mean", self._seed)
+            return value, stats.wilson_interval(float(scores.sum()), len(scores)), scores
+        return value, stats.bootstrap_interval(scores, "mean", self._seed), scores
 
-    def _delta(self, outputs: Array) -> Interval:
-        scores = self._metric.per_sample(outputs, self._y, self._first)
-        base = self._metric.per_sample(self._baseline, self._y, self._first)
-        if scores is not None and base is not None:
-            return stats.paired_interval(base, scores, self._seed)
-        return stats.bootstrap_metric_interval(
-            lambda at: self._value_at(outputs, at) - self._value_at(self._baseline, at),
-            len(outputs),
-            self._seed,
-        )
+    def _resampled(self, outputs: Array) -> tuple[Interval, Array]:
+        values: list[float] = []
 
-    def _value_at(self, outputs: Array, at: Array) -> float:
-        return self._metric.value(outputs[at], self._y[at], self._first[at])
+        def value_at(at: Array) -> float:
+            values.append(self._metric.value(outputs[at], self._y[at], self._first[at]))
+            return values[-1]
+
+        return stats.bootstrap_metric_interval(value_at, len(outputs), self._seed), np.array(values)
+
+    def _delta(self, outputs: Array, parts: Array) -> Interval:
+        base = self._judged_baseline[2]
+        if self._metric.samples is not None:
+            return stats.paired_interval(base, parts, self._seed)
+        differences = iter(parts - base)
+        return stats.bootstrap_metric_interval(lambda _: float(next(differences)), len(outputs), self._seed)

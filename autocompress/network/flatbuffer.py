@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError
+from autocompress.network import damage
 
 _KEPT_METADATA = (b"min_runtime_version", b"TFLITE_METADATA")
 _IDENTIFIER = b"TFL3"
+_DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)  # of reading random bytes
 
 
 def read(model: bytes) -> Any:
@@ -28,38 +30,15 @@ def read(model: bytes) -> Any:
         )
     try:
         tree = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
-        _check_whole(tree)
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError, UnicodeDecodeError) as fault:
+        damage.fill_missing(tree)
+        damage.check_whole(tree)
+    except _DAMAGE as fault:
         raise AutocompressError(
             f"the model file is truncated or damaged ({type(fault).__name__}); copy it again and check its size"
         ) from fault
-    return tree
-
-
-def _check_whole(tree: Any) -> None:
-    """Touch what a cut-off file has lost: every constant must hold as many bytes as its shape asks for."""
-    if not tree.subgraphs or not tree.subgraphs[0].operators:
+    if not tree.subgraphs[0].operators:
         raise AutocompressError("the model has no operators; give a trained network")
-    for graph in tree.subgraphs:
-        for tensor in graph.tensors:
-            data = tree.buffers[tensor.buffer].data
-            width = _numpy_dtype(tensor.type)
-            if data is None or width is None or tensor.sparsity is not None:
-                continue
-            expected = int(np.prod(tensor.shape, dtype=np.int64)) * width.itemsize
-            if len(data) != expected:
-                raise ValueError(f"constant of {len(data)} bytes where its shape needs {expected}")
-
-
-def _numpy_dtype(tensor_type: int) -> np.dtype[Any] | None:
-    """NumPy's dtype of a TFLite tensor type, None where there is none (strings, packed 4-bit, ...)."""
-    from ai_edge_litert.schema_py_generated import TensorType as T
-
-    types = {
-        T.FLOAT32: np.float32, T.FLOAT16: np.float16, T.FLOAT64: np.float64, T.INT8: np.int8, T.UINT8: np.uint8,
-        T.INT16: np.int16, T.INT32: np.int32, T.INT64: np.int64, T.BOOL: np.bool_,
-    }  # fmt: skip
-    return np.dtype(types[tensor_type]) if tensor_type in types else None
+    return tree
 
 
 def type_name(tensor_type: int) -> str:
@@ -77,7 +56,7 @@ def op_name(tree: Any, operator: Any) -> str:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == BuiltinOperator.CUSTOM:
         return f"CUSTOM:{(code.customCode or b'').decode(errors='replace')}"
-    return _builtin_names()[number]
+    return _builtin_names().get(number, f"BUILTIN_{number}")  # a newer file's: the runtime has the last word
 
 
 def _builtin_names() -> dict[int, str]:
@@ -89,7 +68,7 @@ def _builtin_names() -> dict[int, str]:
 def constant(tree: Any, index: int) -> np.ndarray[Any, Any] | None:
     """The value of tensor `index` of the main graph, shaped, read-only; None where it is no constant."""
     tensor = tree.subgraphs[0].tensors[index]
-    data, dtype = tree.buffers[tensor.buffer].data, _numpy_dtype(tensor.type)
+    data, dtype = tree.buffers[tensor.buffer].data, damage.numpy_dtype(tensor.type)
     if data is None or dtype is None:
         return None
     return np.frombuffer(bytes(data), dtype).reshape(tensor.shape)
@@ -111,6 +90,7 @@ def normalise(model: bytes) -> bytes:
     _widen_float16(tree)
     _refuse_quantized(tree)
     _unshare_buffers(tree)
+    _drop_unused_tensors(tree)
     _unique_names(tree)
     return write(tree)
 
@@ -144,7 +124,6 @@ def _widen_float16(tree: Any) -> None:
             tree.buffers.append(buffer)
             graph.tensors[operator.outputs[0]].buffer = len(tree.buffers) - 1
         graph.operators = kept
-    _drop_unused_tensors(tree)
 
 
 def _drop_unused_tensors(tree: Any) -> None:
@@ -173,10 +152,10 @@ def _compact_buffers(tree: Any) -> None:
 
 def _refuse_quantized(tree: Any) -> None:
     for graph in tree.subgraphs:
-        for tensor in graph.tensors:
+        for index, tensor in enumerate(graph.tensors):
             parameters = tensor.quantization
             if parameters is not None and parameters.scale is not None and len(parameters.scale):
-                name = (tensor.name or b"").decode(errors="replace")
+                name = _text(tensor.name).decode() or str(index)
                 raise AutocompressError(
                     f"the model is already quantized (tensor '{name}'); give the float network it was made from"
                 )
@@ -212,14 +191,23 @@ def _copy_tensor(tree: Any, graph: Any, index: int, buffer: Any) -> int:
 
 def _unique_names(tree: Any) -> None:
     # ai-edge-quantizer finds operators by the names of their outputs.
+    seen: set[bytes] = set()
     for graph in tree.subgraphs:
-        seen: set[bytes] = set()
         for index, tensor in enumerate(graph.tensors):
-            name = tensor.name or f"tensor_{index}".encode()
+            name = _text(tensor.name) or f"tensor_{index}".encode()
             while name in seen:
                 name += f"_{index}".encode()
             seen.add(name)
             tensor.name = name
+    for signature in tree.signatureDefs or []:
+        signature.signatureKey = _text(signature.signatureKey)
+        for port in (*(signature.inputs or ()), *(signature.outputs or ())):
+            port.name = _text(port.name)
+
+
+def _text(name: bytes | None) -> bytes:
+    # The runtime's Python side stumbles over names that are no UTF-8.
+    return (name or b"").decode(errors="replace").encode()
 
 
 def strip(tree: Any) -> None:

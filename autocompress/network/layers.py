@@ -16,6 +16,12 @@ LAYER_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"
 _INPUTS = {
     "CONV_2D": (0, 1, 2), "DEPTHWISE_CONV_2D": (0, 1, 2), "FULLY_CONNECTED": (0, 1, 2), "TRANSPOSE_CONV": (2, 1, 3),
 }  # fmt: skip
+_RANKS = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 4}  # of the weight
+_OPTIONS = {
+    "CONV_2D": "Conv2DOptionsT",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptionsT",
+    "TRANSPOSE_CONV": "TransposeConvOptionsT",
+}
 OUTPUT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 
 
@@ -82,9 +88,13 @@ def layers_of(tree: Any) -> tuple[Layer, ...]:
 def _has_own_weight(tree: Any, op: str, operator: Any) -> bool:
     from ai_edge_litert.schema_py_generated import TensorType
 
+    options = op == "FULLY_CONNECTED" or type(operator.builtinOptions).__name__ == _OPTIONS[op]
+    if len(operator.inputs) <= max(_INPUTS[op][:2]) or not len(operator.outputs) or not options:
+        return False  # malformed: the runtime says why it refuses it
     index = int(operator.inputs[_INPUTS[op][1]])
     tensor = tree.subgraphs[0].tensors[index]
-    return tensor.type == TensorType.FLOAT32 and flatbuffer.constant(tree, index) is not None
+    fits = tensor.type == TensorType.FLOAT32 and len(tensor.shape) == _RANKS[op]
+    return fits and flatbuffer.constant(tree, index) is not None
 
 
 def _layer(tree: Any, op: str, number: int, position: int, operator: Any) -> Layer:

@@ -6,15 +6,17 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from autocompress.errors import CandidateError
 
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +31,17 @@ class TensorSpec:
 class Runner:
     """A network ready to run on one machine. CandidateError where the runtime refuses it.
 
-    Networks that fix their batch (a constant RESHAPE, ...) are run sample by sample."""
+    Networks that fix their batch (a constant RESHAPE, ...) are run in batches of that size."""
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
         self._model, self._threads = model, threads
-        self._interpreter = interpreter(model, threads)
+        self._interpreter = interpreter(model, 1)
         names = _signature_names(self._interpreter)
         self._inputs = self._interpreter.get_input_details()
         self._output = self._interpreter.get_output_details()[0]
         self.inputs = tuple(_spec(detail, names) for detail in self._inputs)
         self.outputs = tuple(_spec(detail, {}) for detail in self._interpreter.get_output_details())
-        self._batch = 0
+        self._batch, self._fixed = 0, False
 
     @property
     def input_indices(self) -> dict[str, int]:
@@ -47,45 +49,79 @@ class Runner:
         return {s.name: int(d["index"]) for s, d in zip(self.inputs, self._inputs, strict=True)}
 
     def largest_batch(self, wanted: int) -> int:
-        """`wanted` where the network runs that many samples at once, else 1."""
+        """`wanted` where the network runs that many samples at once, else the batch that it fixes."""
         return self._allocate(wanted)
 
-    def run(self, x: Mapping[str, Array], batch_size: int = 128) -> Array:
+    def run(self, x: Mapping[str, Array], batch_size: int = 64) -> Array:
         """The first output for all samples of `x` (arrays by input name), batch first."""
         samples = len(next(iter(x.values())))
         batch = self._allocate(min(batch_size, samples))
-        parts = []
-        for start in range(0, samples, batch):
-            parts.append(self._invoke({n: a[start : start + batch] for n, a in x.items()}, batch))
+
+        def lane(number: int) -> Callable[[int], Array]:
+            run = self._another(batch) if number else self._interpreter
+            return lambda piece: self._invoke(run, {n: a[piece * batch :][:batch] for n, a in x.items()}, batch)
+
+        try:
+            parts = in_lanes(-(-samples // batch), self._threads, lane)
+        except (RuntimeError, ValueError) as fault:
+            raise CandidateError(f"the runtime fails on the model: {' '.join(str(fault).split())}") from fault
         return np.concatenate(parts)[:samples]
 
-    def _invoke(self, x: Mapping[str, Array], batch: int) -> Array:
+    def _invoke(self, run: Any, x: Mapping[str, Array], batch: int) -> Array:
+        run.reset_all_variables()  # recurrent layers would start from the samples before
         for detail, spec in zip(self._inputs, self.inputs, strict=True):
-            self._interpreter.set_tensor(detail["index"], _padded(x[spec.name], batch))
-        self._interpreter.invoke()
-        output: Array = self._interpreter.get_tensor(self._output["index"])
+            run.set_tensor(detail["index"], _padded(x[spec.name], batch))
+        run.invoke()
+        output: Array = run.get_tensor(self._output["index"])
+        if output.ndim == 0 or len(output) != batch:
+            raise CandidateError(
+                f"the first output has shape {output.shape} for a batch of {batch}, not a row a sample"
+            )
         return output
 
     def _allocate(self, batch: int) -> int:
-        """Resize to `batch` samples where the network allows it, else to one; the batch that holds."""
-        if batch == self._batch or self._batch == 1:
+        """Resize to `batch` samples where the network allows it, else to its own; the batch that holds."""
+        if batch == self._batch or self._fixed:
             return self._batch
         try:
             self._resize(batch)
             dry = {s.name: np.zeros((batch, *s.shape[1:]), s.dtype) for s in self.inputs}
-            if len(self._invoke(dry, batch)) == batch:
-                self._batch = batch
-                return batch
-        except (RuntimeError, ValueError):
-            pass  # a batch fixed inside the network: the loop over single samples below is the answer
-        self._interpreter = interpreter(self._model, self._threads)
-        self._batch = 1
-        return 1
+            self._invoke(self._interpreter, dry, batch)
+            self._batch = batch
+        except (RuntimeError, ValueError, CandidateError):  # a batch fixed inside the network
+            self._interpreter = interpreter(self._model, 1)
+            self._batch, self._fixed = self.inputs[0].shape[0], True
+        return self._batch
 
     def _resize(self, batch: int) -> None:
-        for detail, spec in zip(self._inputs, self.inputs, strict=True):
-            self._interpreter.resize_tensor_input(detail["index"], (batch, *spec.shape[1:]))
+        for index, shape in self._shapes(batch).items():
+            self._interpreter.resize_tensor_input(index, shape)
         self._interpreter.allocate_tensors()
+
+    def _shapes(self, batch: int) -> dict[int, tuple[int, ...]]:
+        pairs = zip(self._inputs, self.inputs, strict=True)
+        return {int(detail["index"]): (batch, *spec.shape[1:]) for detail, spec in pairs}
+
+    def _another(self, batch: int) -> Any:
+        return interpreter(self._model, 1, None if self._fixed else self._shapes(batch))
+
+
+def in_lanes(pieces: int, threads: int, lane: Callable[[int], Callable[[int], T]]) -> list[T]:
+    """The results of pieces of work 0, 1, ..., in order, from at most `threads` lanes side by side.
+
+    `lane(number)` opens one: an interpreter of one thread, and what it does with a piece. Running lets go of Python's
+    lock, and samples side by side scale better than one sample on several threads."""
+    lanes = max(1, min(threads, pieces))
+
+    def work(number: int) -> list[T]:
+        run = lane(number)
+        return [run(piece) for piece in range(number, pieces, lanes)]
+
+    if lanes == 1:
+        return work(0)
+    with ThreadPoolExecutor(lanes) as pool:
+        done = list(pool.map(work, range(lanes)))
+    return [done[piece % lanes][piece // lanes] for piece in range(pieces)]
 
 
 def _padded(values: Array, batch: int) -> Array:
@@ -104,8 +140,7 @@ def interpreter(
     # Reading every tensor is meant for the kernels that no delegate has fused away.
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keep_all else OpResolverType.AUTO
     try:
-        with _first_one_quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # keeping all tensors warns of its memory
+        with _first_one_quiet(), _unwarned() if keep_all else contextlib.nullcontext():
             made = Interpreter(
                 model_content=model, num_threads=threads, experimental_preserve_all_tensors=keep_all,
                 experimental_op_resolver_type=kernels,
@@ -116,6 +151,13 @@ def interpreter(
     except (RuntimeError, ValueError) as fault:
         raise CandidateError(f"the runtime refuses the model: {' '.join(str(fault).split())}") from fault
     return made
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # keeping all tensors warns of the memory it takes
+        yield
 
 
 _announced = False

@@ -7,14 +7,14 @@ what depends on shapes alone (the target of a TRANSPOSE_CONV, say) is the same f
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
-from autocompress.network.run import interpreter
+from autocompress.network.run import in_lanes, interpreter
 
 Array = np.ndarray[Any, Any]
 State = Mapping[
@@ -77,15 +77,19 @@ class Segment:
         return self._invoke(self._patch.snapshot(), state, chunks, threads)
 
     def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
-        run = interpreter(model, threads, {i: self._chunk(state, i, 0, chunks).shape for i in self.reads})
-        made: dict[int, list[Array]] = {i: [] for i in self.makes}
-        for chunk in range(chunks):
-            for i in self.reads:
-                run.set_tensor(i, self._chunk(state, i, chunk, chunks))
-            run.invoke()
-            for i in self.makes:
-                made[i].append(run.get_tensor(i))
+        def lane(number: int) -> Callable[[int], tuple[Array, ...]]:
+            run = interpreter(model, 1, {i: self._chunk(state, i, 0, chunks).shape for i in self.reads})
+            return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
+
+        made = dict(zip(self.makes, zip(*in_lanes(chunks, threads, lane), strict=True), strict=True))
         return {i: parts[0] if i in self._fixed else np.concatenate(parts) for i, parts in made.items()}
+
+    def _invoke_chunk(self, run: Any, values: State) -> tuple[Array, ...]:
+        run.reset_all_variables()
+        for i, chunk in values.items():
+            run.set_tensor(i, chunk)
+        run.invoke()
+        return tuple(run.get_tensor(i) for i in self.makes)
 
     def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
         return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
@@ -122,7 +126,8 @@ class Segments:
         samples = len(next(iter(inputs.values())))
         self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
-        self._pieces = _pieces(tree, self.layers)
+        self._fixed = _fixed(tree)
+        self._pieces = _pieces(tree, self.layers, self._fixed)
         self._needed = _needed(self._pieces, self.layers[-1].input)
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
@@ -131,8 +136,12 @@ class Segments:
         """The same walk over the first `samples` samples only (whole chunks, at least one)."""
         part = copy.copy(self)
         part._chunks = max(1, min(self._chunks, samples // self._chunk))
-        part.start = {i: v[: len(v) // self._chunks * part._chunks] for i, v in self.start.items()}
+        part.start = {i: v if i in self._fixed else part._kept(v, self._chunks) for i, v in self.start.items()}
         return part
+
+    def _kept(self, values: Array, chunks: int) -> Array:
+        """The values of this walk's chunks out of those of `chunks`."""
+        return values[: len(values) // chunks * self._chunks]
 
     def after(self, position: int, state: State, weight: Array, bias: Array | None) -> dict[int, Array]:
         """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
@@ -143,10 +152,10 @@ class Segments:
         return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
 
 
-def _pieces(tree: Any, layers: Sequence[Layer]) -> list[Segment]:
+def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int]) -> list[Segment]:
     operators = tree.subgraphs[0].operators
     cuts = [0, *(layer.operator for layer in layers), len(operators)]
-    pieces, fixed = [], _fixed(tree)
+    pieces = []
     for number in range(len(layers)):  # the piece behind the last layer is never asked for
         start, stop = cuts[number], cuts[number + 1]
         later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0}

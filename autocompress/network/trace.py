@@ -150,17 +150,26 @@ def activation_ranges(
     run = interpreter(model, threads, shapes, keep_all=True)
     ranges: dict[str, tuple[float, float]] = {}
     for start in range(0, samples - chunk + 1, chunk):
+        run.reset_all_variables()
         for index, values in inputs.items():
             run.set_tensor(index, values[start : start + chunk])
         run.invoke()
         for detail in run.get_tensor_details():
             if detail["dtype"] is np.float32 and detail["name"]:
-                _widen(ranges, detail["name"], run.get_tensor(detail["index"]))
+                _widen(ranges, detail["name"], _values(run, detail["index"]))
     return ranges
 
 
-def _widen(ranges: dict[str, tuple[float, float]], name: str, values: Array) -> None:
-    if values.size:
+def _values(run: Any, tensor: int) -> Array | None:
+    try:
+        values: Array = run.get_tensor(tensor)
+    except ValueError:  # never made: a result of a loop that nobody reads, for one
+        return None
+    return values
+
+
+def _widen(ranges: dict[str, tuple[float, float]], name: str, values: Array | None) -> None:
+    if values is not None and values.size:
         low, high = ranges.get(name, (np.inf, -np.inf))
         ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
 

@@ -57,12 +57,13 @@ class Workbench:
     def _calibration(self) -> tuple[dict[int, Array], int]:
         """Calibration inputs by tensor index, and how many samples run at once."""
         runner = Runner(self._task.network, self._threads)
-        chunk = runner.largest_batch(_CHUNK)
         widest = max(int(np.prod(layer.input_shape)) for layer in self.layers) * 4
         available = len(next(iter(self._task.x_calibration.values())))
         samples = min(available, _CALIBRATION_SAMPLES, max(32, _CALIBRATION_BYTES // (2 * widest)))
-        chunk = min(chunk, samples)
-        chosen = np.sort(np.random.default_rng(self._seed).permutation(available)[: samples // chunk * chunk])
+        chunk = runner.largest_batch(min(_CHUNK, samples))
+        order = np.random.default_rng(self._seed).permutation(available)
+        # Fewer samples than a network's fixed batch are repeated.
+        chosen = np.sort(np.resize(order, max(1, samples // chunk) * chunk))
         return {i: self._task.x_calibration[name][chosen] for name, i in runner.input_indices.items()}, chunk
 
     @cached_property
@@ -110,7 +111,11 @@ class Workbench:
         if configuration.is_baseline:
             return self.baseline
         start = time.perf_counter()
-        model = self._builder.build(configuration, self._solve(configuration))
+        try:
+            solved = self._solve(configuration)
+        except np.linalg.LinAlgError as fault:
+            raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
+        model = self._builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         quality = self._validation.quality(model)
         return self._evaluation(configuration, model, quality, self._latency(model, SEARCH_PROCESSES), build_s)

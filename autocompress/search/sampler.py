@@ -59,7 +59,8 @@ class Reseeded(BaseSampler):
 
 
 def _tpe(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, n_startup_trials=10)
+    # Joint: layers depend on each other, and one draw for all parameters costs a third of one each.
+    return TPESampler(seed=seed, n_startup_trials=10, multivariate=True)
 
 
 def _nsga2(seed: int) -> BaseSampler:
