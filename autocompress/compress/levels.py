@@ -12,6 +12,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 _SHRINK = np.linspace(1.0, 0.4, 16)
 _KMEANS_STEPS = 20
+_MOST_REFITTED = 16  # levels; more of them lie so close that fitting them again gains nothing for what it costs
 _RIDGE = 1e-9
 
 
@@ -106,7 +107,7 @@ def refit_levels(
     """For clusters: the levels that are least squares for the given assignment, rounded; and the weights moved to them.
 
     With one-hot assignments B_k the normal equations are A_kl = sum (s B_k) H (s B_l)^T, b_k = sum (s B_k) H w^T."""
-    if clusters is None or len(table) < 2:
+    if clusters is None or not 2 <= len(table) <= _MOST_REFITTED:
         return table, levels
     position = np.searchsorted(table, levels)
     moving = np.flatnonzero(table != 0.0)

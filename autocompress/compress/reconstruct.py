@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.solve import Problem, solve
+from autocompress.compress.solve import Problem, Solution, solve
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import Layer
 from autocompress.network.segments import Segments, State
@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 RIDGE = 0.005  # of the mean diagonal of the moment of X'
 _MOST_PATCHES = 12288
 _BIAS_SAMPLES = 128
+_SCREENING_SWEEPS = 2
 _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
 
 
@@ -97,7 +98,8 @@ class Reconstruction:
         key = (position, choice)
         if key not in self._independent:
             float_layer = self.floats[position]
-            self._independent[key] = _solved(float_layer, float_layer.own_problem, choice, float_layer.bias)
+            solution = solve(float_layer.own_problem, choice, sweeps=_SCREENING_SWEEPS)
+            self._independent[key] = _solved(float_layer, solution, float_layer.bias)
         return self._independent[key]
 
     def independent_all(self, configuration: Configuration) -> list[SolvedLayer]:
@@ -192,30 +194,35 @@ def _float32(values: Array | None) -> Array | None:
 def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) -> SolvedLayer:
     """Ridge fit to the float network's products on the real inputs, then the solver under the constraint."""
     columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
-    moment = trace.second_moment(columns).astype(np.float64)
     mean = columns.mean(axis=1, dtype=np.float64)  # (G, n)
-    weight, shift = _ridge_fit(float_layer, columns, moment, mean)
+    columns = columns - mean[:, None, :].astype(np.float32)
+    centred = trace.second_moment(columns).astype(np.float64)
+    weight, shift = _ridge_fit(float_layer, columns, centred, mean)
     if float_layer.bias is None:
-        return _solved(float_layer, float_layer.problem(weight, moment), choice, None)
+        whole = centred + mean[:, :, None] * mean[:, None, :]
+        return _solved(float_layer, solve(float_layer.problem(weight, whole), choice), None)
     # The bias is fitted again behind the solver, so only what it cannot take over counts: the centred moment.
-    centred = moment - mean[:, :, None] * mean[:, None, :]
-    bias = float_layer.bias + _by_channel(float_layer, shift)
-    return _solved(float_layer, float_layer.problem(weight, centred), choice, bias, mean)
+    solution = solve(float_layer.problem(weight, centred), choice)
+    left = np.einsum("grn,gn->gr", weight - solution.values, mean)
+    return _solved(float_layer, solution, float_layer.bias + _by_channel(float_layer, shift + left))
 
 
-def _ridge_fit(float_layer: FloatLayer, columns: Array, moment: Array, mean: Array) -> tuple[Array, Array]:
-    """Weights (G, R, n) and bias shift (G, R) with the least  |W'x' + b' - Wx|^2 + ridge |(W', b') - (W, 0)|^2."""
+def _ridge_fit(float_layer: FloatLayer, columns: Array, centred: Array, mean: Array) -> tuple[Array, Array]:
+    """Weights (G, R, n) and bias shift (G, R) with the least  |W'x' + b' - Wx|^2 + ridge |(W', b') - (W, 0)|^2.
+
+    `columns` and their moment are centred: single precision is enough for what varies, not for large means."""
     groups, rows, width = float_layer.weight.shape
-    crossed = trace.second_moment(columns, float_layer.products).astype(np.float64)  # (G, n, R)
+    sums = float_layer.products.mean(axis=1, dtype=np.float64)[:, None, :]
+    crossed = trace.second_moment(columns, float_layer.products) + mean[:, :, None] * sums  # (G, n, R)
+    moment = centred + mean[:, :, None] * mean[:, None, :]
     if float_layer.bias is None:
         A, b, start = moment, crossed, float_layer.weight.transpose(0, 2, 1)
     else:
         A = np.ones((groups, width + 1, width + 1))
         A[:, :width, :width], A[:, :width, width], A[:, width, :width] = moment, mean, mean
-        sums = float_layer.products.mean(axis=1, dtype=np.float64)[:, None, :]
         b = np.concatenate([crossed, sums], axis=1)
         start = np.concatenate([float_layer.weight.transpose(0, 2, 1), np.zeros((groups, 1, rows))], axis=1)
-    ridge = RIDGE * np.einsum("gnn->gn", A).mean(axis=1)[:, None, None]
+    ridge = np.maximum(RIDGE * np.einsum("gnn->gn", A).mean(axis=1), 1e-12)[:, None, None]
     fitted = np.linalg.solve(A + ridge * np.eye(A.shape[-1]), b + ridge * start)
     return fitted[:, :width].transpose(0, 2, 1), fitted[:, width] if A.shape[-1] > width else np.zeros((groups, rows))
 
@@ -239,15 +246,9 @@ def _by_channel(float_layer: FloatLayer, values: Array) -> Array:
     return summed
 
 
-def _solved(
-    float_layer: FloatLayer, problem: Problem, choice: LayerChoice, bias: Array | None, mean: Array | None = None
-) -> SolvedLayer:
-    """Solve and bring the result into the flatbuffer's shapes; with `mean` (G, n) of the real inputs the bias takes
-    over what rounding changed of the mean output."""
-    layer, solution = float_layer.layer, solve(problem, choice)
-    if bias is not None and mean is not None:
-        left = np.einsum("grn,gn->gr", problem.weight - solution.values, mean)
-        bias = bias + _by_channel(float_layer, left)
+def _solved(float_layer: FloatLayer, solution: Solution, bias: Array | None) -> SolvedLayer:
+    """A solution and its bias in the flatbuffer's shapes."""
+    layer = float_layer.layer
     weight = trace.from_matrix(layer, solution.values).astype(np.float32)
     if solution.levels is None or solution.scale is None:
         return SolvedLayer(weight=weight, bias=_float32(bias))

@@ -29,7 +29,7 @@ DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT
 _ADMM_RHO = (np.float32(0.1), np.float32(0.3), np.float32(0.9))
 _ADMM_STEPS = 6  # for each rho
 _BLOCK = 32  # columns updated lazily together
-_SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits leave little to gain
+SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits leave little to gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +87,14 @@ def output_error(problem: Problem, values: Array) -> float:
     return float(np.einsum("grn,grn->", gap @ problem.moment, gap))
 
 
-def solve(problem: Problem, choice: LayerChoice) -> Solution:
-    """The solution of one layer choice: at least ceil(sparsity x size) zeros, at most `clusters` levels."""
+def solve(problem: Problem, choice: LayerChoice, sweeps: int = SWEEPS) -> Solution:
+    """The solution of one layer choice: at least ceil(sparsity x size) zeros, at most `clusters` levels. `sweeps`: how
+    often scales and levels are fitted again, at most."""
     mask = problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9))
     if not choice.is_integer:
         values = problem.weight if mask is None else _descend_float(problem, mask)
         return Solution(values=_rounded_to_storage(values, choice.bits))
-    return _solve_integer(problem, mask, choice)
+    return _solve_integer(problem, mask, choice, sweeps)
 
 
 def _rounded_to_storage(values: Array, bits: int) -> Array:
@@ -144,7 +145,7 @@ def _smallest(values: Array, exists: Array, zeros: int) -> Array:
     return np.argpartition(flat, zeros - 1)[:zeros]
 
 
-def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice) -> Solution:
+def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice, sweeps: int) -> Solution:
     damped = problem.damped
     limit = 2 ** (choice.bits - 1) - 1
     weights = np.einsum("gnn->gn", damped)[:, None, :]
@@ -152,7 +153,7 @@ def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice) ->
     scale = lv.initial_scale(problem.weight, weights, kept, limit, choice.clusters, problem.shared_scale)
     table = lv.initial_levels(problem.weight / scale, weights, kept, limit, choice.clusters)
     values = _sweep(problem.weight, problem.feedback, kept, table, scale)
-    for _ in range(_SWEEPS if choice.clusters is not None or limit < 63 else 1):
+    for _ in range(sweeps if choice.clusters is not None or limit < 63 else 1):
         q = np.rint(values / scale)
         table, q = lv.refit_levels(problem.weight, damped, q, scale, table, limit, choice.clusters)
         scale = lv.refit_scale(problem.weight, damped, q, scale, problem.shared_scale)
@@ -162,39 +163,44 @@ def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice) ->
 
 def _sweep(target: Array, factor: Array, kept: Array, table: Array, scale: Array) -> Array:
     """Round column after column, each column's error spread over those that follow (GPTQ with lazy blocks)."""
-    work, done = target.copy(), np.zeros_like(target)
-    columns = target.shape[-1]
+    work, keeps, unit = _by_column(target), _by_column(kept), scale[:, :, 0]
+    columns = work.shape[1]
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        errors = np.zeros((*target.shape[:2], stop - start))
+        errors = np.zeros_like(work[:, start:stop])
         for j in range(start, stop):
-            rounded = lv.nearest(work[:, :, j : j + 1] / scale, table)[:, :, 0] * scale[:, :, 0]
-            done[:, :, j] = np.where(kept[:, :, j], rounded, 0.0)
-            error = (work[:, :, j] - done[:, :, j]) / factor[:, j, j][:, None]
-            errors[:, :, j - start] = error
-            work[:, :, j + 1 : stop] -= error[:, :, None] * factor[:, None, j, j + 1 : stop]
-        work[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
-    return done
+            rounded = lv.nearest(work[:, j] / unit, table) * unit
+            rounded *= keeps[:, j]
+            errors[:, j - start] = error = (work[:, j] - rounded) / factor[:, j, j, None]
+            work[:, j] = rounded
+            work[:, j + 1 : stop] -= factor[:, j, j + 1 : stop, None] * error[:, None, :]
+        work[:, stop:] -= factor[:, start:stop, stop:].transpose(0, 2, 1) @ errors
+    return _by_column(work)
+
+
+def _by_column(matrix: Array) -> Array:
+    """(G, R, n) as (G, n, R) or back, contiguous: the loops below walk over columns."""
+    return np.ascontiguousarray(matrix.transpose(0, 2, 1))
 
 
 def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Array, values: Array) -> Array:
     """One pass of coordinate descent: each weight in turn to its best allowed value given all others."""
-    values = values.copy()
-    pull: Array = (target - values) @ damped
-    columns = target.shape[-1]
+    now, keeps, unit = _by_column(values), _by_column(kept), scale[:, :, 0]
+    pull = damped @ _by_column(target - values)
+    columns = now.shape[1]
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        moved = np.zeros((*target.shape[:2], stop - start))
+        moved = np.zeros_like(now[:, start:stop])
         for j in range(start, stop):
-            best = values[:, :, j] + pull[:, :, j] / damped[:, j, j][:, None]
-            rounded = lv.nearest(best[:, :, None] / scale, table)[:, :, 0] * scale[:, :, 0]
-            step = np.where(kept[:, :, j], rounded, 0.0) - values[:, :, j]
-            values[:, :, j] += step
-            moved[:, :, j - start] = step
-            pull[:, :, j + 1 : stop] -= step[:, :, None] * damped[:, None, j, j + 1 : stop]
-        pull[:, :, stop:] -= moved @ damped[:, start:stop, stop:]
-        pull[:, :, :start] -= moved @ damped[:, start:stop, :start]
-    return values
+            best = now[:, j] + pull[:, j] / damped[:, j, j, None]
+            step = lv.nearest(best / unit, table) * unit
+            step *= keeps[:, j]
+            step -= now[:, j]
+            now[:, j] += step
+            moved[:, j - start] = step
+            pull[:, j + 1 : stop] -= damped[:, j, j + 1 : stop, None] * step[:, None, :]
+        pull[:, stop:] -= damped[:, stop:, start:stop] @ moved
+    return _by_column(now)
 
 
 def _descend_float(problem: Problem, mask: Array, steps: int = 25) -> Array:
