@@ -37,7 +37,10 @@ def make_problem(seed: int, groups: int = 1, rows: int = 8, columns: int = 20, s
 @given(choice=CHOICES, seed=st.integers(0, 999), shape=st.sampled_from([(1, 8, 20), (5, 1, 9), (1, 3, 40), (3, 2, 4)]))
 def test_every_promise_holds(choice: LayerChoice, seed: int, shape: tuple[int, int, int]) -> None:
     problem = make_problem(seed, *shape)
+    weight, moment = problem.weight.copy(), problem.moment.copy()
     solution = solve(problem, choice)
+    np.testing.assert_array_equal(problem.weight, weight)
+    np.testing.assert_array_equal(problem.moment, moment)
     assert np.count_nonzero(solution.values == 0) >= math.ceil(choice.sparsity * problem.size - 1e-9)
     assert np.isfinite(solution.values).all()
     if choice.is_integer:
@@ -153,9 +156,10 @@ def _simple(weight: Array, choice: LayerChoice) -> Array:
     return np.where(kept, np.rint(weight / scale) * scale, 0.0)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("shape", [(1, 16, 40), (48, 1, 9), (6, 4, 12)], ids=["plain", "depthwise", "grouped"])
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("choice", [LayerChoice(bits=4), LayerChoice(bits=3), LayerChoice(bits=8, sparsity=0.5)])
-def test_it_beats_magnitude_and_rounding(seed: int, choice: LayerChoice) -> None:
-    problem = make_problem(seed, rows=16, columns=40)
+def test_it_beats_magnitude_and_rounding(seed: int, choice: LayerChoice, shape: tuple[int, int, int]) -> None:
+    problem = make_problem(seed, *shape)
     ours = output_error(problem, solve(problem, choice).values)
     assert ours < 0.8 * output_error(problem, _simple(problem.weight, choice))

@@ -179,8 +179,8 @@ def _sweep(target: Array, factor: Array, kept: Array, table: Array, scale: Array
 
 
 def _by_column(matrix: Array) -> Array:
-    """(G, R, n) as (G, n, R) or back, contiguous: the loops below walk over columns."""
-    return np.ascontiguousarray(matrix.transpose(0, 2, 1))
+    """(G, R, n) as (G, n, R) or back, always a contiguous copy: the loops walk over columns and write into it."""
+    return matrix.transpose(0, 2, 1).copy()
 
 
 def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Array, values: Array) -> Array:
