@@ -186,14 +186,14 @@ def _by_column(matrix: Array) -> Array:
 def _descend(target: Array, damped: Array, kept: Array, table: Array, scale: Array, values: Array) -> Array:
     """One pass of coordinate descent: each weight in turn to its best allowed value given all others."""
     now, keeps, unit = _by_column(values), _by_column(kept), scale[:, :, 0]
-    pull = damped @ _by_column(target - values)
+    pull: Array = damped @ _by_column(target - values)
     columns = now.shape[1]
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
         moved = np.zeros_like(now[:, start:stop])
         for j in range(start, stop):
             best = now[:, j] + pull[:, j] / damped[:, j, j, None]
-            step = lv.nearest(best / unit, table) * unit
+            step: Array = lv.nearest(best / unit, table) * unit
             step *= keeps[:, j]
             step -= now[:, j]
             now[:, j] += step
