@@ -41,9 +41,7 @@ def large_digits(samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
     digits, rng = load_digits(), np.random.default_rng(seed)
     index = rng.permutation(len(digits.target))[:samples]
-    images = np.kron(digits.images[index] / 16, np.ones((12, 12)))[..., None] * rng.uniform(
-        0.5, 1, (samples, 1, 1, 3)
-    )
+    images = np.kron(digits.images[index] / 16, np.ones((12, 12)))[..., None] * rng.uniform(0.5, 1, (samples, 1, 1, 3))
     return (images * 2 - 1).astype(np.float32), digits.target[index].astype(np.int64)
 
 
@@ -161,9 +159,7 @@ def _apt(*arguments: str, cwd: str | None = None) -> None:
     if shutil.which("apt-get") is None:
         raise UnavailableError(f"there is no apt-get for: apt-get {' '.join(arguments)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    sandbox = (
-        ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()
-    )  # may not write into a temporary folder
+    sandbox = ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()  # may not write into a temporary folder
     for attempt in (arguments, ("update",), arguments):
         command = ["apt-get", "-qq", *sandbox, *attempt]
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)

@@ -91,9 +91,7 @@ def test_cores_respect_the_quota_of_every_control_group(
     assert agent.cores_available(str(tmp_path)) == expected
 
 
-def test_cores_without_control_groups_are_the_affinity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cores_without_control_groups_are_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2})
     assert agent.cores_available(str(tmp_path)) == 2
 
@@ -225,9 +223,7 @@ def test_processes_are_interleaved_in_balance(
     assert sorted(missing["missing"]) == sorted(sha for sha in (SHA_A, baseline) if sha)
     for sha in missing["missing"]:
         served.put({"sha256": sha, "keep": []}, sha.encode())
-    monkeypatch.setattr(
-        served, "fork", lambda _, work, header, path, runtime: ({"runs": 1}, path[-8:-7].encode())
-    )
+    monkeypatch.setattr(served, "fork", lambda _, work, header, path, runtime: ({"runs": 1}, path[-8:-7].encode()))
     answer, samples = served.measure(request, b"")
     assert " ".join(run["kind"][0] for run in answer["runs"]) == order
     assert samples.decode() == order.replace(" ", "").replace("m", "a")

@@ -92,8 +92,8 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def search(folder: Path, model: Path, data: Path, metric: str, trials: str) -> Any:
     arguments = [
-        "search", "--device", "rpi4", "--model", model, "--data", data, "--metric", metric, "--seed", "0", "--trials", trials,
-        "--space", folder / "space.yaml", "--runs", folder / "runs", "--study", "study", "--json",
+        "search", "--device", "rpi4", "--model", model, "--data", data, "--metric", metric, "--seed", "0",
+        "--trials", trials, "--space", folder / "space.yaml", "--runs", folder / "runs", "--study", "study", "--json",
     ]  # fmt: skip
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
@@ -113,8 +113,8 @@ def interpreter(model: bytes) -> Any:
 
 
 def weights_of(model: bytes) -> dict[str, tuple[Array, Array, type]]:
-    """By layer name: the stored weight (what a DEQUANTIZE reads, where one stands before the layer), the scales, and the
-    dtype of the layer's input."""
+    """By layer name: the stored weight (what a DEQUANTIZE reads, where one stands before the layer), the scales, and
+    the dtype of the layer's input."""
     made, found, counts = interpreter(model), {}, dict.fromkeys(LAYER_OPS, 0)
     details = {d["index"]: d for d in made.get_tensor_details()}
     ops = made._get_ops_details()
@@ -236,7 +236,8 @@ def test_metrics_are_those_of_the_files(searched: Searched) -> None:
 
 @pytest.mark.parametrize("activations", ["float32", "int8"])
 def test_uniform_8_bits_lose_no_more_than_the_quantizer_alone(searched: Searched, activations: str) -> None:
-    """The outputs of our uniform 8-bit files are as near to the float network's as those of ai-edge-quantizer's file."""
+    """The outputs of our uniform 8-bit files are as near to the float network's as those of ai-edge-quantizer's
+    file."""
     x = searched.split("validation")
     float_outputs = outputs_of(searched.network.network, x)
     plain = outputs_of(_plainly(searched, activations), x)

@@ -408,9 +408,7 @@ def fake_package(folder: Path, name: str, version: str, source: str) -> None:
     (folder / name / "__init__.py").write_text(f"__version__ = {version!r}\n{source}\n")
     metadata = folder / f"{name}-{version}.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
-    )
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
 
 
 @pytest.mark.parametrize(
@@ -472,9 +470,7 @@ def test_the_lock_is_free_between_measurements_and_open_to_other_users(host: Hos
 
 def test_the_lock_of_a_dead_process_is_free(host: Host, tmp_path: Path) -> None:
     lock = tmp_path / "tmp" / "autocompress.lock"
-    with subprocess.Popen(
-        ["flock", str(lock), "sh", "-c", "echo locked; exec sleep 60"], stdout=-1
-    ) as holder:
+    with subprocess.Popen(["flock", str(lock), "sh", "-c", "echo locked; exec sleep 60"], stdout=-1) as holder:
         assert holder.stdout.readline() == b"locked\n"
         for pid in (*children(holder.pid), holder.pid):
             os.kill(pid, signal.SIGKILL)

@@ -110,9 +110,7 @@ def slow_choices(space: SearchSpace, name: str, tensor_name: str, op: str) -> li
     for key, default in (("sparsity", 0.0), ("bits", 32), ("clusters", None)):
         merged[key] = (default,)
         for rule in space.rules:
-            matches = (
-                not rule.match or re.fullmatch(rule.match, name) or re.fullmatch(rule.match, tensor_name)
-            )
+            matches = not rule.match or re.fullmatch(rule.match, name) or re.fullmatch(rule.match, tensor_name)
             if matches and rule.op in (None, op) and getattr(rule, key) is not None:
                 merged[key] = getattr(rule, key)
     found: list[LayerChoice] = []

@@ -35,8 +35,7 @@ def _dominates(a, b):
 
 def _slow_mask(p):
     return [
-        not any(_dominates(other, point) for other in p)
-        and not any((earlier == point).all() for earlier in p[:i])
+        not any(_dominates(other, point) for other in p) and not any((earlier == point).all() for earlier in p[:i])
         for i, point in enumerate(p)
     ]
 
@@ -53,9 +52,7 @@ def test_non_dominated_vectors_do_not_depend_on_the_order(p, random):
     order = list(range(len(p)))
     random.shuffle(order)
     shuffled = p[order]
-    assert set(map(tuple, p[pareto.non_dominated(p)])) == set(
-        map(tuple, shuffled[pareto.non_dominated(shuffled)])
-    )
+    assert set(map(tuple, p[pareto.non_dominated(p)])) == set(map(tuple, shuffled[pareto.non_dominated(shuffled)]))
 
 
 def test_non_dominated_of_nothing_of_zeros_and_of_infinity():
@@ -80,9 +77,7 @@ def _cells_dominated(p):
 @given(grid_points())
 @settings(deadline=None)
 def test_hypervolume_counts_unit_cells(p):
-    assert pareto.hypervolume(p, np.full(p.shape[1], float(SIDE))) == pytest.approx(
-        _cells_dominated(p), abs=1e-9
-    )
+    assert pareto.hypervolume(p, np.full(p.shape[1], float(SIDE))) == pytest.approx(_cells_dominated(p), abs=1e-9)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5])
@@ -99,9 +94,7 @@ def test_hypervolume_of_a_stepped_simplex(d, m):
 
 
 def test_hypervolume_of_two_boxes_is_their_union():
-    assert pareto.hypervolume([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5]], [1, 1, 1]) == pytest.approx(
-        0.25 + 0.25 - 0.125
-    )
+    assert pareto.hypervolume([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5]], [1, 1, 1]) == pytest.approx(0.25 + 0.25 - 0.125)
 
 
 @pytest.mark.parametrize(("d", "n"), [(3, 1000), (4, 40), (5, 20)])
@@ -113,9 +106,7 @@ def test_hypervolume_agrees_with_monte_carlo(d, n):
     hit = np.zeros(len(darts), dtype=bool)
     for point in front:
         hit |= (point <= darts).all(axis=1)
-    assert pareto.hypervolume(front, np.ones(d)) == pytest.approx(
-        hit.mean(), abs=5 * hit.std() / math.sqrt(len(hit))
-    )
+    assert pareto.hypervolume(front, np.ones(d)) == pytest.approx(hit.mean(), abs=5 * hit.std() / math.sqrt(len(hit)))
 
 
 @given(real_points(), st.permutations(range(3)), st.randoms())
@@ -125,9 +116,7 @@ def test_hypervolume_does_not_depend_on_the_order_of_points_or_objectives(p, obj
     random.shuffle(order)
     reference = np.array([1.0, 0.9, 0.8])
     expected = pareto.hypervolume(p, reference)
-    assert pareto.hypervolume(p[order][:, objectives], reference[objectives]) == pytest.approx(
-        expected, abs=1e-12
-    )
+    assert pareto.hypervolume(p[order][:, objectives], reference[objectives]) == pytest.approx(expected, abs=1e-12)
 
 
 @given(real_points(), hnp.arrays(np.float64, 3, elements=st.floats(0.1, 10)), st.integers(-3, 3))
@@ -210,9 +199,7 @@ def test_study_hypervolume_drops_what_is_outside_and_is_zero_without_candidates(
     assert _study_volume([], [], []) == 0
 
 
-@given(
-    st.lists(st.tuples(st.floats(0.8, 0.95), st.floats(0.1, 2), st.floats(1, 1000)), min_size=1, max_size=8)
-)
+@given(st.lists(st.tuples(st.floats(0.8, 0.95), st.floats(0.1, 2), st.floats(1, 1000)), min_size=1, max_size=8))
 @settings(deadline=None)
 def test_study_hypervolume_turns_the_sign_where_lower_is_better(candidates):
     value, latency, download = np.array(candidates).T

@@ -164,9 +164,7 @@ sizes = st.integers(1, 6)
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(["CONV_2D", "FULLY_CONNECTED", "ADD"]), kinds, kinds, sizes, sizes))
-)
+@given(st.lists(st.tuples(st.sampled_from(["CONV_2D", "FULLY_CONNECTED", "ADD"]), kinds, kinds, sizes, sizes)))
 def test_totals_are_sums_over_operators(rows):
     network, macs, moved = Network(), 0, 0.0
     for op, kind, weights, size, outputs in rows:
@@ -214,9 +212,7 @@ coefficients = st.builds(
 SHAPES = ((550.0, 58.0, 34), (280.0, 70.0, 65), (200.0, 80.0, 122), (50.0, 32.0, 109), (10.0, 3.0, 20))
 
 
-def points_of(
-    each: Coefficients, dtype: str = "float32", noise: tuple[float, ...] = (0.0,) * 5
-) -> list[FittedPoint]:
+def points_of(each: Coefficients, dtype: str = "float32", noise: tuple[float, ...] = (0.0,) * 5) -> list[FittedPoint]:
     points = []
     for (mmac, mb, ops), relative in zip(SHAPES, noise, strict=True):
         point = FittedPoint(model="m", dtype=dtype, mmac=mmac, mb=mb, ops=ops, latency_ms=1.0, source="drawn")
@@ -322,8 +318,7 @@ def test_only_static_int8_takes_the_coefficients_of_int8():
 def test_a_feature_outside_the_points_is_extrapolated(feature):
     narrow = {"mmac": 0.001, "mb": 0.001, "ops": 2}[feature]
     points = tuple(
-        replace(point, **{feature: min(getattr(point, feature), narrow)})
-        for point in latency_model().fitted_to
+        replace(point, **{feature: min(getattr(point, feature), narrow)}) for point in latency_model().fitted_to
     )
     assert predict.predict(small(), latency_model(fitted_to=points)).extrapolated
 
@@ -335,9 +330,7 @@ def test_a_dtype_without_an_error_of_its_own_is_extrapolated():
 
 
 def test_layers_in_a_dtype_without_coefficients_are_refused():
-    with pytest.raises(
-        AutocompressError, match=r"no coefficients for int16 layers, only for float32, int8; measure"
-    ):
+    with pytest.raises(AutocompressError, match=r"no coefficients for int16 layers, only for float32, int8; measure"):
         predict.predict(small("INT8", "INT16"), latency_model())
 
 

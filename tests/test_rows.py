@@ -42,9 +42,7 @@ def make_evaluation(accuracy=0.9, latency_ms=0.2, download_bytes=30_000, **chang
         "artifact": f"a/artifacts/{accuracy}-{latency_ms}-{download_bytes}.tflite",
     }
     measurement = Measurement(latency_ms=latency_ms, **measured)
-    return Evaluation(
-        accuracy=accuracy, measurement=measurement, download_bytes=download_bytes, **(values | changes)
-    )
+    return Evaluation(accuracy=accuracy, measurement=measurement, download_bytes=download_bytes, **(values | changes))
 
 
 def make_trial(number, *values, state="complete", reason=None, cached=False, **changes):
@@ -157,16 +155,10 @@ def test_front_satisfies_every_constraint_and_unknown_values_satisfy_none():
 
 def test_violations_are_relative_to_the_bound():
     evaluation = make_evaluation(0.9, 0.2)
-    assert rows.violation(
-        evaluation, Constraint(name="latency_ms", relation="<=", bound=0.1)
-    ) == pytest.approx(1)
+    assert rows.violation(evaluation, Constraint(name="latency_ms", relation="<=", bound=0.1)) == pytest.approx(1)
     assert rows.violation(evaluation, Constraint(name="latency_ms", relation="<=", bound=0.2)) == 0
-    assert rows.violation(evaluation, Constraint(name="accuracy", relation=">=", bound=1.0)) == pytest.approx(
-        0.1
-    )
-    assert rows.violation(evaluation, Constraint(name="accuracy", relation="<=", bound=0)) == pytest.approx(
-        0.9
-    )
+    assert rows.violation(evaluation, Constraint(name="accuracy", relation=">=", bound=1.0)) == pytest.approx(0.1)
+    assert rows.violation(evaluation, Constraint(name="accuracy", relation="<=", bound=0)) == pytest.approx(0.9)
     assert rows.violation(evaluation, Constraint(name="energy_mj", relation="<=", bound=1)) == math.inf
 
 
@@ -301,9 +293,7 @@ def test_pick(which, number):
 
 
 def test_the_best_of_equally_fast_or_small_points_is_picked():
-    record = make_record(
-        make_trial(0, 0.8, 0.1, 50), make_trial(1, 0.9, 0.1, 60), make_trial(2, 0.91, 0.2, 50)
-    )
+    record = make_record(make_trial(0, 0.8, 0.1, 50), make_trial(1, 0.9, 0.1, 60), make_trial(2, 0.91, 0.2, 50))
     assert rows.pick(record, "fastest").number == 1
     assert rows.pick(record, "smallest").number == 2
 
@@ -340,9 +330,7 @@ def test_what_cannot_be_picked_is_named(which, message):
 
 
 def test_picking_from_an_empty_front_says_why():
-    with pytest.raises(
-        AutocompressError, match="none of 1 trials is complete; the last failure: no kernel"
-    ) as raised:
+    with pytest.raises(AutocompressError, match="none of 1 trials is complete; the last failure: no kernel") as raised:
         rows.pick(make_record(FAILED), "knee")
     assert raised.value.exit_code == 2
     unmet = make_record(*ALL, constraints=(Constraint(name="latency_ms", relation="<=", bound=0.01),))
@@ -377,15 +365,11 @@ def test_card_says_what_the_file_is_and_what_was_measured():
         (make_configuration(), "int8 · 8b×1 4b×1 · 0-50 % zeros · 8 cl"),
         (Configuration(layers={"a": LayerChoice(), "b": LayerChoice()}), "float32 · 32b×2"),
         (
-            Configuration(
-                activations="int8", layers={"a": LayerChoice(sparsity=1 / 3, granularity="channel")}
-            ),
+            Configuration(activations="int8", layers={"a": LayerChoice(sparsity=1 / 3, granularity="channel")}),
             "float32 · 32b×1 · 33.3 % zeros (channel)",
         ),
         (
-            Configuration(
-                layers={str(c): LayerChoice(bits=8, sparsity=0.5, clusters=c) for c in (16, 64, 255)}
-            ),
+            Configuration(layers={str(c): LayerChoice(bits=8, sparsity=0.5, clusters=c) for c in (16, 64, 255)}),
             "float32 · 8b×3 · 50 % zeros · 16-64 cl",
         ),
         (Configuration(), "float32"),
@@ -397,7 +381,6 @@ def test_summary_in_a_few_words(configuration, expected):
 
 def test_a_stored_study_gives_the_same_document():
     trials = [
-        replace(t, evaluation=Evaluation.from_dict(json.loads(json.dumps(t.evaluation.to_dict()))))
-        for t in ALL[:6]
+        replace(t, evaluation=Evaluation.from_dict(json.loads(json.dumps(t.evaluation.to_dict())))) for t in ALL[:6]
     ]
     assert rows.document(make_record(*trials)) == rows.document(make_record(*ALL[:6]))

@@ -72,10 +72,7 @@ def test_shipped_networks_are_small_float_files() -> None:
 
 
 def test_loading_a_built_in_task_leaves_tensorflow_alone() -> None:
-    code = (
-        "import sys; from autocompress.tasks import load_task; "
-        "load_task(); assert 'tensorflow' not in sys.modules"
-    )
+    code = "import sys; from autocompress.tasks import load_task; load_task(); assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=networks.ROOT)
 
 
@@ -98,9 +95,7 @@ def write_fashion_mnist(folder: Path) -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, n in (("train", 60_000), ("t10k", 30)):
-        files._write(
-            folder / f"{part}-images-idx3-ubyte.gz", np.repeat(rng.integers(0, 255, (1, 28, 28)), n, 0)
-        )
+        files._write(folder / f"{part}-images-idx3-ubyte.gz", np.repeat(rng.integers(0, 255, (1, 28, 28)), n, 0))
         files._write(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(n) % 10)
 
 
@@ -127,24 +122,18 @@ def test_fashion_mnist_from_our_cache_reads_training_images_on_demand(no_debian:
 
 def test_fashion_mnist_downloaded_once(no_debian: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[Path] = []
-    monkeypatch.setattr(
-        files, "_download", lambda folder: downloads.append(folder) or write_fashion_mnist(folder)
-    )
+    monkeypatch.setattr(files, "_download", lambda folder: downloads.append(folder) or write_fashion_mnist(folder))
     assert files.find_files() == no_debian
     assert files.find_files() == no_debian
     assert downloads == [no_debian]
 
 
-def test_without_fashion_mnist_it_is_said_what_to_install(
-    no_debian: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_fashion_mnist_it_is_said_what_to_install(no_debian: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(folder: Path) -> None:
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(files, "_download", offline)
-    with pytest.raises(
-        AutocompressError, match=r"no route to host.*install the Debian package dataset-fashion-mnist"
-    ):
+    with pytest.raises(AutocompressError, match=r"no route to host.*install the Debian package dataset-fashion-mnist"):
         load_task("fashion-mnist")
 
 
@@ -218,8 +207,7 @@ def test_the_digest_of_the_data_changes_with_the_data(load: Callable[..., Loaded
     changed = data["x_test"].copy()
     changed[0, 0, 0, 0] += 0.5
     digests = {
-        load(d).data_sha256
-        for d in (data, {**data, "x_test": changed}, {**data, "y_test": data["y_test"][::-1]})
+        load(d).data_sha256 for d in (data, {**data, "x_test": changed}, {**data, "y_test": data["y_test"][::-1]})
     }
     assert len(digests) == 3
     assert load(data).data_sha256 in digests
@@ -429,9 +417,7 @@ def test_wrong_attributes(task_file: Path, attribute: str, message: str) -> None
         ("from autocompress.tasks import Task\ntask = Task(name='x')", r"line 2: TypeError: .*missing"),
     ],
 )
-def test_faults_of_the_users_code_are_one_line_with_the_place(
-    code: str, message: str, tmp_path: Path
-) -> None:
+def test_faults_of_the_users_code_are_one_line_with_the_place(code: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(code)
     with pytest.raises(AutocompressError, match=message) as error:
         load_task(f"{tmp_path / 'bad.py'}")
@@ -503,9 +489,7 @@ def test_a_network_of_two_inputs_from_an_npz(tmp_path: Path) -> None:
     assert accuracy(task, "test") < 0.1  # mean absolute error
     data = built.data
     np.savez(tmp_path / "data.npz", **{key: data[key] for key in data if key != "x_test.code"})
-    with pytest.raises(
-        AutocompressError, match=r"x_test names the inputs 'image'; the network has 'code' \(n, 4\)"
-    ):
+    with pytest.raises(AutocompressError, match=r"x_test names the inputs 'image'; the network has 'code' \(n, 4\)"):
         load_task(model=built.model_path, data=tmp_path / "data.npz", metric="mae")
 
 

@@ -145,9 +145,7 @@ def test_memory_and_energy_have_a_column_where_they_are_objectives():
 
 
 def test_files_and_the_next_command_can_be_copied_whole():
-    lines = front_text(
-        make_record(*ALL), 60, runs="/data/some/very/long/folder/of/runs", options=["--runs", "a b"]
-    )
+    lines = front_text(make_record(*ALL), 60, runs="/data/some/very/long/folder/of/runs", options=["--runs", "a b"])
     assert "Files: /data/some/very/long/folder/of/runs/a/artifacts/ (named by their SHA-256)\n" in lines
     assert "Next:  autocompress export a --pick knee --runs 'a b'\n" in lines
 
@@ -168,22 +166,15 @@ def test_a_measured_latency_is_compared_with_the_baseline_of_the_same_minutes():
 
 
 def test_notes_are_shown():
-    assert "note: validation inputs serve" in front_text(
-        make_record(KNEE, notes=("validation inputs serve",))
-    )
+    assert "note: validation inputs serve" in front_text(make_record(KNEE, notes=("validation inputs serve",)))
 
 
 def test_an_empty_front_says_why_and_what_comes_nearest():
     latency = Constraint(name="latency_ms", relation="<=", bound=0.05)
     energy = Constraint(name="energy_mj", relation="<=", bound=3)
-    text = front_text(
-        make_record(*ALL, constraints=(latency, Constraint(name="accuracy", relation=">=", bound=0.9)))
-    )
+    text = front_text(make_record(*ALL, constraints=(latency, Constraint(name="accuracy", relation=">=", bound=0.9))))
     assert "The front is empty: none of 6 complete trials meets latency_ms<=0.05 and accuracy>=0.9." in text
-    assert (
-        "nearest: trial 3, latency_ms 0.1 (asked <=0.05), accuracy 0.86 (asked >=0.9) · accuracy 0.8600"
-        in text
-    )
+    assert "nearest: trial 3, latency_ms 0.1 (asked <=0.05), accuracy 0.86 (asked >=0.9) · accuracy 0.8600" in text
     assert text.count("nearest:") == 3
     assert "Next:" not in text
     assert "energy_mj missing (asked <=3)" in front_text(make_record(KNEE, constraints=(energy,)))
@@ -192,9 +183,7 @@ def test_an_empty_front_says_why_and_what_comes_nearest():
     assert "nearest" not in failed
 
 
-names = st.sampled_from(
-    ["[red]x", "[/]", "[/red]", "a[link=x]b", ":smile:", "[bold", "\\[x]", "x\x1b[31m", "a\nb"]
-)
+names = st.sampled_from(["[red]x", "[/]", "[/red]", "a[link=x]b", ":smile:", "[bold", "\\[x]", "x\x1b[31m", "a\nb"])
 
 
 @given(name=names | st.text(max_size=15), width=st.sampled_from([60, 120, 200]))
@@ -294,9 +283,7 @@ def test_progress_on_a_terminal_ends_with_bar_rate_and_best_points(width):
     text = live_text(make_record(), ALL, width, trials=12)
     flat = " ".join(text.split())
     assert "━" in text
-    assert (
-        "6/12 trials · 12 candidates/min · 0:00:30 elapsed · 0:00:30 left · 1 failed · 4 on the front" in flat
-    )
+    assert "6/12 trials · 12 candidates/min · 0:00:30 elapsed · 0:00:30 left · 1 failed · 4 on the front" in flat
     assert "smallest within 1 point of the baseline: trial 1, 20.0 KB download" in flat
     assert "fastest within 1 point of the baseline: trial 1, 130 µs modelled ± 3.4 %" in flat
     assert max(cell_len(line) for line in text.splitlines()) <= width
