@@ -27,6 +27,8 @@ from autocompress.records import Configuration, LayerChoice
 Array = np.ndarray[Any, Any]
 RIDGE = 0.005  # of the mean diagonal of the moment of X'
 _MOST_PATCHES = 12288
+# Of the outputs' variance; below it a fit to a few hundred samples brings a fine layer more noise than it mends.
+_LEAST_DRIFT = 0.05
 _BIAS_SAMPLES = 128
 _SCREENING_SWEEPS = 2
 _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
@@ -198,6 +200,8 @@ def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) ->
     columns = columns - mean[:, None, :].astype(np.float32)
     centred = trace.second_moment(columns).astype(np.float64)
     weight, shift = _ridge_fit(float_layer, columns, centred, mean)
+    if _is_fine(choice) and _drift(float_layer, columns, mean) < _LEAST_DRIFT:
+        weight, shift = float_layer.weight, _mean_shift(float_layer, mean)
     if float_layer.bias is None:
         whole = centred + mean[:, :, None] * mean[:, None, :]
         return _solved(float_layer, solve(float_layer.problem(weight, whole), choice), None)
@@ -205,6 +209,26 @@ def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) ->
     solution = solve(float_layer.problem(weight, centred), choice)
     left = np.einsum("grn,gn->gr", weight - solution.values, mean)
     return _solved(float_layer, solution, float_layer.bias + _by_channel(float_layer, shift + left))
+
+
+def _is_fine(choice: LayerChoice) -> bool:
+    """Whether the choice itself loses next to nothing, so that a fit could only mend what came before it."""
+    return choice.sparsity == 0 and choice.clusters is None and choice.bits >= 8
+
+
+def _drift(float_layer: FloatLayer, columns: Array, mean: Array) -> float:
+    """How far the float weights' outputs on the real inputs are from the float network's: the share of the variance."""
+    rotated = float_layer.weight.transpose(0, 2, 1).astype(np.float32)
+    wanted = float_layer.products - float_layer.products.mean(axis=1, keepdims=True)
+    gap = columns @ rotated - wanted
+    return float(np.vdot(gap, gap) / max(float(np.vdot(wanted, wanted)), 1e-30))
+
+
+def _mean_shift(float_layer: FloatLayer, mean: Array) -> Array:
+    """The bias shift (G, R) that gives the float weights their mean outputs back."""
+    wanted: Array = float_layer.products.mean(axis=1, dtype=np.float64)
+    shift: Array = wanted - np.einsum("grn,gn->gr", float_layer.weight, mean)
+    return shift
 
 
 def _ridge_fit(float_layer: FloatLayer, columns: Array, centred: Array, mean: Array) -> tuple[Array, Array]:
