@@ -19,7 +19,7 @@ from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton
 from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer
-from autocompress.network.layers import Layer
+from autocompress.network.layers import INPUTS, Layer
 from autocompress.records import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
@@ -114,14 +114,14 @@ def _packed(levels: Array) -> Array:
 
 def read_layers(model: bytes, layers: Sequence[Layer]) -> tuple[StoredLayer, ...]:
     """The weights of `layers` (of the float network) as they lie in `model`, read with the schema alone."""
-    from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
+    from ai_edge_litert.schema_py_generated import Model
 
     graph = (root := Model.GetRootAs(model, 0)).Subgraphs(0)
     codes = [
         max(c.BuiltinCode(), c.DeprecatedBuiltinCode())
         for c in map(root.OperatorCodes, range(root.OperatorCodesLength()))
     ]
-    names = {v: k for k, v in vars(BuiltinOperator).items() if isinstance(v, int)}
+    names = flatbuffer.builtin_names()
     operators = [graph.Operators(n) for n in range(graph.OperatorsLength())]
     makers = {int(op.Outputs(0)): op for op in operators if op.OutputsLength()}
     found: dict[str, list[Any]] = {}
@@ -131,7 +131,7 @@ def read_layers(model: bytes, layers: Sequence[Layer]) -> tuple[StoredLayer, ...
 
 
 def _stored(root: Any, graph: Any, found: dict[str, list[Any]], makers: dict[int, Any], layer: Layer) -> StoredLayer:
-    index = int(found[layer.op][int(layer.name.rsplit("_", 1)[1])].Inputs(1))
+    index = int(found[layer.op][layer.number].Inputs(INPUTS[layer.op][1]))
     while root.Buffers(graph.Tensors(index).Buffer()).DataIsNone():
         index = int(makers[index].Inputs(0))
     tensor = graph.Tensors(index)

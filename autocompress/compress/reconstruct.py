@@ -1,17 +1,16 @@
 """From a configuration to solved layers, in two tiers.
 
 *Independent*: a layer and its choice solved on the float network's inputs, once, whatever the other layers do; a
-candidate
-then only gets its biases corrected, layer after layer on its own activations (mean outputs equal the float network's).
-*Sequential*: layer after layer on the inputs X' that the network compressed so far really gives it. First the
-weights and
-bias that bring W'X' + b' back to the float network's WX + b by ridge least squares (towards W), then the solver
-under the
-constraint with the moment of X'. No labels, no training; candidates that share a prefix of choices share its work."""
+candidate then only gets its biases corrected, layer after layer on its own activations (mean outputs equal the float
+network's).
+*Sequential*: layer after layer on the inputs X' that the network compressed so far really gives it. First the weights
+and bias that bring W'X' + b' back to the float network's WX + b by ridge least squares (towards W), then the solver
+under the constraint with the moment of X'. No labels, no training; candidates that share a prefix of choices share its
+work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -166,7 +165,7 @@ def _bytes(state: State) -> int:
     return sum(values.nbytes for values in state.values())
 
 
-def _quantized(state: State, quantize: Callable[[int, Array], Array], done: set[int] = frozenset()) -> State:  # type: ignore[assignment]
+def _quantized(state: State, quantize: Callable[[int, Array], Array], done: Collection[int] = ()) -> State:
     return {i: v if i in done else quantize(i, v) for i, v in state.items()}
 
 
@@ -199,9 +198,10 @@ def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) ->
     mean = columns.mean(axis=1, dtype=np.float64)  # (G, n)
     columns = columns - mean[:, None, :].astype(np.float32)
     centred = trace.second_moment(columns).astype(np.float64)
-    weight, shift = _ridge_fit(float_layer, columns, centred, mean)
-    if _is_fine(choice) and _drift(float_layer, columns, mean) < _LEAST_DRIFT:
-        weight, shift = float_layer.weight, _mean_shift(float_layer, mean)
+    if _is_fine(choice) and _drift(float_layer, columns) < _LEAST_DRIFT:
+        weight, shift = float_layer.weight, _mean_gap(float_layer, float_layer.weight, mean)
+    else:
+        weight, shift = _ridge_fit(float_layer, columns, centred, mean)
     if float_layer.bias is None:
         whole = centred + mean[:, :, None] * mean[:, None, :]
         return _solved(float_layer, solve(float_layer.problem(weight, whole), choice), None)
@@ -216,19 +216,20 @@ def _is_fine(choice: LayerChoice) -> bool:
     return choice.sparsity == 0 and choice.clusters is None and choice.bits >= 8
 
 
-def _drift(float_layer: FloatLayer, columns: Array, mean: Array) -> float:
-    """How far the float weights' outputs on the real inputs are from the float network's: the share of the variance."""
+def _drift(float_layer: FloatLayer, columns: Array) -> float:
+    """How far the float weights' outputs on the real inputs (centred `columns`) are from the float network's: the share
+    of the variance."""
     rotated = float_layer.weight.transpose(0, 2, 1).astype(np.float32)
     wanted = float_layer.products - float_layer.products.mean(axis=1, keepdims=True)
     gap = columns @ rotated - wanted
     return float(np.vdot(gap, gap) / max(float(np.vdot(wanted, wanted)), 1e-30))
 
 
-def _mean_shift(float_layer: FloatLayer, mean: Array) -> Array:
-    """The bias shift (G, R) that gives the float weights their mean outputs back."""
+def _mean_gap(float_layer: FloatLayer, weight: Array, mean: Array) -> Array:
+    """The bias shift (G, R) that gives `weight`, on inputs of this mean, the float network's mean outputs."""
     wanted: Array = float_layer.products.mean(axis=1, dtype=np.float64)
-    shift: Array = wanted - np.einsum("grn,gn->gr", float_layer.weight, mean)
-    return shift
+    gap: Array = wanted - np.einsum("grn,gn->gr", weight, mean)
+    return gap
 
 
 def _ridge_fit(float_layer: FloatLayer, columns: Array, centred: Array, mean: Array) -> tuple[Array, Array]:
@@ -259,7 +260,7 @@ def _bias_corrected(float_layer: FloatLayer, solved: SolvedLayer, inputs: Array)
     columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
     mean = columns.mean(axis=1, dtype=np.float64)
     weight = trace.to_matrix(float_layer.layer, solved.weight).astype(np.float64)
-    gap = float_layer.products.mean(axis=1, dtype=np.float64) - np.einsum("grn,gn->gr", weight, mean)
+    gap = _mean_gap(float_layer, weight, mean)
     return replace(solved, bias=_float32(float_layer.bias + _by_channel(float_layer, gap)))
 
 

@@ -1,9 +1,8 @@
 """Quantized skeletons: the network with the right containers and quantization operators, but anybody's integers.
 
 `ai-edge-quantizer` makes one for each pattern of (weight container bits per layer, activations); the builder then
-writes
-a candidate's own integers, scales and biases into it. The quantizer derives scales and levels of its own, so nothing it
-put into a weight survives."""
+writes a candidate's own integers, scales and biases into it. The quantizer derives scales and levels of its own, so
+nothing it put into a weight survives."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer
-from autocompress.network.layers import Layer
+from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.segments import Patchable
 
 Array = np.ndarray[Any, Any]
@@ -137,13 +136,11 @@ def _made_in_bodies(tree: Any) -> list[list[str]]:
 
 
 def _slot(tree: Any, layer: Layer) -> Slot:
-    """Find a layer again: operators are inserted around it, but those of its kind keep their order."""
+    """Find a layer again in the quantized network."""
     graph = tree.subgraphs[0]
-    number = int(layer.name.rsplit("_", 1)[1])
-    same = [op for op in graph.operators if flatbuffer.op_name(tree, op) == layer.op]
-    operator = same[number]
-    at_input, at_bias = (2, 3) if layer.op == "TRANSPOSE_CONV" else (0, 2)
-    weight = _constant_behind(tree, int(operator.inputs[1]))
+    operator = [op for op in graph.operators if flatbuffer.op_name(tree, op) == layer.op][layer.number]
+    at_input, at_weight, at_bias = INPUTS[layer.op]
+    weight = _constant_behind(tree, int(operator.inputs[at_weight]))
     bias = int(operator.inputs[at_bias]) if layer.bias is not None else None
     return Slot(
         weight=weight,

@@ -4,6 +4,8 @@ Object trees are `ModelT` of the TFLite schema, as `ai_edge_litert` generates it
 
 from __future__ import annotations
 
+import copy
+import functools
 import struct
 from typing import Any
 
@@ -56,10 +58,12 @@ def op_name(tree: Any, operator: Any) -> str:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == BuiltinOperator.CUSTOM:
         return f"CUSTOM:{(code.customCode or b'').decode(errors='replace')}"
-    return _builtin_names().get(number, f"BUILTIN_{number}")  # a newer file's: the runtime has the last word
+    return builtin_names().get(number, f"BUILTIN_{number}")  # a newer file's: the runtime has the last word
 
 
-def _builtin_names() -> dict[int, str]:
+@functools.cache
+def builtin_names() -> dict[int, str]:
+    """The schema's name of each builtin operator number."""
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
     return {v: k for k, v in vars(BuiltinOperator).items() if isinstance(v, int)}
@@ -179,8 +183,6 @@ def _unshare_buffers(tree: Any) -> None:
 
 
 def _copy_tensor(tree: Any, graph: Any, index: int, buffer: Any) -> int:
-    import copy
-
     tensor = copy.copy(graph.tensors[index])
     buffer.data = tree.buffers[tensor.buffer].data
     tree.buffers.append(buffer)
@@ -233,7 +235,7 @@ def write(tree: Any) -> bytes:
 
     builder = flatbuffers.Builder(1 << 16)
     originals = tree.buffers
-    tree.buffers = [_aligned(buffer) for buffer in originals]
+    tree.buffers = [_aligned_buffer()(buffer.data) for buffer in originals]
     try:
         builder.Finish(tree.Pack(builder), file_identifier=_IDENTIFIER)
     finally:
@@ -241,8 +243,9 @@ def write(tree: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def _aligned(buffer: Any) -> Any:
-    """`buffer` with a Pack that honours `force_align: 16`, which the generated Python code forgets."""
+@functools.cache
+def _aligned_buffer() -> type[Any]:
+    """A buffer whose Pack honours `force_align: 16`, which the generated Python code forgets."""
     from ai_edge_litert import schema_py_generated as schema
 
     class AlignedBuffer(schema.BufferT):  # type: ignore[misc]
@@ -258,6 +261,4 @@ def _aligned(buffer: Any) -> Any:
             schema.BufferAddData(builder, data)
             return int(schema.BufferEnd(builder))
 
-    copy = AlignedBuffer()
-    copy.data = buffer.data
-    return copy
+    return AlignedBuffer

@@ -13,7 +13,7 @@ from autocompress.network import flatbuffer
 
 LAYER_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 # Positions of input, weight and bias among an operator's inputs, and the axis of the weight that counts outputs.
-_INPUTS = {
+INPUTS = {
     "CONV_2D": (0, 1, 2), "DEPTHWISE_CONV_2D": (0, 1, 2), "FULLY_CONNECTED": (0, 1, 2), "TRANSPOSE_CONV": (2, 1, 3),
 }  # fmt: skip
 _RANKS = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 4}  # of the weight
@@ -54,6 +54,11 @@ class Layer:
     macs: int
 
     @property
+    def number(self) -> int:
+        """Its index among the operators of its kind: rewriting a network may insert others, but keeps their order."""
+        return int(self.name.rsplit("_", 1)[1])
+
+    @property
     def weights(self) -> int:
         """Number of weights, the bias not counted."""
         return math.prod(self.shape)
@@ -89,9 +94,9 @@ def _has_own_weight(tree: Any, op: str, operator: Any) -> bool:
     from ai_edge_litert.schema_py_generated import TensorType
 
     options = op == "FULLY_CONNECTED" or type(operator.builtinOptions).__name__ == _OPTIONS[op]
-    if len(operator.inputs) <= max(_INPUTS[op][:2]) or not len(operator.outputs) or not options:
+    if len(operator.inputs) <= max(INPUTS[op][:2]) or not len(operator.outputs) or not options:
         return False  # malformed: the runtime says why it refuses it
-    index = int(operator.inputs[_INPUTS[op][1]])
+    index = int(operator.inputs[INPUTS[op][1]])
     tensor = tree.subgraphs[0].tensors[index]
     fits = tensor.type == TensorType.FLOAT32 and len(tensor.shape) == _RANKS[op]
     return fits and flatbuffer.constant(tree, index) is not None
@@ -99,7 +104,7 @@ def _has_own_weight(tree: Any, op: str, operator: Any) -> bool:
 
 def _layer(tree: Any, op: str, number: int, position: int, operator: Any) -> Layer:
     tensors = tree.subgraphs[0].tensors
-    at_input, at_weight, at_bias = _INPUTS[op]
+    at_input, at_weight, at_bias = INPUTS[op]
     inputs, output = [int(i) for i in operator.inputs], int(operator.outputs[0])
     bias = inputs[at_bias] if len(inputs) > at_bias and inputs[at_bias] >= 0 else None
     shape = _shape(tensors[inputs[at_weight]])

@@ -17,9 +17,8 @@ from autocompress.network.layers import Layer
 from autocompress.network.run import in_lanes, interpreter
 
 Array = np.ndarray[Any, Any]
-State = Mapping[
-    int, Array
-]  # tensor index -> values of all samples, samples along axis 0; or the one value of all chunks
+# Tensor index -> values of all samples, samples along axis 0; or the one value of all chunks.
+State = Mapping[int, Array]
 
 
 class Patchable:

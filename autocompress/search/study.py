@@ -117,11 +117,12 @@ class Search:
             fixed = parameters(corner, self.activations, self.choices)
             if fixed:
                 self.study.enqueue_trial(fixed, skip_if_exists=True)
-        self._records = {t.number: store.trial_record(t) for t in self._finished()}
+        finished = self._finished()
+        self._records = {t.number: store.trial_record(t) for t in finished}
         self._seen = {
             r.evaluation.configuration.digest: r.evaluation for r in self._records.values() if r.evaluation is not None
         }
-        self._failed = {t.user_attrs["digest"]: r.reason for t in self._finished() if "digest" in t.user_attrs
+        self._failed = {t.user_attrs["digest"]: r.reason for t in finished if "digest" in t.user_attrs
                         and (r := self._records[t.number]).state == "failed"}  # fmt: skip
 
     def _finished(self) -> list[FrozenTrial]:
