@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from autocompress.cli import app, seconds
+from autocompress.cli import app
+from autocompress.cli.terms import seconds
 from autocompress.errors import AutocompressError
 from autocompress.tasks import load_task
 

@@ -18,7 +18,8 @@ import pytest
 from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
-from autocompress.measure.host import Host, agent_command, drifted, local_host, throttled
+from autocompress.measure.connection import agent_command
+from autocompress.measure.host import Host, drifted, local_host, throttled
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 MODEL, BASELINE = dense_model(inputs=128, outputs=64), dense_model(inputs=256, outputs=128)

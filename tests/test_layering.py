@@ -88,7 +88,9 @@ def test_heavy_packages_stay_behind_their_fences(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_modules_are_no_drawers(path: Path) -> None:
     assert path.stem not in {"utils", "common", "helpers", "helper", "base", "misc", "manager"}
-    assert len(path.read_text().splitlines()) <= 400, "split it"
+    # The agent goes over the pipe as one file that needs nothing of ours.
+    most = 700 if path.name == "agent.py" else 400
+    assert len(path.read_text().splitlines()) <= most, "split it"
 
 
 @pytest.mark.parametrize(

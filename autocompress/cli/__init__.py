@@ -1,0 +1,33 @@
+"""The command line: arguments in, one call, exit code out. Whatever is heavy is imported inside the handlers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from autocompress.cli import device
+from autocompress.cli.search import search
+from autocompress.cli.study import export, report
+
+app = typer.Typer(
+    name="autocompress", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Search per-layer sparsity, bit-width and cluster count; get the Pareto front as verified .tflite files.",
+)  # fmt: skip
+for _command in (search, report, export):
+    app.command()(_command)
+app.add_typer(device.app, name="device")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from autocompress import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="autocompress")

@@ -1,0 +1,54 @@
+"""`autocompress device ...`: the device profiles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from autocompress.cli.terms import Json, guarded, print_json
+
+app = typer.Typer(no_args_is_help=True, help="The device profiles.")
+
+
+@app.command("list")
+@guarded
+def device_list() -> None:
+    """List the device profiles that come with autocompress."""
+    from autocompress.specs import device_names, load_device
+
+    width = max(map(len, device_names()))
+    for name in device_names():
+        profile = load_device(name)
+        typer.echo(f"{name:<{width}}  {_latency_words(profile):<22}  {profile.description}")
+
+
+def _latency_words(profile: Any) -> str:
+    if profile.host is not None:
+        return "latency measured"
+    return "latency modelled" if profile.latency_model is not None else "needs a host"
+
+
+@app.command("show")
+@guarded
+def device_show(
+    device: Annotated[str, typer.Argument(help="Profile name or .yaml file.")], as_json: Json = False
+) -> None:
+    """Show a device profile."""
+    from dataclasses import asdict
+
+    from autocompress.specs import load_device
+
+    profile = asdict(load_device(device))
+    if as_json:
+        print_json(profile)
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(_plain(profile), sort_keys=False, allow_unicode=True).rstrip())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,115 @@
+"""`autocompress search`: from a task, a device and a space to a front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autocompress.cli.study import show
+from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, console_of, guarded, seconds
+from autocompress.errors import unknown_name
+
+if TYPE_CHECKING:
+    from autocompress.search.study import Search
+
+
+@guarded
+def search(
+    device: Annotated[
+        str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
+    ],
+    task: Annotated[str | None, typer.Option(help="digits, fashion-mnist or FILE.py[:ATTR]; default: digits.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A .tflite, .keras, .h5 or SavedModel, with --data and --metric.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="An .npz with x_validation, y_validation, x_test, y_test, ...")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity.")
+    ] = None,
+    space: Annotated[str, typer.Option(help="Search space: a name or a .yaml file.")] = "default",
+    trials: Annotated[int | None, typer.Option(help="Complete trials the study shall hold; default 100.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 10m, 2h.")] = None,
+    sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or gp.")] = "tpe",
+    objective: Annotated[
+        list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
+    ] = None,
+    constraint: Annotated[list[str] | None, typer.Option(help="As 'latency_ms<=8'; may be repeated.")] = None,
+    size: Annotated[str, typer.Option(help="What size means: download (gzip) or file.")] = "download",
+    study: Annotated[str | None, typer.Option(help="Study name; the same name goes on where it stopped.")] = None,
+    runs: Runs = DEFAULT_RUNS,
+    storage: Storage = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Search the Pareto front of compressed networks for a task on a device."""
+    from autocompress.search.latency import latency_on
+    from autocompress.search.request import Request, with_limits
+    from autocompress.search.store import parse_constraint
+    from autocompress.search.study import Search
+    from autocompress.specs import load_device, load_space
+    from autocompress.tasks import load_task
+
+    profile, chosen = load_device(device), load_space(space)
+    limits = tuple(parse_constraint(text) for text in constraint or ())
+    budget = None if time_budget is None else seconds(time_budget)
+    if size not in ("download", "file"):
+        raise unknown_name("size", size, ("download", "file"))
+    loaded = load_task(task, model, data, metric)
+    with latency_on(profile) as latency:
+        request = with_limits(
+            Request(
+                task=loaded,
+                profile=profile,
+                space=chosen,
+                latency_source=latency.source,
+                runs=runs,
+                sampler=sampler,
+                seed=seed,
+                name=study,
+                storage=storage,
+                trials=trials,
+                time_budget_s=budget,
+                objectives=tuple(objective or ("metric", "latency", "size")),
+                size=size,
+                constraints=limits,
+                threads=_cores(),
+            )
+        )
+        with Search(request, latency.bind(loaded.original)) as opened:
+            _run(opened, as_json, latency.second_runtime(loaded.original))
+
+
+def _run(opened: Search, as_json: bool, second_runtime: Any) -> None:
+    """Run an opened search with its header, progress and front on screen."""
+    from autocompress.report import rows, terminal
+
+    request, console = opened.request, console_of(stderr=as_json)
+    record = opened.record()
+    terminal.print_header(
+        console, record, layers=len(opened.choices), configurations_log10=_log10_size(opened),
+        second_runtime=second_runtime,
+    )  # fmt: skip
+    with terminal.SearchProgress(
+        console, record, trials=request.trials, time_budget_s=request.time_budget_s
+    ) as progress:
+        record = opened.run(progress.update)
+    show(record, console, request.runs, request.storage, as_json)
+    if not rows.front(record):
+        raise typer.Exit(1)
+
+
+def _log10_size(opened: Search) -> float:
+    import math
+
+    counts = [len(opened.activations), *(len(row) for row in opened.choices.values())]
+    return sum(math.log10(count) for count in counts)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))

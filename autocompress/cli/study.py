@@ -1,0 +1,59 @@
+"""`autocompress report` and `autocompress export`: what a study holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, console_of, guarded, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autocompress.records import StudyRecord
+
+
+@guarded
+def report(
+    study: Annotated[str, typer.Argument(help="Study name.")],
+    runs: Runs = DEFAULT_RUNS,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Show a study's front."""
+    from autocompress.search.store import load_study, read_record
+
+    record = read_record(load_study(runs, study, storage))
+    show(record, console_of(stderr=as_json), runs, storage, as_json)
+
+
+@guarded
+def export(
+    study: Annotated[str, typer.Argument(help="Study name.")],
+    pick: Annotated[str, typer.Option(help="knee, fastest, smallest, best or a trial number.")] = "knee",
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+    runs: Runs = DEFAULT_RUNS,
+    storage: Storage = None,
+) -> None:
+    """Write one candidate of a study: the .tflite, its .gz for download, and a JSON card."""
+    from autocompress.report import rows
+    from autocompress.search.export import write_export
+    from autocompress.search.store import load_study, read_record
+
+    record = read_record(load_study(runs, study, storage))
+    trial = rows.pick(record, pick)
+    for path in write_export(record, trial, runs, out):
+        typer.echo(str(path))
+
+
+def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:
+    from autocompress.report import rows, terminal
+
+    if as_json:
+        print_json(rows.document(record))
+        return
+    options = [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
+    options += [] if storage is None else ["--storage", storage]
+    terminal.print_front(console, record, runs=str(runs), options=options)
