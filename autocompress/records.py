@@ -124,6 +124,7 @@ class Measurement:
     os_bits: int | None = None
     threads: int | None = None
     samples_ms: tuple[tuple[float, ...], ...] = ()
+    kernel_pattern: str | None = None  # files of one pattern share their measurement
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
