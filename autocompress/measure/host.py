@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from autocompress import stats
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, unknown_name
-from autocompress.measure import agent
+from autocompress.measure import agent, ssh
 from autocompress.measure.connection import Connection
 from autocompress.records import Measurement
 
@@ -65,7 +64,7 @@ class Host:
             raise unknown_name("runtime", runtime, agent.RUNTIMES)
         if threads < 1 or not argv:
             raise AutocompressError(f"a host needs a command and 1 thread or more, got {argv} and {threads}")
-        self.name, self.runtime, self.threads = shlex.join(argv), runtime, threads
+        self.name, self.runtime, self.threads = ssh.name_of(argv), runtime, threads
         self._argv, self._on_wait, self._start_s, self._silence_s = tuple(argv), on_wait, start_s, silence_s
         self._connection: Connection | None = None
         self._facts: Mapping[str, Any] = MappingProxyType({})
@@ -160,11 +159,16 @@ class Host:
         report, cores = self._facts["runtimes"][self.runtime], self._facts["cores"]
         if "version" not in report:
             reason = _reason(report)
-            install = f"; run `python3 -m pip install {self.runtime}` there" if "No module" in reason else ""
+            install = self._how_to_install() if "No module" in reason else ""
             raise DeviceError(f"{self.runtime} does not load on '{self.name}': {reason}{install}")
         if self.threads > cores:
             asked = f"{self.threads} threads exceed the {cores} cores available on '{self.name}'"
             raise DeviceError(f"{asked}; ask for {cores} or fewer in the device profile")
+
+    def _how_to_install(self) -> str:
+        venv = f"`python3 -m venv venv && venv/bin/pip install {self.runtime}`"  # PEP 668: there is no other way
+        named = f" and name it: --host {ssh.with_python(self.name)}" if ssh.is_ssh(self._argv) else ""
+        return f"; run `python3 -m pip install {self.runtime}` there, or where that is not allowed {venv}{named}"
 
     def _summary(self, runs: Sequence[ProcessRun], before: int | None, after: int | None) -> Measurement:
         models = [run for run in runs if run.kind == "model"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from autocompress.errors import AutocompressError
 from autocompress.measure.host import Host
+from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
+from autocompress.measure.ssh import host_of, ssh_argv
 from autocompress.records import Measurement
 from autocompress.search.objective import Latency
 from autocompress.specs import DeviceProfile, load_device
@@ -21,8 +24,11 @@ _OTHER_RUNTIME = {"local": "local-tflite-runtime", "local-tflite-runtime": "loca
 class LatencySource:
     """Latencies on one device. `source` is "measured" or "modelled"."""
 
-    def __init__(self, profile: DeviceProfile, host: Host | None, stack: ExitStack) -> None:
-        self._profile, self._host, self._stack = profile, host, stack
+    def __init__(
+        self, profile: DeviceProfile, host: PatientHost | None, connected: Callable[[DeviceProfile], PatientHost] | None
+    ) -> None:
+        """`host`: None where the profile's model answers; `connected` opens the host of another profile."""
+        self._profile, self._host, self._connected = profile, host, connected
         self.source = "modelled" if host is None else "measured"
 
     def bind(self, baseline: bytes) -> Latency:
@@ -37,14 +43,16 @@ class LatencySource:
     def second_runtime(self, baseline: bytes) -> tuple[str, Measurement] | None:
         """The baseline on the machine's other runtime: (its name, latency); None where there is no other here."""
         other = _OTHER_RUNTIME.get(self._profile.name)
-        if other is None or not _installed(load_device(other).runtime.name):
+        if other is None or self._profile.host != "local" or self._connected is None:
             return None
         profile = load_device(other)
-        host = self._stack.enter_context(_host(profile))
+        if not _installed(profile.runtime.name):
+            return None
+        host = self._connected(profile)
         return f"{profile.runtime.name} ({profile.name})", host.measure(baseline, baseline=None, processes=3)
 
 
-def _steady(host: Host, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
+def _steady(host: PatientHost, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
     """A measurement during which the baseline held still; after some tries the one whose interval is narrowest, which
     says that it is doubtful."""
     tries: list[Measurement] = []
@@ -65,24 +73,37 @@ def _installed(runtime: str) -> bool:
 
 
 @contextmanager
-def latency_on(profile: DeviceProfile) -> Iterator[LatencySource]:
-    """The latencies of a device while its host, if it has one, is connected.
+def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> Iterator[LatencySource]:
+    """The latencies of a device while its host, if it has one, is connected. A host that is away is waited for, at most
+    `wait_s` seconds; `say` gets a line for whoever wonders why nothing happens.
 
     AutocompressError for a profile that can neither be measured nor modelled; DeviceError where its host fails."""
     with ExitStack() as stack:
         if profile.host is not None:
-            yield LatencySource(profile, stack.enter_context(_host(profile)), stack)
+
+            def connected(each: DeviceProfile) -> PatientHost:
+                return stack.enter_context(patient_host(each, wait_s=wait_s, say=say))
+
+            yield LatencySource(profile, connected(profile), connected)
         elif profile.latency_model is not None:
-            yield LatencySource(profile, None, stack)
+            yield LatencySource(profile, None, None)
         else:
             raise AutocompressError(
-                f"device '{profile.name}' has no latency model and no host: measure with a host, "
-                "in a copy of its profile with host: {command: [...]}"
+                f"device '{profile.name}' has no latency model and no host: measure with --host user@name, "
+                "or in a copy of its profile with host: {command: [...]}"
             )
 
 
-def _host(profile: DeviceProfile) -> Host:
-    return Host(argv_of(profile), runtime=profile.runtime.name, threads=profile.runtime.threads)
+def patient_host(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> PatientHost:
+    """The host of a profile that has one, with the profile's runtime and threads."""
+    runtime = profile.runtime
+    host = Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=say)
+    return PatientHost(host, wait_s=wait_s, say=say)
+
+
+def at_host(profile: DeviceProfile, host: str | None) -> DeviceProfile:
+    """The profile with the host of `--host`, `local` or a destination of ssh; unchanged with None."""
+    return profile if host is None else replace(profile, host=host_of(host))
 
 
 def argv_of(profile: DeviceProfile) -> list[str]:
@@ -90,9 +111,4 @@ def argv_of(profile: DeviceProfile) -> list[str]:
     host: Any = profile.host
     if host == "local":
         return [sys.executable]
-    if "command" in host:
-        return [str(word) for word in host["command"]]
-    raise AutocompressError(
-        f"device '{profile.name}': hosts over ssh are not supported yet; use host: {{command: [ssh, -o, BatchMode=yes, "
-        f"{host['ssh']}, python3]}}"
-    )
+    return [str(word) for word in host["command"]] if "command" in host else ssh_argv(host)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.errors import AutocompressError, CandidateError, UnmetError
+from autocompress.errors import AutocompressError, CandidateError, DeviceError, UnmetError
 from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import store
@@ -23,6 +24,14 @@ from autocompress.search.sampler import corners, make_sampler, parameters, sugge
 
 Progress = Callable[[StudyRecord], None]
 MOST_FAILURES = 20  # in a row, then the search ends
+
+
+class _Left(BaseException):
+    """Carries what ends a search out of Optuna, which would store any Exception as a failure of the trial. The trial
+    stays running and is recovered when the search goes on."""
+
+    def __init__(self, why: BaseException) -> None:
+        self.why = why
 
 
 class Search:
@@ -93,7 +102,7 @@ class Search:
             metric=task.metric.name,
             higher_is_better=task.metric.higher_is_better,
             device=request.profile.name,
-            device_sha256=store.digest_of(asdict(request.profile)),
+            device_sha256=store.digest_of(self._device()),
             latency_source=request.latency_source,
             space=request.space.name,
             choices_sha256=store.digest_of([list(self.activations), offered]),
@@ -103,6 +112,13 @@ class Search:
             sampler=request.sampler,
             seed=request.seed,
         )
+
+    def _device(self) -> dict[str, Any]:
+        """What of the profile a result depends on: not by which way the device is reached, nor, where latencies are
+        measured, on its model."""
+        profile = replace(self.request.profile, host=None)
+        measured = self.request.latency_source == "measured"
+        return asdict(replace(profile, latency_model=None) if measured else profile)
 
     def _prepare(self) -> None:
         """What must stand before the first trial: identity, baseline, reference size, the corners in the queue."""
@@ -151,11 +167,14 @@ class Search:
         UnmetError after MOST_FAILURES failed trials in a row."""
         start = self._lap = time.perf_counter()
         if not self._enough(start):
-            self.study.optimize(
-                self._objective,
-                catch=(CandidateError,),
-                callbacks=[lambda study, trial: self._after(study, trial, start, on_trial)],
-            )
+            try:
+                self.study.optimize(
+                    self._objective,
+                    catch=(CandidateError,),
+                    callbacks=[lambda study, trial: self._after(study, trial, start, on_trial)],
+                )
+            except _Left as left:
+                raise left.why from None
         self._finish()
         record = self.record()
         if self._failures_in_a_row() >= MOST_FAILURES:
@@ -194,6 +213,8 @@ class Search:
             trial.set_user_attr("digest", configuration.digest)
             trial.set_user_attr("reason", str(fault))
             raise
+        except (DeviceError, KeyboardInterrupt) as end:
+            raise _Left(end) from None
         return values
 
     def _evaluated(self, trial: optuna.Trial, configuration: Configuration) -> Evaluation:

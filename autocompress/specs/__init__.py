@@ -15,6 +15,7 @@ from autocompress.specs.device import (
     LatencyRuntime,
     PowerDraw,
     Runtime,
+    is_ssh_word,
 )
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
 from autocompress.specs.space import Rule, SearchSpace
@@ -33,6 +34,7 @@ __all__ = [
     "allowed_choices",
     "container_bits",
     "device_names",
+    "is_ssh_word",
     "json_schema",
     "load_device",
     "load_space",

@@ -69,9 +69,9 @@ class LatencyModel:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
-    """One device. `host`: None, "local", {"ssh": "user@name"} or {"command": [argv, ...]}, ending with the
-    Python executable; `kernels`: pairs (weight container bits, activations) that the runtime has for each op;
-    without a `latency_model` a latency is had only by measuring."""
+    """One device. `host`: None, "local", {"ssh": "user@name"}, perhaps with the "python" there, or {"command":
+    [argv, ...]}, ending with the Python executable; `kernels`: pairs (weight container bits, activations) that the
+    runtime has for each op; without a `latency_model` a latency is had only by measuring."""
 
     name: str
     description: str
@@ -81,3 +81,9 @@ class DeviceProfile:
     power_w: PowerDraw | None
     kernels: Mapping[str, tuple[tuple[int, str], ...]]
     latency_model: LatencyModel | None
+
+
+def is_ssh_word(text: str) -> bool:
+    """Whether a destination or the Python there is one word or path: nothing that ssh or a shell would read as an
+    option, nothing empty, no line break."""
+    return bool(text.strip()) and text.isprintable() and not text.startswith("-") and "@-" not in text
