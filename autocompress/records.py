@@ -1,4 +1,4 @@
-"""The words of the project as frozen data: layer choice, configuration, measurement, evaluation."""
+"""The words of the project as frozen data: layer choice, configuration, measurement, evaluation, study."""
 
 from __future__ import annotations
 
@@ -176,6 +176,73 @@ class Measurement:
             values["environment"] = Environment.from_dict(values["environment"])
         values["samples_ms"] = tuple(tuple(run) for run in values.get("samples_ms", ()))
         return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpTime:
+    """One operator of the main graph, or one kernel of a delegate, in the order they ran.
+
+    `kind`: "builtin" or "delegate"; `index`: of the operator in the file, or of the kernel within its delegate's
+    `partition` (None for a builtin). `op` and `layer` are None where the profiler does not say whose kernel it is.
+    Microseconds an inference: the profiler rounds each down to whole ones; `mean_us` leaves out the lowest and the
+    highest tenth."""
+
+    kernel: str
+    kind: str
+    index: int
+    partition: int | None
+    median_us: float
+    mean_us: float
+    op: str | None = None
+    layer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpProfile:
+    """The times of a file's operators. `ops` is None where there are none: `reason` says why, else what could not be
+    mapped to layers. `inference_us` is the whole inference while it was profiled, over `runs` of them."""
+
+    ops: tuple[OpTime, ...] | None
+    reason: str | None = None
+    runs: int = 0
+    inference_us: float | None = None
+
+    @property
+    def sum_us(self) -> float:
+        """What all operators take together."""
+        return sum(op.mean_us for op in self.ops or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceAccuracy:
+    """The metric of one file on a data split, from its outputs under the kernels of `kernels` (a device's name), and
+    under those of this machine: None where there are no others. `predictions_differ` counts samples whose class is
+    another (None where the metric knows no classes), `largest_difference` is over all outputs."""
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    samples: int
+    kernels: str
+    value_here: float | None = None
+    predictions_differ: int | None = None
+    largest_difference: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredFile:
+    """What `autocompress measure` finds of one file. `baseline` names the file that was interleaved."""
+
+    model: str
+    device: str
+    measurement: Measurement
+    file_bytes: int
+    download_bytes: int
+    profile: OpProfile
+    energy_mj: float | None = None  # an estimate: latency times the board's busy power
+    baseline: str | None = None
+    accuracy: DeviceAccuracy | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

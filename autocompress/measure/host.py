@@ -19,12 +19,13 @@ from autocompress import stats
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, unknown_name
 from autocompress.measure import agent
 from autocompress.measure.connection import Connection
-from autocompress.measure.profile import PROFILED_RUNTIME, Profile, profile_of
-from autocompress.records import Environment, Measurement
+from autocompress.measure.profile import PROFILED_RUNTIME, profile_of
+from autocompress.records import Environment, Measurement, OpProfile
 
 LEAST_RUN_S = 0.3
 WARMUP_S, WARMUP_RUNS = 0.05, 5
 MOST_DRIFT = 0.05
+MOST_SAMPLES_AT_ONCE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +141,13 @@ class Host:
             raise DeviceError(f"the baseline does not run on '{self.name}' ({why}); try another runtime")
         return self._summary(_process_runs(answer["runs"], body), answer["states"])
 
-    def profile(self, model: bytes, *, deadline_s: float = 60.0, min_run_s: float = LEAST_RUN_S) -> Profile:
+    def profile(self, model: bytes, *, deadline_s: float = 60.0, min_run_s: float = LEAST_RUN_S) -> OpProfile:
         """The time of each operator or kernel of a `.tflite`, in a process of its own there.
 
         Where the runtime tells none, or its profiler refuses, crashes or hangs, `ops` is None and `reason` says why:
         a latency that was measured stays valid. DeviceError when the host fails."""
         if self.runtime != PROFILED_RUNTIME:
-            return Profile(ops=None, reason=f"{self.runtime} gives no per-op times")
+            return OpProfile(ops=None, reason=f"{self.runtime} gives no per-op times")
         request = self._job("profile", model, deadline_s) | {
             "warmup_runs": WARMUP_RUNS,
             "warmup_s": WARMUP_S,
@@ -154,7 +155,9 @@ class Host:
         }
         answer, _ = self._request(request, {request["model"]: model})
         if "failed" in answer:
-            return Profile(ops=None, reason=f"the profiler of {self.runtime} {self.runtime_version}: {_reason(answer)}")
+            return OpProfile(
+                ops=None, reason=f"the profiler of {self.runtime} {self.runtime_version}: {_reason(answer)}"
+            )
         return profile_of(answer, model)
 
     def outputs(
@@ -167,6 +170,7 @@ class Host:
         `deadline_s`. CandidateError with the reason when the model is refused, crashes or is killed."""
         total, done, parts = len(inputs[0]), 0, []
         piece = max(1, agent.PIECE_BYTES * total // max(1, sum(each.nbytes for each in inputs)))
+        piece = min(piece, MOST_SAMPLES_AT_ONCE)  # so that the deadline is one of slow boards too
         while done < total:
             samples = [np.ascontiguousarray(each[done : done + piece]) for each in inputs]
             parts.append(self._outputs(model, samples, deadline_s))

@@ -9,6 +9,7 @@ from typing import Any
 
 from autocompress.network import flatbuffer
 from autocompress.network.layers import INPUTS, LAYER_OPS
+from autocompress.records import OpProfile, OpTime
 
 PROFILED_RUNTIME = "ai-edge-litert"
 # How the kernels of XNNPACK that do a layer's work are called: a 1x1 convolution runs as a fully connected layer.
@@ -22,41 +23,6 @@ _LAYER_KERNELS = ("Convolution", "Fully Connected", "Deconvolution")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpTime:
-    """One operator of the main graph, or one kernel of a delegate, in the order they ran.
-
-    `kind`: "builtin" or "delegate"; `index`: of the operator in the file, or of the kernel within its delegate's
-    `partition` (None for a builtin). `op` and `layer` are None where the profiler does not say whose kernel it is.
-    Microseconds an inference: the profiler rounds each down to whole ones; `mean_us` leaves out the lowest and the
-    highest tenth."""
-
-    kernel: str
-    kind: str
-    index: int
-    partition: int | None
-    median_us: float
-    mean_us: float
-    op: str | None = None
-    layer: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """The times of a file's operators. `ops` is None where there are none: `reason` says why, else what could not be
-    mapped to layers. `inference_us` is the whole inference while it was profiled, over `runs` of them."""
-
-    ops: tuple[OpTime, ...] | None
-    reason: str | None = None
-    runs: int = 0
-    inference_us: float | None = None
-
-    @property
-    def sum_us(self) -> float:
-        """What all operators take together."""
-        return sum(op.mean_us for op in self.ops or ())
-
-
-@dataclass(frozen=True, kw_only=True)
 class WeightedOp:
     """A layer of any `.tflite`, quantized too: its name as in a configuration, its op and its operator's index."""
 
@@ -65,7 +31,7 @@ class WeightedOp:
     operator: int
 
 
-def profile_of(answer: Mapping[str, Any], model: bytes) -> Profile:
+def profile_of(answer: Mapping[str, Any], model: bytes) -> OpProfile:
     """What the agent found, with the layers of `model` that the operators belong to."""
     ops = tuple(
         OpTime(
@@ -79,7 +45,7 @@ def profile_of(answer: Mapping[str, Any], model: bytes) -> Profile:
         for op in answer["ops"]
     )
     mapped, reason = with_layers(ops, model)
-    return Profile(ops=mapped, reason=reason, runs=answer["runs"], inference_us=answer["inference_us"])
+    return OpProfile(ops=mapped, reason=reason, runs=answer["runs"], inference_us=answer["inference_us"])
 
 
 def with_layers(ops: Sequence[OpTime], model: bytes) -> tuple[tuple[OpTime, ...], str | None]:
