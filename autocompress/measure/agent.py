@@ -371,9 +371,9 @@ class CompiledModel:
     """A model in LiteRT's C library with its profiler on: the Python interpreter has no way to it."""
 
     def __init__(self, library: str, path: str, threads: int) -> None:
-        self.library, self.kept = ctypes.CDLL(library), []  # type: Any, list[Any]
-        if not hasattr(self.library, "LiteRtCompiledModelGetProfiler"):
+        if not os.path.exists(library):  # it came with version 2
             raise Refused("this version of ai-edge-litert has no profiler")
+        self.library, self.kept = ctypes.CDLL(library), []  # type: Any, list[Any]
         self.environment = self.make("LiteRtCreateEnvironment", 0, None)
         model = self.make("LiteRtCreateModelFromFile", self.environment, path.encode())
         options = self.make("LiteRtCreateOptions")

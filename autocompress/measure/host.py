@@ -245,7 +245,7 @@ class Host:
         return Measurement(
             latency_ms=float(np.median(medians)),
             latency_source="measured",
-            latency_ci_ms=stats.median_of_medians_interval(samples, 0),
+            latency_ci_ms=stats.process_interval(medians),
             p90_ms=float(np.quantile(pooled, 0.9)),
             iqr_ms=stats.iqr(pooled),
             outliers=sum(stats.tukey_outliers(run) for run in samples),
@@ -253,7 +253,7 @@ class Host:
             first_inference_ms=float(np.median([run.first_inference_ms for run in models])),
             peak_memory_bytes=max(peaks, default=None),
             ratio_to_baseline=float(np.median(medians / baselines)) if baselines.size else None,
-            ratio_ci=stats.bootstrap_interval(medians / baselines, "median") if baselines.size else None,
+            ratio_ci=stats.process_interval(medians / baselines) if baselines.size else None,
             doubtful=drifted(baselines) or throttled(*(state["throttled"] for state in states)),
             runtime=self.runtime,
             runtime_version=self.runtime_version,
