@@ -1,6 +1,6 @@
-"""Edge hosts for tests: a board behind a real ssh server on a loopback port, and the Python and the tflite-runtime wheel
-of a Raspberry Pi under qemu. Neither changes anything on this machine: a server of its own, packages unpacked below
-`.pytest_cache`."""
+"""Edge hosts for tests: a board behind a real ssh server on a loopback port, and the Python and the tflite-runtime
+wheel of a Raspberry Pi under qemu. Neither changes anything on this machine: a server of its own, packages unpacked
+below `.pytest_cache`."""
 
 from __future__ import annotations
 
