@@ -15,6 +15,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 from test_host import Background, agent_pid, children, wait_for
@@ -170,6 +171,20 @@ def test_kernels_that_do_not_fit_the_layers_stay_unnamed() -> None:
         mapped, reason = profile.with_layers(wrong, model)
         assert "which is whose is not known" in reason
         assert all(op.layer is None for op in mapped)
+
+
+def test_layers_are_known_in_quantized_files_too() -> None:
+    """Packed 4-bit weights, and weights behind a DEQUANTIZE."""
+    tree = flatbuffer.read(dense_model())
+    weights = tree.subgraphs[0].tensors[1]
+    weights.type = schema.TensorType.INT4
+    tree.buffers[weights.buffer].data = np.zeros(16, np.uint8)
+    assert [layer.name for layer in profile.weighted_ops(tree)] == ["fully_connected_0"]
+    tree.buffers[weights.buffer].data = None  # computed: no layer
+    assert profile.weighted_ops(tree) == []
+    half = networks.load("foreign-float16").network
+    names = {layer.name for layer in layers_of(flatbuffer.read(flatbuffer.normalise(half)))}
+    assert {layer.name for layer in profile.weighted_ops(flatbuffer.read(half))} == names
 
 
 @pytest.mark.parametrize(

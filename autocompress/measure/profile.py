@@ -74,14 +74,20 @@ def weighted_ops(tree: Any) -> list[WeightedOp]:
     expanded: set[int] = set()
     for position, operator in enumerate(tree.subgraphs[0].operators):
         op = flatbuffer.op_name(tree, operator)
-        if op in ("DEQUANTIZE", "DENSIFY") and flatbuffer.constant(tree, int(operator.inputs[0])) is not None:
+        if op in ("DEQUANTIZE", "DENSIFY") and _has_data(tree, int(operator.inputs[0])):
             expanded.add(int(operator.outputs[0]))
         if op in LAYER_OPS and len(operator.inputs) > max(INPUTS[op][:2]):
             weight = int(operator.inputs[INPUTS[op][1]])
-            if weight in expanded or flatbuffer.constant(tree, weight) is not None:
+            if weight in expanded or _has_data(tree, weight):
                 found.append(WeightedOp(name=f"{op.lower()}_{counts[op]}", op=op, operator=position))
         counts[op] += 1
     return found
+
+
+def _has_data(tree: Any, index: int) -> bool:
+    """Whether a tensor is a constant, whatever its type: packed 4-bit ones have no NumPy type."""
+    data = tree.buffers[tree.subgraphs[0].tensors[index].buffer].data
+    return data is not None and len(data) > 0
 
 
 def _builtin(op: OpTime, names: Sequence[str], layers: Mapping[int, WeightedOp]) -> OpTime:
