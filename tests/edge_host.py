@@ -125,6 +125,7 @@ class Board:
         for name in ("tmp", "bin", "client", "site"):
             (folder / name).mkdir(parents=True)
         self._server: subprocess.Popen[bytes] | None = None
+        self._ssh = shutil.which("ssh")
         for key in ("host_key", "client_key", "other_key"):
             _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{folder}/{key}"])
         self.accept("client_key")
@@ -136,8 +137,7 @@ class Board:
             f"  IdentityFile {folder}/client_key\n  IdentitiesOnly yes\n  IdentityAgent none\n"
             f"  UserKnownHostsFile {folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
         )
-        # OpenSSH finds the user's configuration by the password database, whatever HOME says.
-        self._script("client/ssh", f'exec {shutil.which("ssh")} -F {folder}/ssh_config "$@"')
+        self.set_client()
         self._configure()
 
     def _configure(self) -> None:
@@ -150,13 +150,18 @@ class Board:
         there = {"TMPDIR": self.tmp, "PYTHONPATH": self.folder / "site", "PATH": f"{self.folder}/bin:/usr/bin:/bin"}
         # The account's own shell is behind the server, whatever it is set up to do: what is asked for gets a plain one.
         words = " ".join(f"{name}={value}" for name, value in there.items())
-        shell = self._script("shell", f'export {words}; exec sh -c "$SSH_ORIGINAL_COMMAND"')
+        shell = self._script("shell", f'export {words}; eval "exec $SSH_ORIGINAL_COMMAND"')
         (self.folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
             f"ForceCommand {shell}\n"
         )
+
+    def set_client(self, options: str = "") -> None:
+        """The client's `ssh`: OpenSSH's, which finds a user's configuration by the password database, whatever HOME
+        says."""
+        self._script("client/ssh", f'exec {self._ssh} -F {self.folder}/ssh_config {options} "$@"')
 
     def environment(self) -> dict[str, str]:
         """Under which a client finds this board's ssh."""
@@ -195,18 +200,17 @@ class Board:
             return True
         return False
 
+    def serving(self) -> list[int]:
+        """The server's process for each open connection."""
+        assert self._server is not None
+        return children(self._server.pid)
+
     def drop(self) -> int:
         """Cut all connections, as a network does; how many there were."""
-        assert self._server is not None
-        serving = children(self._server.pid)
+        serving = self.serving()
         for pid in serving:
             os.kill(pid, signal.SIGKILL)
         return len(serving)
-
-    def connections(self) -> int:
-        """How many connections are open."""
-        assert self._server is not None
-        return len(children(self._server.pid))
 
     def stop(self) -> None:
         """Be gone: no server, no connection."""

@@ -29,7 +29,7 @@ _OPTIONS = (
     f"ServerAliveCountMax={ALIVE_TIMES}", "ClearAllForwardings=yes", "RemoteCommand=none",
 )  # fmt: skip
 _URI = re.compile(r"(?P<host>ssh://[^/]+)(?:/(?P<python>.+)?)?")
-_PLAIN = re.compile(r"(?P<user>[^@:\[\]]+@)?(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<python>.+)?)?")
+_PLAIN = re.compile(r"(?P<user>[^@:\[\]]+@)?(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:@\[\]]+))(?::(?P<python>[^:]+)?)?")
 
 
 def host_of(text: str) -> str | dict[str, str]:

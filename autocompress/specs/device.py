@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,4 +87,4 @@ class DeviceProfile:
 def is_ssh_word(text: str) -> bool:
     """Whether a destination or the Python there is one word or path: nothing that ssh or a shell would read as an
     option, nothing empty, no line break."""
-    return bool(text.strip()) and text.isprintable() and not text.startswith("-") and "@-" not in text
+    return bool(text.strip()) and text.isprintable() and not re.match("(.*@|ssh://)?-", text)
