@@ -1,10 +1,10 @@
 """Calibrates `local` and compares what the calibrated model predicts of networks it never saw with measurements.
 
-The designed set is measured and fitted as `autocompress device calibrate local --host local` does. The networks, in
-float32, dynamic range and static int8: MobileNetV1 0.25, MobileNetV2 0.35, a ResNet-8, a DS-CNN and two MLP
-autoencoders (the one of MLPerf Tiny and a small one). Nothing of them is used in fitting. About eight minutes on an idle
-machine: `python benchmarks/calibration.py`; `--profile FILE` checks a calibrated profile without calibrating anew,
-`--keep FILE` stores the new one."""
+The designed set is measured and fitted as `autocompress device calibrate local` does. The networks, in float32, dynamic
+range and static int8: MobileNetV1 0.25, MobileNetV2 0.35, a ResNet-8, a DS-CNN and two MLP autoencoders (the one of
+MLPerf Tiny and a small one). Nothing of them is used in fitting. About seven minutes on an idle machine:
+`python benchmarks/calibration.py`. `--profile FILE` checks a calibrated profile instead of calibrating, `--keep FILE`
+stores the new one, `--networks FOLDER` keeps the networks there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import timeit
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,12 +54,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", help="a calibrated profile, a name or a file")
     parser.add_argument("--keep", type=Path, help="where to write the new profile")
+    parser.add_argument("--networks", type=Path, help="folder where the networks are kept")
     arguments = parser.parse_args()
     print_run("Calibrated latency against measured, on networks outside the designed set", ("ai-edge-litert",))
-    networks = list(unseen())
+    networks = unseen(arguments.networks)
     model = from_profile(arguments.profile) if arguments.profile else calibrated(arguments.keep)
     checked = [*check(networks, model)]
     show(checked)
+    show_cost(networks, model)
     return judge(goals(checked))
 
 
@@ -116,6 +119,13 @@ def show(checked: list[Checked]) -> None:
     print_table("Networks outside the designed set", header, rows)
 
 
+def show_cost(networks: list[Design], model: CalibratedModel) -> None:
+    """How long a prediction takes."""
+    file = next(file for file in specimens(networks) if (file.design, file.dtype) == ("mobilenet-v2", "int8"))
+    seconds = min(timeit.repeat(lambda: predict(file.model, model), number=10, repeat=5)) / 10
+    print(f"\n  a prediction for MobileNetV2 0.35 int8 takes {seconds * 1e3:.2f} ms")
+
+
 def goals(checked: list[Checked]) -> list[Goal]:
     """The stated goals."""
     from scipy.stats import spearmanr
@@ -133,23 +143,24 @@ def goals(checked: list[Checked]) -> list[Goal]:
 # --- the networks, made in a child process: TensorFlow must not disturb the measurements -----------
 
 
-def unseen() -> Iterator[Design]:
+def unseen(kept: Path | None) -> list[Design]:
     """The networks in float32."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        code = f"import calibration; calibration.make({folder!r})"
-        made = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=Path(__file__).parent,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            sys.exit(f"the networks could not be made: {made.stderr[-2000:]}")
-        for name in NETWORKS:
-            yield Design(name=name, kind="unseen", model=Path(folder, f"{name}.tflite").read_bytes())
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (kept or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{name}.tflite" for name in NETWORKS]
+        if not all(file.exists() for file in files):
+            _make_in_child(folder)
+        return [Design(name=file.stem, kind="unseen", model=file.read_bytes()) for file in files]
+
+
+def _make_in_child(folder: Path) -> None:
+    code = f"import calibration; calibration.make({str(folder)!r})"
+    command = [sys.executable, "-c", code]
+    environment, here = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, Path(__file__).parent
+    made = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    if made.returncode:
+        sys.exit(f"the networks could not be made: {made.stderr[-2000:]}")
 
 
 def make(folder: str) -> None:

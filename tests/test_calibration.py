@@ -265,7 +265,10 @@ def test_a_prediction_sums_the_costs_of_its_terms(model):
 
 
 def test_the_error_is_that_of_the_dtype_of_the_layers(model):
-    worse = {d: replace(each, p90=p90) for (d, each), p90 in zip(model.cross_validation.items(), (0.3, 0.1, 0.2), strict=True)}
+    worse = {
+        d: replace(each, p90=p90)
+        for (d, each), p90 in zip(model.cross_validation.items(), (0.3, 0.1, 0.2), strict=True)
+    }
     model = replace(model, cross_validation=worse)
     assert predict(small_network(), model).latency_error == worse["float32"].p90
     assert predict(quantized(small_network(), 8, "float32"), model).latency_error == worse["dynamic"].p90
@@ -326,7 +329,7 @@ def test_the_own_profile_is_found_before_the_packaged_one(tmp_path, monkeypatch)
 def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "autocompress").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    with pytest.raises(AutocompressError, match="cannot write .*set XDG_CONFIG_HOME to another"):
+    with pytest.raises(AutocompressError, match=r"cannot write .*set XDG_CONFIG_HOME to another"):
         save_device(load_device("rpi5"))
 
 
@@ -456,7 +459,9 @@ def test_files_whose_two_passes_disagree_are_measured_again():
 
         def measure(self, model: bytes, *, processes: int) -> Any:
             self.asked[model] += 1
-            return Measurement(latency_ms=1.0 if model == b"calm" else 2.0 ** self.asked[model], latency_source="measured")
+            return Measurement(
+                latency_ms=1.0 if model == b"calm" else 2.0 ** self.asked[model], latency_source="measured"
+            )
 
     host = Unsteady()
     files = [calibration.Specimen(design="a", kind="dense", dtype="float32", model=name) for name in (b"calm", b"wild")]

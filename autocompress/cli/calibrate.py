@@ -27,7 +27,8 @@ def calibrate(
         str | None, typer.Option("--as", help="Name of the calibrated profile; default: the profile's own.")
     ] = None,
     share: Annotated[
-        float, typer.Option("--share", help="Part of the designed set to measure, in (0, 1]: less is sooner and rougher.")
+        float,
+        typer.Option("--share", help="Part of the designed set to measure, in (0, 1]: less is sooner and rougher."),
     ] = 1.0,
     as_json: Json = False,
 ) -> None:
@@ -40,8 +41,12 @@ def calibrate(
     from autocompress.specs import save_device
 
     profile = _profile(device, host, save_as)
-    with _progress(profile.name) as on_progress:
-        found = run(profile, share=share, on_progress=on_progress)
+    try:
+        with _progress(profile.name) as on_progress:
+            found = run(profile, share=share, on_progress=on_progress)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was stored, the same command starts anew", err=True)
+        raise typer.Exit(130) from None
     path = save_device(replace(profile, latency_model=found.model))
     if as_json:
         print_json(_document(profile.name, path, found))
@@ -75,7 +80,9 @@ def _show(name: str, path: Path, found: Calibration) -> None:
     from rich.table import Table
 
     console, model = console_of(), found.model
-    runtime = f"{model.runtime.name} {model.runtime.version}, {model.runtime.threads} threads, {model.runtime.os_bits} bits"
+    runtime = (
+        f"{model.runtime.name} {model.runtime.version}, {model.runtime.threads} threads, {model.runtime.os_bits} bits"
+    )
     table = Table(title=f"{name}: errors on designs left out of the fit, median / 90th percentile (files)")
     table.add_column("designed for")
     for dtype in model.cross_validation:

@@ -125,7 +125,9 @@ def _by_calibration(model: bytes, latency_model: CalibratedModel) -> Measurement
     missing = {(dtype, name) for dtype, name in classes if name not in latency_model.costs.get(dtype, {})}
     refused = [*found.uncalibrated, *(f"{dtype} {name} layers" for dtype, name in missing if name in LAYER_CLASSES)]
     if refused:
-        raise AutocompressError(f"the calibrated latency model has no costs for {', '.join(refused)}; measure with --host")
+        raise AutocompressError(
+            f"the calibrated latency model has no costs for {', '.join(refused)}; measure with --host"
+        )
     latency_ms = math.fsum(value * _ms_per(latency_model, key) for key, value in found.total.items())
     beyond = (value > _largest(latency_model, key) for key, value in found.largest.items())
     dtypes = {dtype for dtype, name in classes if name in LAYER_CLASSES} or {"float32"}

@@ -184,7 +184,13 @@ class Blueprint:
         return len(self._graph.tensors) - 1
 
     def _op(
-        self, op: str, inputs: list[int], shape: tuple[int, ...], options: Any = None, kind: str = "NONE", version: int = 1
+        self,
+        op: str,
+        inputs: list[int],
+        shape: tuple[int, ...],
+        options: Any = None,
+        kind: str = "NONE",
+        version: int = 1,
     ) -> int:
         output = self._tensor(shape)
         operator = self._schema.OperatorT()

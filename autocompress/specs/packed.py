@@ -34,9 +34,7 @@ def find(kind: str, word: str, name_or_path: str | Path, own: Path | None = None
         path = Path(text).expanduser()
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
-            raise AutocompressError(
-                f"{word} file '{text}' {what}; give a .yaml file or one of: {', '.join(known)}"
-            )
+            raise AutocompressError(f"{word} file '{text}' {what}; give a .yaml file or one of: {', '.join(known)}")
         return path
     if "/" in text or "\\" in text:
         raise AutocompressError(f"{word} file '{text}' does not end with .yaml; give one that does, or a name")

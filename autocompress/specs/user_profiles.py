@@ -36,7 +36,9 @@ def names() -> tuple[str, ...]:
 def check_name(name: str) -> str:
     """The name, if a profile can have it; AutocompressError else."""
     if not re.fullmatch(NAME, name):
-        raise AutocompressError(f"profile name '{name}' is not one of letters, digits, '.', '_' and '-'; choose another")
+        raise AutocompressError(
+            f"profile name '{name}' is not one of letters, digits, '.', '_' and '-'; choose another"
+        )
     return name
 
 
