@@ -117,6 +117,46 @@ def test_facts_of_this_host() -> None:
     assert facts["memory_bytes"] > facts["memory_available_bytes"] > 0
 
 
+PI = """processor : 0
+BogoMIPS : 108.00
+Features : fp asimd evtstrm crc32 cpuid
+CPU implementer : 0x41
+CPU part : 0xd08
+
+processor : 1
+Features : fp asimd
+CPU part : 0xd08
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "cpu", "features"),
+    [
+        (PI, "Cortex-A72", ["asimd"]),
+        (PI.replace("cpuid", "asimddp asimdhp i8mm").replace("0xd08", "0xd0b"), "Cortex-A76",
+         ["asimd", "asimddp", "asimdhp", "i8mm"]),
+        (PI.replace("0xd08", "0xfff"), "0xfff", ["asimd"]),
+        ("model name : Some CPU @ 2 GHz\nflags : sse2 avx2 fma avx512f avx512_vnni\n", "Some CPU @ 2 GHz",
+         ["avx2", "fma", "avx512f", "avx512_vnni"]),
+        ("", None, []),
+    ],
+    ids=["rpi4", "rpi5", "unknown part", "x86", "nothing"],
+)  # fmt: skip
+def test_the_processor(tmp_path: Path, cpuinfo: str, cpu: str | None, features: list[str]) -> None:
+    write(tmp_path, "proc/cpuinfo", cpuinfo)
+    write(tmp_path, "proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0")
+    found = agent.cpu_facts(str(tmp_path))
+    assert (found["cpu"], found["cpu_features"]) == (cpu, features)
+    assert (found["board"], found["governor"]) == ("Raspberry Pi 4 Model B Rev 1.4", None)
+
+
+def test_state_of_this_host() -> None:
+    found = agent.state()
+    assert set(found) == {"clock_mhz", "temperature_c", "throttled", "load_average"}
+    assert found["clock_mhz"] is None or 1 < found["clock_mhz"] < 20_000
+    assert set(found) < set(agent.host_facts())
+
+
 def aged(folder: Path, name: str, size: int, age_s: float) -> None:
     (folder / name).write_bytes(bytes(size))
     os.utime(folder / name, (time.time() - age_s,) * 2)

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from autocompress.errors import AutocompressError, DeviceError, UnmetError
+from autocompress.measure.host import at_host
 from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
-from autocompress.search.latency import at_host, latency_on
+from autocompress.search.latency import latency_on
 from autocompress.search.objective import Latency
 from autocompress.search.request import Request
 from autocompress.search.sampler import corners

@@ -54,7 +54,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
-    from autocompress.search.latency import at_host, latency_on
+    from autocompress.measure.host import at_host
+    from autocompress.search.latency import latency_on
     from autocompress.search.request import Request, with_limits
     from autocompress.search.store import parse_constraint
     from autocompress.search.study import Search

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any
 
 from autocompress.errors import AutocompressError
-from autocompress.measure.host import Host
+from autocompress.measure.host import Host, argv_of
 from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
-from autocompress.measure.ssh import host_of, ssh_argv
 from autocompress.records import Measurement
 from autocompress.search.objective import Latency
 from autocompress.specs import DeviceProfile, load_device
@@ -53,12 +49,17 @@ class LatencySource:
 
 
 def _steady(host: PatientHost, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
-    """A measurement during which the baseline held still; after some tries the last one, which says it is doubtful."""
-    for _ in range(_TRIES - 1):
-        measured = host.measure(file, baseline=baseline, processes=processes)
-        if not measured.doubtful:
-            return measured
-    return host.measure(file, baseline=baseline, processes=processes)
+    """A measurement during which the baseline held still; after some tries the one whose interval is narrowest, which
+    says that it is doubtful."""
+    tries: list[Measurement] = []
+    while len(tries) < _TRIES and (not tries or tries[-1].doubtful):
+        tries.append(host.measure(file, baseline=baseline, processes=processes))
+    return tries[-1] if not tries[-1].doubtful else min(tries, key=_relative_width)
+
+
+def _relative_width(measured: Measurement) -> float:
+    low, high = measured.latency_ci_ms or (0.0, float("inf"))
+    return (high - low) / measured.latency_ms
 
 
 def _installed(runtime: str) -> bool:
@@ -94,16 +95,3 @@ def patient_host(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = s
     runtime = profile.runtime
     host = Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=say)
     return PatientHost(host, wait_s=wait_s, say=say)
-
-
-def at_host(profile: DeviceProfile, host: str | None) -> DeviceProfile:
-    """The profile with the host of `--host`, `local` or a destination of ssh; unchanged with None."""
-    return profile if host is None else replace(profile, host=host_of(host))
-
-
-def argv_of(profile: DeviceProfile) -> list[str]:
-    """The command that starts Python on the device, up to and including the Python executable."""
-    host: Any = profile.host
-    if host == "local":
-        return [sys.executable]
-    return [str(word) for word in host["command"]] if "command" in host else ssh_argv(host)

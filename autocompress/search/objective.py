@@ -147,7 +147,7 @@ class Workbench:
             accuracy=quality.value,
             accuracy_ci=quality.interval,
             accuracy_delta_ci=quality.delta_interval,
-            measurement=measurement,
+            measurement=measurement.thinned(),
             file_bytes=len(model),
             download_bytes=download_bytes(model),
             sha256=sha256,
@@ -158,7 +158,7 @@ class Workbench:
 
     def remeasured(self, evaluation: Evaluation) -> Measurement:
         """The latency of a stored candidate again, as carefully as the reported front asks for."""
-        return self._latency(self._file(evaluation), FRONT_PROCESSES)
+        return self._latency(self._file(evaluation), FRONT_PROCESSES).thinned()
 
     def test_quality(self, evaluation: Evaluation) -> Quality:
         """The metric of a stored candidate on the test split."""

@@ -18,6 +18,7 @@ from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRe
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
+from autocompress.search.patterns import PatternLatency
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.sampler import corners, make_sampler, parameters, suggest
 
@@ -42,9 +43,10 @@ class Search:
         check_request(request)
         self.request = request
         self._folder = store.study_folder(request.runs, request.study_name)
+        self._patterns = PatternLatency(latency) if request.latency_source == "measured" else None
         self.workbench = Workbench(
-            request.task, request.profile, latency, runs=request.runs, artifacts=self._folder / "artifacts",
-            seed=request.seed, threads=request.threads, tier=request.tier,
+            request.task, request.profile, self._patterns or latency, runs=request.runs,
+            artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
         )  # fmt: skip
         self.activations, self.choices = resolved(request, self.workbench.layers)
         self._sampler = make_sampler(request.sampler, request.seed)
@@ -140,6 +142,9 @@ class Search:
         }
         self._failed = {t.user_attrs["digest"]: r.reason for t in finished if "digest" in t.user_attrs
                         and (r := self._records[t.number]).state == "failed"}  # fmt: skip
+        if self._patterns is not None:
+            for measurement in store.measurements_of(self.study, self._seen.values()):
+                self._patterns.keep(measurement)
 
     def _finished(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
@@ -250,7 +255,7 @@ class Search:
     @staticmethod
     def _careful_key(trial: TrialRecord) -> str:
         assert trial.evaluation is not None
-        return f"measured:{trial.evaluation.sha256}"
+        return store.careful_key(trial.evaluation)
 
 
 def versions() -> dict[str, str]:
