@@ -15,10 +15,10 @@ import edge_host
 import pytest
 from edge_host import Board
 from processes import Background, children, is_dead, wait_for
-from tiny_models import dense_model
+from tiny_models import dense_model, int4_conv_model
 
 from autocompress.errors import CandidateError
-from autocompress.measure.host import Host
+from autocompress.measure.host import Host, local_host
 from autocompress.records import StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
@@ -127,18 +127,15 @@ def test_a_resnet_on_the_wheel_of_a_raspberry_pi(raspberry: Host) -> None:
 
 
 def test_int4_convolutions_crash_there_and_the_connection_goes_on(raspberry: Host) -> None:
-    with pytest.raises(CandidateError, match=r"tflite-runtime 2\.14\.0: killed by SIGSEGV"):
-        raspberry.measure(int4_resnet())
-    assert raspberry.measure(MODEL, processes=1).latency_ms > 0
-
-
-def int4_resnet() -> bytes:
-    """The ResNet-8 with 4-bit weights and float activations, by ai-edge-quantizer's own recipe."""
-    from ai_edge_quantizer import quantizer, recipe
-
-    made = quantizer.Quantizer(str(RESNET))
-    made.load_quantization_recipe(recipe.dynamic_wi4_afp32())
-    return bytes(made.quantize().quantized_model)
+    """That runtime reads as many bytes as there are 4-bit weights, twice what the file has. Whether the ResNet-8 in 4
+    bits gets away with it is chance: its layers are small. This one has a megabyte too little."""
+    file = int4_conv_model(channels=2048)
+    with local_host(LITERT, 1) as host:
+        assert host.measure(file, processes=1).latency_ms > 0  # nothing is wrong with it
+    for _ in range(2):
+        with pytest.raises(CandidateError, match=r"tflite-runtime 2\.14\.0: killed by SIGSEGV"):
+            raspberry.measure(file)
+        assert raspberry.measure(MODEL, processes=1).latency_ms > 0
 
 
 def test_a_search_on_a_raspberry_pi_behind_ssh(board: Board, tmp_path: Path) -> None:

@@ -221,9 +221,8 @@ def test_the_way_to_a_device_is_no_part_of_a_study(task: LoadedTask, tmp_path: P
     elsewhere = at_host(load_device("rpi4"), "pi@board")
     assert elsewhere.host == {"ssh": "pi@board"}
     measured = request(task, tmp_path, profile=elsewhere, latency_source="measured")
-    with pytest.raises(AutocompressError, match="latency_source: modelled then, measured now") as caught:
+    with pytest.raises(AutocompressError, match="latency_source: modelled then, measured now"):
         Search(measured, predicted(task)).__enter__()
-    assert "device" not in str(caught.value)
     here, there = (
         request(task, tmp_path, profile=at_host(load_device("rpi4"), host), latency_source="measured", name="m")
         for host in ("local", "pi@board")
