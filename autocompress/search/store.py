@@ -45,6 +45,7 @@ class Identity:
     device: str
     device_sha256: str
     latency_source: str
+    latency_model_sha256: str | None
     space: str
     choices_sha256: str
     objectives: tuple[str, ...]
@@ -59,6 +60,7 @@ class Identity:
             "network_sha256": "network",
             "data_sha256": "data",
             "device_sha256": "device",
+            "latency_model_sha256": "latency model",
             "choices_sha256": "space",
         }
         found: dict[str, str] = {}

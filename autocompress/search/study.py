@@ -104,6 +104,7 @@ class Search:
             device=request.profile.name,
             device_sha256=store.digest_of(self._device()),
             latency_source=request.latency_source,
+            latency_model_sha256=self._latency_model(),
             space=request.space.name,
             choices_sha256=store.digest_of([list(self.activations), offered]),
             objectives=request.objectives,
@@ -114,11 +115,16 @@ class Search:
         )
 
     def _device(self) -> dict[str, Any]:
-        """What of the profile a result depends on: not by which way the device is reached, nor, where latencies are
-        measured, on its model."""
-        profile = replace(self.request.profile, host=None)
-        measured = self.request.latency_source == "measured"
-        return asdict(replace(profile, latency_model=None) if measured else profile)
+        """What of the profile a result depends on: not the way by which the device is reached, nor its latency model,
+        which stands beside."""
+        return asdict(replace(self.request.profile, host=None, latency_model=None))
+
+    def _latency_model(self) -> str | None:
+        """The digest of the model that latencies come from; None where they are measured."""
+        model = self.request.profile.latency_model
+        if self.request.latency_source == "measured" or model is None:
+            return None
+        return store.digest_of(asdict(model))
 
     def _prepare(self) -> None:
         """What must stand before the first trial: identity, baseline, reference size, the corners in the queue."""
