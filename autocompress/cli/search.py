@@ -33,7 +33,7 @@ def search(
     space: Annotated[str, typer.Option(help="Search space: a name or a .yaml file.")] = "default",
     trials: Annotated[int | None, typer.Option(help="Complete trials the study shall hold; default 100.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 10m, 2h.")] = None,
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or gp.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, random or gp.")] = "guided",
     objective: Annotated[
         list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
     ] = None,

@@ -25,7 +25,7 @@ class Request:
     space: SearchSpace
     latency_source: str
     runs: Path
-    sampler: str = "tpe"
+    sampler: str = "guided"
     seed: int = 0
     name: str | None = None
     storage: str | None = None

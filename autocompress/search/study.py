@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cached_property
 from importlib import metadata
 
 import optuna
@@ -16,6 +17,8 @@ from autocompress.errors import AutocompressError, CandidateError, UnmetError
 from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import store
+from autocompress.search.guided import GuidedSampler, Reference
+from autocompress.search.landscape import Landscape, landscape_of
 from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.sampler import corners, make_sampler, parameters, suggest
@@ -38,7 +41,7 @@ class Search:
             seed=request.seed, threads=request.threads, tier=request.tier,
         )  # fmt: skip
         self.activations, self.choices = resolved(request, self.workbench.layers)
-        self._sampler = make_sampler(request.sampler, request.seed)
+        self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Search:
@@ -52,6 +55,28 @@ class Search:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _guided(self) -> GuidedSampler:
+        request = self.request
+        return GuidedSampler(
+            seed=request.seed, landscape=lambda: self._landscape, reference=lambda: self._reference,
+            objectives=request.objectives, size=request.size, constraints=request.constraints,
+        )  # fmt: skip
+
+    @cached_property
+    def _landscape(self) -> Landscape:
+        tables, note = self.workbench.tables(self.choices)
+        if note is not None:
+            self.study.set_user_attr("notes", [*self.study.user_attrs["notes"], note])
+        return landscape_of(self.workbench, self.activations, self.choices, tables)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        return Reference(
+            baseline=self.baseline,
+            int8_download_bytes=self.study.user_attrs["int8_download_bytes"],
+            higher_is_better=self.request.task.metric.higher_is_better,
+        )
 
     def _open(self) -> None:
         request = self.request
@@ -167,8 +192,14 @@ class Search:
     def _after(self, study: optuna.Study, trial: FrozenTrial, start: float, on_trial: Progress) -> None:
         self._records[trial.number] = store.trial_record(trial)
         on_trial(self.record())
-        if self._enough(start) or self._failures_in_a_row() >= MOST_FAILURES:
+        if self._enough(start) or self._failures_in_a_row() >= MOST_FAILURES or self._exhausted():
             study.stop()
+
+    def _exhausted(self) -> bool:
+        """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""
+        return isinstance(self._sampler, GuidedSampler) and self._sampler.exhausted(
+            self.study.get_trials(deepcopy=False)
+        )
 
     def _failures_in_a_row(self) -> int:
         count = 0
@@ -197,7 +228,7 @@ class Search:
             raise CandidateError(reason)
         known = self._seen.get(configuration.digest)
         try:
-            evaluation = known or self.workbench.evaluate(configuration)
+            evaluation, divergence = (known, None) if known else self.workbench.evaluate(configuration)
         except CandidateError as fault:
             self._failed[configuration.digest] = str(fault)
             raise
@@ -206,6 +237,8 @@ class Search:
         trial.set_user_attr("wall_s", now - self._lap)
         if known is not None:
             trial.set_user_attr("cached", True)
+        if divergence is not None:
+            trial.set_user_attr("divergence", divergence)
         trial.set_user_attr("evaluation", evaluation.to_dict())
         self._lap = now
         return evaluation
