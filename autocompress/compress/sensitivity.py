@@ -87,7 +87,9 @@ def build_tables(
     rows = []
     for float_layer in reconstruction.floats:
         row = tuple(choices[float_layer.layer.name])
-        rows.append(_layer_table(float_layer, row, patch, lambda model: float(divergence(reference, run(model)).mean())))
+        rows.append(
+            _layer_table(float_layer, row, patch, lambda model: float(divergence(reference, run(model)).mean()))
+        )
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 
 
@@ -183,7 +185,9 @@ def isotonic(values: Array, weights: Array | None = None) -> Array:
     return np.repeat(means, counts)
 
 
-def table_key(network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]]) -> str:
+def table_key(
+    network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]]
+) -> str:
     """The name of the tables made from this network, these calibration inputs and these choices by this version."""
     digest = hashlib.sha256(f"{VERSION} {network_sha256}".encode())
     for name, values in sorted(calibration.items()):
@@ -203,7 +207,9 @@ def kept_tables(folder: Path, key: str, build: Callable[[], Tables]) -> tuple[Ta
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as fault:
-        note = f"the layer tables in {path.name} could not be used ({type(fault).__name__}: {fault}); they are made again"
+        note = (
+            f"the layer tables in {path.name} could not be used ({type(fault).__name__}: {fault}); they are made again"
+        )
     tables = build()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,38 +40,41 @@ class Survey:
 
 def survey(problem: Problem, choices: Sequence[LayerChoice]) -> Survey:
     """The survey of these choices on the layer's own problem."""
-    looked, share = _thinned(problem)
-    size = max(1, looked.weight.size)
-    together = max(1, _MOST_AT_ONCE // size)
-    parts = [_surveyed(looked, choices[at : at + together]) for at in range(0, len(choices), together)]
+    looked, rows, share = _thinned(problem)
+    together = max(1, _MOST_AT_ONCE // max(1, looked.weight.size))
+    parts = []
+    for at in range(0, len(choices), together):
+        some = choices[at : at + together]
+        masks = [problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9)) for choice in some]
+        parts.append(_surveyed(looked, some, [None if mask is None else mask[rows] for mask in masks]))
     error, sizes, histogram = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Survey(error=error, bytes=sizes * share, histogram=histogram * share)
 
 
-def _thinned(problem: Problem) -> tuple[Problem, float]:
-    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels (or groups of them), and by
-    what the sizes grow back."""
+def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
+    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels (of groups: whole ones), which
+    they are, and by what the sizes grow back."""
     groups, rows, columns = problem.weight.shape
-    keep = max(1, _MOST_WEIGHTS // max(1, groups * columns))
-    if problem.shared_scale or groups == 1:
-        if keep >= rows:
-            return problem, 1.0
-        chosen = np.unique(np.linspace(0, rows - 1, keep).astype(int))
-        part = Problem(
-            weight=problem.weight[:, chosen], moment=problem.moment, shared_scale=problem.shared_scale,
-            padding=problem.padding,
-        )  # fmt: skip
-        return part, rows / len(chosen)
-    most = max(1, _MOST_WEIGHTS // (rows * columns))
-    if most >= groups:
-        return problem, 1.0
-    chosen = np.unique(np.linspace(0, groups - 1, most).astype(int))
-    return Problem(weight=problem.weight[chosen], moment=problem.moment[chosen]), groups / len(chosen)
+    by_group = groups > 1 and not problem.shared_scale
+    total, each = (groups, rows * columns) if by_group else (rows, groups * columns)
+    keep = max(1, _MOST_WEIGHTS // max(1, each))
+    if keep >= total:
+        return problem, slice(None), 1.0
+    chosen = np.unique(np.linspace(0, total - 1, keep).astype(int))
+    at = (chosen,) if by_group else (slice(None), chosen)
+    thin = Problem(
+        weight=problem.weight[at], moment=problem.moment[chosen] if by_group else problem.moment,
+        shared_scale=problem.shared_scale, padding=problem.padding,
+    )  # fmt: skip
+    return thin, at, total / len(chosen)
 
 
-def _surveyed(problem: Problem, choices: Sequence[LayerChoice]) -> tuple[Array, Array, Array]:
-    groups, rows, columns = problem.weight.shape
-    keeps, scales, tables = _constraints(problem, choices)
+def _surveyed(
+    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]
+) -> tuple[Array, Array, Array]:
+    """Errors (C,), deflated bytes (C,) and histograms (C, 256)."""
+    groups, _, columns = problem.weight.shape
+    keeps, scales, tables = _constraints(problem, choices, masks)
     values, levels = _sweep(problem, keeps, scales, tables)
     gap = problem.weight.astype(np.float32).transpose(0, 2, 1)[None] - values
     moment = problem.moment.astype(np.float32)
@@ -86,15 +89,16 @@ def _surveyed(problem: Problem, choices: Sequence[LayerChoice]) -> tuple[Array, 
     return np.maximum(error, 0.0) / energy, np.array(sizes, np.float64), np.array(counts, np.float64)
 
 
-def _constraints(problem: Problem, choices: Sequence[LayerChoice]) -> tuple[Array, Array, list[Array | None]]:
+def _constraints(
+    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]
+) -> tuple[Array, Array, list[Array | None]]:
     """For each choice: which weights stay (C, G, R, n), the scales (C, G, R) and the levels; None: any value."""
     weight, importance = problem.weight, np.einsum("gnn->gn", problem.damped)[:, None, :]
     keeps = np.ones((len(choices), *weight.shape), bool)
     scales = np.ones((len(choices), *weight.shape[:2]))
     tables: list[Array | None] = []
     known: dict[tuple[float, int, bool], Array] = {}
-    for c, choice in enumerate(choices):
-        mask = problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9))
+    for c, (choice, mask) in enumerate(zip(choices, masks, strict=True)):
         if mask is not None:
             keeps[c] = mask
         if not choice.is_integer:

@@ -63,6 +63,11 @@ class Split:
         """The baseline's outputs, (n, ...)."""
         return self._baseline
 
+    @property
+    def scored(self) -> bool:
+        """Whether the metric is a mean over samples."""
+        return self._metric.samples is not None
+
     def scores(self, outputs: Array, at: Array | None = None) -> Array | None:
         """The metric of each sample (`at` these indices, whose `outputs` they are); None where it has none."""
         if self._metric.samples is None:

@@ -23,11 +23,13 @@ _SIZE = 0.002  # prior variance of corrections of the download, in units of the 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
     """What is known of n trials: rows `x` (n, 1 + L) and values (n,), NaN where a trial has none: `divergence` of its
-    outputs, `loss` of the metric against the baseline, `latency`, `file`, `download` as shares of their references."""
+    outputs, `loss` of the metric against the baseline and the standard deviation that validation data leave in it (`doubt`),
+    `latency`, `file`, `download`, `memory` as shares of their references."""
 
     x: Array
     divergence: Array
     loss: Array
+    doubt: Array
     latency: Array
     file: Array
     download: Array
@@ -98,16 +100,16 @@ class Beliefs:
 
     def _fit_curve(self, trials: Trials) -> Curve:
         known = np.isfinite(trials.loss)
-        damage = self.damage(trials.x[known]).sum(axis=1)
-        return fit_curve(damage, trials.x[known, 0], trials.loss[known], len(self._land.activations), self._scale)
+        damage, kinds = self.damage(trials.x[known]).sum(axis=1), trials.x[known, 0]
+        deviation = np.nan_to_num(trials.doubt[known])
+        return fit_curve(damage, kinds, trials.loss[known], deviation, len(self._land.activations), self._scale)
 
     def _loss(self, x: Array) -> tuple[Array, Array]:
         damage = np.stack([self.damage(x, draw).sum(axis=1) for draw in range(_DRAWS)])
-        losses = self._curve.loss(damage, x[None, :, 0])
-        mean = losses[0]
-        steep = self._curve.slope * self._curve.power * damage[0] ** self._curve.power
-        model = losses.var(axis=0) + (steep * self._damage.noise) ** 2
-        return mean, model + self._curve.variance(mean)
+        mean, doubt = self._curve.loss(damage[0], x[:, 0])
+        log_variance = np.log(np.maximum(damage, 1e-12)).var(axis=0) + self._damage.noise**2
+        steep = self._curve.slope(damage[0])
+        return mean, doubt + steep**2 * log_variance + self._curve.variance(mean)
 
     def _fit_download(self, trials: Trials) -> Linear:
         known = np.isfinite(trials.download)
@@ -150,7 +152,7 @@ class Beliefs:
         odd = np.where(odd > 2e-6, odd, 0.0)
         apart = np.zeros((len(x), kinds, layers))
         apart[np.arange(len(x)), x[:, 0]] = odd
-        return np.concatenate([np.eye(kinds)[x[:, 0]], apart.reshape(len(x), -1)], axis=1)
+        return np.concatenate([np.eye(kinds)[x[:, 0]], apart.reshape(len(x), kinds * layers)], axis=1)
 
     def _pattern(self, x: Array, cost: Cost, linear: Linear) -> tuple[Array, Array]:
         mean, variance = linear.predict(self._pattern_features(x, cost))

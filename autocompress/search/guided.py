@@ -159,13 +159,14 @@ class GuidedSampler(BaseSampler):
         if trial.number in self._finished:
             return self._finished[trial.number]
         land, reference = self._landscape(), self._reference()
-        stored, nothing = trial.user_attrs.get("evaluation"), (math.nan,) * 5
+        stored, nothing = trial.user_attrs.get("evaluation"), (math.nan,) * 6
         values: tuple[float, ...] = nothing
         objectives = None
         if stored is not None and trial.state == TrialState.COMPLETE:
             evaluation = Evaluation.from_dict(stored)
             names = ("accuracy", "latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes")
-            values = tuple(reference.share(evaluation, name) for name in names)
+            loss, *shares = (reference.share(evaluation, name) for name in names)
+            values = (loss, _doubt(evaluation), *shares)
             objectives = self._front_point(evaluation)
         divergence = float(trial.user_attrs.get("divergence", math.nan))
         known = _Known(
@@ -199,7 +200,11 @@ class GuidedSampler(BaseSampler):
         reference = _reference_point(front) * (_FARTHER if explores else 1.0)
         front = front[pareto.non_dominated(front)] if len(front) else front
         return Goal(
-            objectives=names, units=units, cells=Cells(front, reference), limits=self._limits(), fails=_fails(known, land)
+            objectives=names,
+            units=units,
+            cells=Cells(front, reference),
+            limits=self._limits(),
+            fails=_fails(known, land),
         )
 
     def _limits(self) -> tuple[Limit, ...]:
@@ -229,10 +234,16 @@ def _scale(name: str) -> float:
     return pareto.ACCURACY_SCALE if name == "accuracy" else 1.0
 
 
+def _doubt(evaluation: Evaluation) -> float:
+    """The standard deviation of the metric's difference to the baseline, from its 95 % interval."""
+    ends = evaluation.accuracy_delta_ci
+    return 0.0 if ends is None else (ends[1] - ends[0]) / (2 * 1.96)
+
+
 def _arrays(done: Sequence[_Known], land: Landscape) -> Trials:
     x = np.array([k.row for k in done], dtype=np.int64).reshape(len(done), 1 + len(land.rows))
-    values = np.array([k.values for k in done]).reshape(len(done), 6)
-    names = ("divergence", "loss", "latency", "file", "download", "memory")
+    values = np.array([k.values for k in done]).reshape(len(done), 7)
+    names = ("divergence", "loss", "doubt", "latency", "file", "download", "memory")
     return Trials(x=x, **dict(zip(names, values.T, strict=True)))
 
 
@@ -263,5 +274,3 @@ def _fails(known: Sequence[_Known], land: Landscape) -> Array:
                 good[k.row[0]] |= same
     suspected: Array = np.where(good, 0.0, 1.0 - 0.5**bad)
     return suspected
-
-

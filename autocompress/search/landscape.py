@@ -193,7 +193,9 @@ def landscape_of(
         choices=dict(choices),
         tables=tables,
         container=container,
-        latency=pattern_cost(activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0),
+        latency=pattern_cost(
+            activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0
+        ),
         file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
         deflate=tuple(_deflate(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)),
     )

@@ -24,11 +24,14 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
+from autocompress.search import early
+from autocompress.search.early import Bar, StoppedEarly
 from autocompress.specs import DeviceProfile, container_bits
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
 Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
+BarOf = Callable[[Mapping[str, float | None]], Bar | None]  # values known before the metric -> what it must reach
 _CALIBRATION_SAMPLES = 512
 _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
 _CHUNK = 64
@@ -50,6 +53,7 @@ class Workbench:
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self._tree = flatbuffer.read(task.network)
         self.layers = layers_of(self._tree)
+        self._scores: dict[str, Array] = {}  # of evaluated candidates, by sha256
         self._builder = Builder(task.network, self.layers, self._container, lambda: self._ranges)
 
     def _container(self, op: str, bits: int, activations: str) -> int | None:
@@ -108,9 +112,12 @@ class Workbench:
                 f"the float network cannot be evaluated on '{self._profile.name}': {fault}"
             ) from fault
 
-    def evaluate(self, configuration: Configuration) -> tuple[Evaluation, float]:
+    def evaluate(self, configuration: Configuration, bar_of: BarOf | None = None) -> tuple[Evaluation, float]:
         """The evaluation of a (normalised) configuration, and the mean divergence of its outputs from the float network's
-        on validation data; CandidateError where it cannot be built or run."""
+        on validation data; CandidateError where it cannot be built or run.
+
+        `bar_of` is told the values that are known before the metric is; where it gives a bar and the candidate is surely
+        below it: StoppedEarly."""
         if configuration.is_baseline:
             return self.baseline, 0.0
         start = time.perf_counter()
@@ -120,10 +127,67 @@ class Workbench:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
         model = self._builder.build(configuration, solved)
         build_s = time.perf_counter() - start
-        outputs = self._validation.outputs(model)
+        # A modelled latency costs nothing and may tell that the candidate is dominated; a measured one costs most.
+        modelled = self._latency(model, SEARCH_PROCESSES) if self._profile.host is None else None
+        bar = None if bar_of is None else bar_of(self._before(configuration, model, modelled))
+        outputs = self._outputs(model, bar)
         apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
-        measurement, quality = self._latency(model, SEARCH_PROCESSES), self._validation.judged(outputs)
-        return self._evaluation(configuration, model, quality, measurement, build_s), apart
+        quality, measurement = self._validation.judged(outputs), modelled or self._latency(model, SEARCH_PROCESSES)
+        evaluation = self._evaluation(configuration, model, quality, measurement, build_s)
+        self._remember_scores(evaluation.sha256, outputs)
+        return evaluation, apart
+
+    def _before(
+        self, configuration: Configuration, model: bytes, measurement: Measurement | None
+    ) -> Mapping[str, float | None]:
+        """What is known of a candidate before its metric, by the names of an evaluation's values."""
+        latency = None if measurement is None else measurement.latency_ms
+        energy = None if latency is None else energy_mj(latency, self._profile)
+        return {
+            "latency_ms": latency, "energy_mj": energy, "file_bytes": float(len(model)),
+            "download_bytes": float(download_bytes(model)),
+            "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
+        }  # fmt: skip
+
+    def _outputs(self, model: bytes, bar: Bar | None) -> Array:
+        """The outputs on all validation data; StoppedEarly after a part where the candidate is surely below its bar."""
+        samples = len(self._validation.baseline_outputs)
+        after = early.looks(samples)
+        if bar is None or not after or not self._validation.scored:
+            return self._validation.outputs(model)
+        order = early.order_of(samples, self._seed)
+        found: list[Array] = []
+        for piece in early.pieces(order, after):
+            found.append(self._validation.outputs(model, piece))
+            seen = order[: sum(map(len, found))]
+            if len(seen) < samples:
+                self._look(np.concatenate(found), seen, bar, len(after))
+        outputs = np.concatenate(found)
+        whole = np.empty_like(outputs)
+        whole[order] = outputs
+        return whole
+
+    def _look(self, outputs: Array, seen: Array, bar: Bar, looks: int) -> None:
+        scores = self._validation.scores(outputs, seen)
+        assert scores is not None
+        reason = early.verdict(scores, seen, bar, looks)
+        if reason is not None:
+            apart = divergence(self._validation.baseline_outputs[seen], outputs).mean()
+            raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=float(apart))
+
+    def _remember_scores(self, sha256: str, outputs: Array) -> None:
+        scores = self._validation.scores(outputs) if self._validation.scored else None
+        if scores is not None:
+            self._scores[sha256] = scores.astype(np.float32)
+
+    def validation_scores(self, evaluation: Evaluation) -> Array | None:
+        """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file where
+        this process has not evaluated it."""
+        if not self._validation.scored:
+            return None
+        if evaluation.sha256 not in self._scores:
+            self._remember_scores(evaluation.sha256, self._validation.outputs(self._file(evaluation)))
+        return self._scores[evaluation.sha256]
 
     def _solve(self, configuration: Configuration) -> Sequence[SolvedLayer]:
         if self._tier == "independent":

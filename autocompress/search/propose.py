@@ -167,5 +167,3 @@ def _efficient(damage: Array, sizes: Array, container: Array) -> Array:
     same = (container[:, : len(damage), None] == container[:, None, : len(damage)]).all(axis=0)
     kept: Array = np.flatnonzero(~(better & same).any(axis=0))
     return kept
-
-

@@ -19,7 +19,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _STEPS = 12  # of Gauss-Newton
-_POWERS = np.linspace(0.5, 1.25, 16)  # of the curve from damage to loss
+_POWERS = np.linspace(0.6, 1.1, 6)  # of the curve from damage to loss
+_POWER, _POWER_DEVIATION = 0.85, 0.12
 _FLOOR = 1e-9
 
 
@@ -137,18 +138,30 @@ def _log_sum(theta: Array, seen: Seen, hot: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Loss of the metric at a damage z: offset of the activations + slope x z^power, `deviation` its noise, growing
-    with the loss."""
+    """Loss of the metric at a damage z: an offset for the kind of activations plus slope x z^power, averaged over powers
+    (K,) with weights `trust`; `offsets` (K, A), `slopes` (K,) and the variances of both. `noise` and `floor`: what a
+    loss y seen on validation data varies by, noise x (|y| + floor)."""
 
+    powers: Array
+    trust: Array
     offsets: Array
-    slope: float
-    power: float
+    slopes: Array
+    slope_variances: Array
+    offset_variances: Array
     noise: float
     floor: float
 
-    def loss(self, damage: Array, activations: Array) -> Array:
-        """The expected loss; arrays of one shape."""
-        found: Array = self.offsets[activations] + self.slope * damage**self.power
+    def loss(self, damage: Array, activations: Array) -> tuple[Array, Array]:
+        """Expected loss and the variance of that expectation, (n,) each."""
+        raised = damage[None] ** self.powers[:, None]
+        each = self.offsets[:, activations] + self.slopes[:, None] * raised
+        mean = self.trust @ each
+        own = self.slope_variances[:, None] * raised**2 + self.offset_variances[:, activations]
+        return mean, self.trust @ (own + (each - mean) ** 2)
+
+    def slope(self, damage: Array) -> Array:
+        """The derivative of the expected loss in log damage, (n,)."""
+        found: Array = (self.trust * self.slopes * self.powers) @ damage[None] ** self.powers[:, None]
         return found
 
     def variance(self, loss: Array) -> Array:
@@ -157,25 +170,47 @@ class Curve:
         return found
 
 
-def fit_curve(damage: Array, activations: Array, loss: Array, kinds: int, scale: float) -> Curve:
-    """The curve through the trials (n,) each: power by grid, the rest by weighted least squares. `scale` is the loss that
-    matters (what the reference point allows): farther losses count little."""
+def fit_curve(
+    damage: Array, activations: Array, loss: Array, deviation: Array, kinds: int, scale: float
+) -> Curve:  # fmt: skip
+    """The curve through n trials: `deviation` (n,) what a loss may be off by because validation data are few. `scale` is
+    the loss that matters (where the reference lies): farther losses count little.
+
+    For each power the rest is a Bayesian linear regression; powers are weighted by how well they fit and by a normal
+    prior around _POWER, which holds where few trials lose anything yet."""
     floor = 0.05 * scale
-    weight = 1.0 / (np.abs(loss) + floor) / (1.0 + (loss / scale) ** 2)
-    hot = np.eye(kinds)[activations]
-    penalty = np.diag(np.append(np.full(kinds, 1.0 / (floor * floor) * floor), 1e-9))
-    best: tuple[float, Array, float] | None = None
-    for power in _POWERS:
-        X = np.column_stack([hot, damage**power])
-        solved = np.linalg.solve((X.T * weight) @ X + penalty, X.T @ (weight * loss))
-        solved[-1] = max(solved[-1], 1e-9)
-        left = loss - X @ solved
-        cost = float((weight * left * left).sum()) + 2e-3 * (power - 0.9) ** 2 * scale * len(loss)
-        if best is None or cost < best[0]:
-            best = (cost, solved, float(power))
-    assert best is not None
-    cost, solved, power = best
-    near = np.abs(loss) < 2 * scale
-    left = loss - np.column_stack([hot, damage**power]) @ solved
-    spread = float(np.mean((left[near] ** 2) / (np.abs(loss[near]) + floor))) if near.any() else floor
-    return Curve(offsets=solved[:-1], slope=float(solved[-1]), power=power, noise=max(spread, 1e-3 * floor), floor=floor)
+    seen = float(np.mean(deviation**2 / (np.abs(loss) + floor))) if len(loss) else 0.0
+    noise = max(seen, 1e-4 * scale)
+    hot, offset_prior = np.eye(kinds)[activations], (0.03 * scale) ** 2
+    for _ in range(3):
+        weight = 1.0 / (noise * (np.abs(loss) + floor)) / (1.0 + (loss / scale) ** 2)
+        fits = [_fit_power(damage, hot, loss, weight, power, offset_prior, scale) for power in _POWERS]
+        costs = np.array([cost for cost, _, _ in fits]) + ((_POWERS - _POWER) / _POWER_DEVIATION) ** 2
+        trust = np.exp(-0.5 * (costs - costs.min()))
+        trust /= trust.sum()
+        means, variances = np.array([m for _, m, _ in fits]), np.array([v for _, _, v in fits])
+        left = loss - trust @ np.stack(
+            [hot @ m[:-1] + m[-1] * damage**power for power, m in zip(_POWERS, means, strict=True)]
+        )
+        near = np.abs(loss) < 2 * scale
+        noise = max(
+            seen, float(np.mean(left[near] ** 2 / (np.abs(loss[near]) + floor))) if near.any() else noise, 1e-4 * scale
+        )
+    return Curve(
+        powers=_POWERS, trust=trust, offsets=means[:, :-1], slopes=means[:, -1], slope_variances=variances[:, -1],
+        offset_variances=variances[:, :-1], noise=noise, floor=floor,
+    )  # fmt: skip
+
+
+def _fit_power(
+    damage: Array, hot: Array, loss: Array, weight: Array, power: float, offset_prior: float, scale: float
+) -> tuple[float, Array, Array]:
+    """Misfit, means and variances of the offsets and the slope (last) for one power."""
+    X = np.column_stack([hot, damage**power])
+    start = np.append(np.zeros(hot.shape[1]), 4.0 * scale)  # a tenth of a nat costs about half of the scale
+    prior = np.append(np.full(hot.shape[1], offset_prior), (8.0 * scale) ** 2)
+    covariance = np.linalg.inv((X.T * weight) @ X + np.diag(1.0 / prior))
+    mean = covariance @ (X.T @ (weight * loss) + start / prior)
+    mean[-1] = max(mean[-1], 1e-6 * scale)
+    left = loss - X @ mean
+    return float((weight * left * left).sum() + ((mean - start) ** 2 / prior).sum()), mean, np.diag(covariance)
