@@ -41,9 +41,9 @@ def test_surveyed_errors_are_those_of_the_solver_without_its_refinement(groups: 
     for choice, error in zip(CHOICES, seen.error, strict=True):
         refined = output_error(layer, solve(layer, choice).values) / energy
         bare = output_error(layer, solve(layer, choice, sweeps=0).values) / energy
-        assert error >= 0.3 * refined
-        if choice.is_integer:
-            assert error == pytest.approx(bare, rel=0.25, abs=1e-6)
+        assert refined * 0.95 - 1e-6 <= error <= 4 * refined + 1e-9 or error == 0
+        if choice.is_integer and (choice.bits < 8 or choice.clusters):  # plain 8 bits are descended once even then
+            assert error == pytest.approx(bare, rel=0.3, abs=1e-6)
 
 
 def test_surveyed_bytes_are_what_deflate_makes_of_the_solved_levels() -> None:
@@ -66,7 +66,7 @@ def test_a_wide_layer_is_surveyed_in_some_of_its_channels() -> None:
     energy = float(np.einsum("grn,grn->", layer.weight @ layer.moment, layer.weight))
     for choice, error, counts in zip(whole, seen.error, seen.histogram, strict=True):
         assert counts.sum() == pytest.approx(400 * 100 * (1 if choice.is_integer else choice.bits // 8), rel=1e-6)
-        if choice.is_integer:
+        if choice.is_integer and (choice.bits < 8 or choice.clusters):
             assert error == pytest.approx(output_error(layer, solve(layer, choice, 0).values) / energy, rel=0.3)
 
 

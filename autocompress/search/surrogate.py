@@ -124,13 +124,14 @@ def fit_damage(
 
 def _log_sum(theta: Array, seen: Seen, hot: Array) -> tuple[Array, Array]:
     """log D (n,) and its derivative in theta (n, p)."""
+    layers, each = seen.own.shape[-2:]
     shares, own, shared = _split(theta, hot.shape[1], seen)
     parts, share = seen.parts(own, shared), np.exp(hot @ shares)
     total = np.maximum(parts.sum(axis=1) + share, _FLOOR)
     relative = parts / total[:, None]
     slopes = [
         hot * (share / total)[:, None],
-        (relative[:, :, None] * seen.own).reshape(len(total), -1),
+        (relative[:, :, None] * seen.own).reshape(len(total), layers * each),
         np.einsum("nl,nlg->ng", relative, seen.shared),
     ]
     return np.log(total), np.concatenate(slopes, axis=1)
