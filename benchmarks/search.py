@@ -7,11 +7,13 @@ in that time. `tables` are solves on the uncorrected tables, one a price of a by
 strongest peers do. Hypervolume as `report` defines it (validation data). The test values stand beside.
 
 A full run (1,000 trials, three seeds) takes hours: `--trials`, `--seeds`, `--samplers` make it shorter. For example
-`python benchmarks/search.py --trials 100 --seeds 0 --space weights-only --samplers guided tpe random`."""
+`python benchmarks/search.py --trials 100 --seeds 0 --space weights-only --samplers guided tpe random`.
+With `--runs DIR` the studies stay there, and a run that was cut off goes on where it stopped."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -27,6 +29,7 @@ from autocompress import pareto
 from autocompress.measure.accuracy import Split
 from autocompress.records import Configuration, Evaluation, StudyRecord
 from autocompress.report import rows
+from autocompress.search import store
 from autocompress.search.latency import latency_on
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
@@ -42,7 +45,8 @@ TEST_IMAGES = 100  # a search ends with its front's test accuracy; here it is co
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One search: its evaluations in order, hypervolume after each, seconds a candidate and for the tables, the study."""
+    """One search: its evaluations in order, hypervolume after each, seconds a candidate and for the tables, the
+    study."""
 
     sampler: str
     seed: int
@@ -68,6 +72,16 @@ class Shared:
 
     def __init__(self) -> None:
         self.known: dict[str, tuple[Any, float]] = {}
+
+    def learn(self, runs: Path, study: str) -> None:
+        """Take over what a study of a run that was cut off has evaluated."""
+        if not (runs / study / "study.db").exists():
+            return
+        for trial in store.load_study(runs, study, None).get_trials():
+            attrs = trial.user_attrs
+            if "evaluation" in attrs and "divergence" in attrs:
+                found = Evaluation.from_dict(attrs["evaluation"])
+                self.known[found.configuration.digest] = (found, attrs["divergence"]), float(attrs["wall_s"])
 
     def wrap(self, workbench: Workbench) -> None:
         """Make a workbench look here first."""
@@ -100,11 +114,7 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
             shared.wrap(search.workbench)
             # The calibration trace is every search's; what the tables add is guided's alone.
             _ = search.workbench.reconstruction
-            before = time.perf_counter()
-            tables_s = 0.0
-            if sampler == "guided":
-                search.prepare_sampler()
-                tables_s = time.perf_counter() - before
+            tables_s = prepared(search, runs / f"{sampler}-{seed}-tables.json")
             record = search.run(lambda _: None)
     evaluations = tuple(e for _, e in rows.complete(record))
     print(f"  {sampler}, seed {seed}: {len(evaluations)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
@@ -112,6 +122,15 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
         sampler=sampler, seed=seed, evaluations=evaluations, hypervolumes=hypervolumes(record, evaluations),
         candidate_s=shared.seconds(evaluations), tables_s=tables_s, record=record,
     )  # fmt: skip
+
+
+def prepared(search: Search, noted: Path) -> float:
+    """Seconds that preparing the sampler took, this time or when it was done first."""
+    before = time.perf_counter()
+    search.prepare_sampler()
+    if not noted.exists():
+        noted.write_text(json.dumps(time.perf_counter() - before))
+    return float(json.loads(noted.read_text()))
 
 
 def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided: Line, shared: Shared) -> Line:
@@ -138,7 +157,8 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
     evaluations = (*corners, *solved)
     return Line(
         sampler="tables", seed=guided.seed, evaluations=evaluations,
-        hypervolumes=hypervolumes(guided.record, evaluations), candidate_s=guided.candidate_s, tables_s=0.0, record=None,
+        hypervolumes=hypervolumes(guided.record, evaluations), candidate_s=guided.candidate_s, tables_s=0.0,
+        record=None,
     )  # fmt: skip
 
 
@@ -223,7 +243,7 @@ def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]]) -> list[
         guided = float(np.median([li.after(TABLE_SOLVES) for li in lines if li.sampler == "guided"]))
         share = (guided - tables) / (best - tables) if best > tables else 1.0
         goals.append(Goal(
-            wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} solves on the tables to all",
+            wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} table solves to all",
             got=f"{guided:.4f}, tables {tables:.4f}, all {best:.4f}: {share:.0%}", met=share >= 0.25,
         ))  # fmt: skip
     for most_bytes, most_lost in SIZE_GOALS:
@@ -255,6 +275,7 @@ def main() -> int:
     parser.add_argument("--samplers", nargs="+", default=["guided", "tpe", "nsga2", "random"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-tables", action="store_true", help="leave the solves on the uncorrected tables out")
+    parser.add_argument("--runs", type=Path, help="keep the studies here")
     asked = parser.parse_args()
     print_run("Samplers side by side", ("optuna", "ai-edge-litert", "numpy"))
     print(f"  {asked.task} on {asked.device}, space {asked.space}, {asked.trials} candidates, seeds {asked.seeds}")
@@ -262,9 +283,12 @@ def main() -> int:
     few = {name: values[:TEST_IMAGES] for name, values in whole.x_test.items()}
     task = replace(whole, x_test=few, y_test=None if whole.y_test is None else whole.y_test[:TEST_IMAGES])
     with tempfile.TemporaryDirectory() as folder:
-        runs, lines = Path(folder), []
+        runs, lines = asked.runs or Path(folder), []
+        runs.mkdir(parents=True, exist_ok=True)
         for seed in asked.seeds:
             shared = Shared()
+            for sampler in asked.samplers:
+                shared.learn(runs, f"{sampler}-{seed}")
             lines += [searched(asked, task, runs, sampler, seed, shared) for sampler in asked.samplers]
             if not asked.no_tables and lines[-len(asked.samplers)].sampler == "guided":
                 lines.append(table_solves(asked, task, runs, lines[-len(asked.samplers)], shared))

@@ -90,7 +90,8 @@ def harsh(folder: Path) -> SearchSpace:
     """A space with choices that no network survives."""
     path = folder / "harsh.yaml"
     path.write_text(
-        "schema: 1\nname: harsh\nrules:\n  - {match: '.*', sparsity: [0, 0.5, 0.95], bits: [8, 4], clusters: [none, 3]}\n"
+        "schema: 1\nname: harsh\nrules:\n"
+        "  - {match: '.*', sparsity: [0, 0.5, 0.95], bits: [8, 4], clusters: [none, 3]}\n"
     )
     return load_space(path)
 

@@ -48,7 +48,8 @@ class World:
         found = Evaluation(
             configuration=configuration, accuracy=accuracy, accuracy_ci=(0.0, 1.0),
             accuracy_delta_ci=(accuracy - BASE_ACCURACY - 0.002, accuracy - BASE_ACCURACY + 0.002),
-            measurement=measurement, file_bytes=round(4 * size), download_bytes=round(size), sha256="0" * 64, artifact="",
+            measurement=measurement, file_bytes=round(4 * size), download_bytes=round(size), sha256="0" * 64,
+            artifact="",
         )  # fmt: skip
         return found, damage
 
@@ -90,7 +91,9 @@ def reference(where: World) -> Reference:
     return Reference(baseline=base, int8_download_bytes=INT8_BYTES, higher_is_better=True)
 
 
-def guided(where: World, seed: int = 0, constraints: Sequence[Constraint] = (), objectives: Any = None) -> GuidedSampler:
+def guided(
+    where: World, seed: int = 0, constraints: Sequence[Constraint] = (), objectives: Any = None
+) -> GuidedSampler:
     return GuidedSampler(
         seed=seed, landscape=lambda: where.landscape, reference=lambda: reference(where),
         objectives=objectives or ("metric", "latency", "size"), size="download", constraints=constraints,

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.compress.sensitivity import (
-    VERSION, LayerTable, Tables, damage_curve, divergence, isotonic, kept_tables, probe_choices,
+    VERSION,
+    LayerTable,
+    Tables,
+    damage_curve,
+    divergence,
+    isotonic,
+    kept_tables,
+    probe_choices,
 )  # fmt: skip
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
@@ -28,9 +35,7 @@ CHOICES = tuple(
 def problem(groups: int = 1, rows: int = 12, columns: int = 20, seed: int = 0) -> Problem:
     rng = np.random.default_rng(seed)
     inputs = rng.standard_normal((groups, 400, columns)) @ rng.standard_normal((groups, columns, columns))
-    return Problem(
-        weight=rng.standard_normal((groups, rows, columns)), moment=inputs.transpose(0, 2, 1) @ inputs / 400
-    )
+    return Problem(weight=rng.standard_normal((groups, rows, columns)), moment=inputs.transpose(0, 2, 1) @ inputs / 400)
 
 
 @pytest.mark.parametrize(("groups", "rows", "columns"), [(1, 12, 20), (8, 1, 9), (1, 3, 50)])
@@ -76,9 +81,7 @@ def test_isotonic_is_the_nearest_rising_sequence(values: list[float]) -> None:
     assert np.all(np.diff(fitted) >= -1e-9)
     # Slow reference: the max-min formula of isotonic regression.
     n = len(values)
-    slow = [
-        max(min(float(np.mean(values[a : b + 1])) for b in range(i, n)) for a in range(i + 1)) for i in range(n)
-    ]
+    slow = [max(min(float(np.mean(values[a : b + 1])) for b in range(i, n)) for a in range(i + 1)) for i in range(n)]
     assert fitted == pytest.approx(slow, abs=1e-9)
 
 

@@ -40,9 +40,9 @@ _COLUMNS = ("error", "bytes", "damage", "histogram")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTable:
-    """One layer: `error` (share of its output energy), `bytes` (deflated weights), `damage` (divergence of the network's
-    outputs with this layer alone compressed), each (C,) float64 in the order of `choices`; `histogram` (C, 256): how
-    often each byte value is stored."""
+    """One layer: `error` (share of its output energy), `bytes` (deflated weights), `damage` (divergence of the
+    network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`; `histogram` (C,
+    256): how often each byte value is stored."""
 
     name: str
     choices: tuple[LayerChoice, ...]

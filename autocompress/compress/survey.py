@@ -52,8 +52,8 @@ def survey(problem: Problem, choices: Sequence[LayerChoice]) -> Survey:
 
 
 def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
-    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels (of groups: whole ones), which
-    they are, and by what the sizes grow back."""
+    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels (of groups: whole ones),
+    which they are, and by what the sizes grow back."""
     groups, rows, columns = problem.weight.shape
     by_group = groups > 1 and not problem.shared_scale
     total, each = (groups, rows * columns) if by_group else (rows, groups * columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,7 @@ def document(record: StudyRecord) -> dict[str, Any]:
             "trials": {state: states[state] for state in STATES},
             "candidates_per_s": evaluated_count(record) / record.wall_s if record.wall_s > 0 else None,
             "wall_s": record.wall_s,
+            "importance": [asdict(row) for row in record.importance],
             "versions": versions | dict(record.versions),
         }
     )

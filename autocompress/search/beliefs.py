@@ -17,8 +17,9 @@ _MOST_TRIALS = 800  # that the regressions look at, the latest
 _OWN = (0.5, 0.5)  # prior variances of each layer's corrections: its damage, and more of it with its zeros
 _SHARED = (0.05, 1.0, 0.25, 0.25, 0.25)  # and of those of all layers
 _SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float32 and of integer activations: mean, variance
-# Of the deviation that few validation samples leave. Counted in full, lossless candidates would be drawn again and again
-# like lottery tickets: their luck is mostly shared (they fail on the same samples), and it does not carry to test data.
+# Of the deviation that few validation samples leave. Counted in full, lossless candidates would be drawn again and
+# again like lottery tickets: their luck is mostly shared (they fail on the same samples), and it does not carry over
+# to test data.
 _LUCK = 0.5
 _SIZE = 0.002  # prior variance of corrections of the download, in units of the reference
 
@@ -26,8 +27,8 @@ _SIZE = 0.002  # prior variance of corrections of the download, in units of the 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
     """What is known of n trials: rows `x` (n, 1 + L) and values (n,), NaN where a trial has none: `divergence` of its
-    outputs, `loss` of the metric against the baseline and the standard deviation that validation data leave in it (`doubt`),
-    `latency`, `file`, `download`, `memory` as shares of their references."""
+    outputs, `loss` of the metric against the baseline and the standard deviation that validation data leave in it
+    (`doubt`), `latency`, `file`, `download`, `memory` as shares of their references."""
 
     x: Array
     divergence: Array
@@ -52,8 +53,8 @@ class Prediction:
 
 
 class Beliefs:
-    """Beliefs fitted to trials. `download_unit`: the bytes that a download of 1 stands for; `scale`: the loss of the metric
-    that counts as much as 1 of the others. `rng` draws the damage model's parameters."""
+    """Beliefs fitted to trials. `download_unit`: the bytes that a download of 1 stands for; `scale`: the loss of the
+    metric that counts as much as 1 of the others. `rng` draws the damage model's parameters."""
 
     def __init__(
         self, landscape: Landscape, trials: Trials, *, download_unit: float, scale: float, rng: np.random.Generator
@@ -125,8 +126,8 @@ class Beliefs:
         return fit_linear(features, left, prior, 1e-6)
 
     def _size_features(self, x: Array) -> Array:
-        """What may be wrong with the count of blocks: a constant by activations, a factor, and what each layer's size and
-        zeros do."""
+        """What may be wrong with the count of blocks: a constant by activations, a factor, and what each layer's size
+        and zeros do."""
         size = self._land.gather(self._land.bytes, x) / self._unit
         zeros = self._land.gather(self._land.sparsity, x) * self._land.largest / self._land.largest.sum()
         total = size.sum(axis=1, keepdims=True)

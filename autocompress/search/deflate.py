@@ -1,10 +1,11 @@
 """The download size of a configuration before it is built: its bytes counted block by block, as deflate codes them.
 
-On low-entropy weights the smallest gzip is Huffman coding without matches (zlib's Z_HUFFMAN_ONLY). It codes blocks of a
-fixed number of bytes, each with a code of its own. So what a layer weighs depends on its neighbours in the file: layers of
-unlike levels in one block cost each other up to a quarter. From the histogram of each layer's stored bytes (layer
-tables) and of what lies between them, a block costs its entropy, plus what a Huffman code loses where one byte, zero, is
-more than half of all: a symbol takes a bit at least (Gallager 1978, "Variations on a theme by Huffman")."""
+On low-entropy weights the smallest gzip is Huffman coding without matches (zlib's Z_HUFFMAN_ONLY). It codes blocks of
+a fixed number of bytes, each with a code of its own. So what a layer weighs depends on its neighbours in the file:
+layers of unlike levels in one block cost each other up to a quarter. From the histogram of each layer's stored bytes
+(layer tables) and of what lies between them, a block costs its entropy, plus what a Huffman code loses where one
+byte, zero, is more than half of all: a symbol takes a bit at least (Gallager 1978, "Variations on a theme by
+Huffman")."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Ending an evaluation early: accuracy on growing parts of the validation data, with a test after each part.
 
-A candidate is hopeless where it is dominated (a front member that is at least as good in every other objective is more
-accurate, on the same samples) or violates a constraint on the metric. Both are tested after each part but the last, at
-ERROR / looks each: by Bonferroni's inequality at most ERROR of the candidates that are neither are stopped, however often
-one looks. Scores of 0 and 1 are tested exactly: the pair by the sign test on the samples where the two differ (McNemar
-1947; under the hypothesis half of them fall to either side), the constraint by the binomial distribution. Other scores
-are tested by the normal approximation of their mean."""
+A candidate is hopeless where it is dominated (a front member that is at least as good in every other objective is
+more accurate, on the same samples) or violates a constraint on the metric. Both are tested after each part but the
+last, at ERROR / looks each: by Bonferroni's inequality at most ERROR of the candidates that are neither are stopped,
+however often one looks. Scores of 0 and 1 are tested exactly: the pair by the sign test on the samples where the two
+differ (McNemar 1947; under the hypothesis half of them fall to either side), the constraint by the binomial
+distribution. Other scores are tested by the normal approximation of their mean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = (1 / 8, 1 / 4, 1 / 2)  # of the validation data after which one looks; t
 LEAST_SAMPLES = 64  # below that a look says nothing
 
 
-class StoppedEarly(Exception):
+class StoppedEarly(Exception):  # noqa: N818 - not a fault
     """A candidate that is not worth evaluating to the end. Of the samples seen: `samples`, how many; `accuracy`, the
     metric's mean; `divergence`, that of the outputs. `reason` says why it was stopped."""
 

@@ -1,10 +1,10 @@
 """The guided sampler: layer tables as a prior, corrected by every trial, the greatest expected hypervolume gain next.
 
-A stock sampler learns each layer's sensitivity by trial and error; layer tables know it before the first trial, but not
-what sequential reconstruction mends, nor how the metric answers. So the tables are the prior of a model with few
-parameters, and trials correct those. Everything that a suggestion depends on is the seed, the trial's number and the trials
-stored: an uninterrupted study repeats bit for bit, and storage, resuming and parallel workers stay Optuna's. Trials
-that run already count as what is expected of them."""
+A stock sampler learns each layer's sensitivity by trial and error; layer tables know it before the first trial, but
+not what sequential reconstruction mends, nor how the metric answers. So the tables are the prior of a model with few
+parameters, and trials correct those. Everything that a suggestion depends on is the seed, the trial's number and the
+trials stored: an uninterrupted study repeats bit for bit, and storage, resuming and parallel workers stay Optuna's.
+Trials that run already count as what is expected of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
-from autocompress.records import Constraint, Evaluation, value_name
+from autocompress.records import Constraint, Evaluation, Importance, value_name
 from autocompress.search.beliefs import Beliefs, Trials
+from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
 from autocompress.search.landscape import Landscape
 from autocompress.search.propose import Goal, Limit, Proposer, Row
@@ -67,7 +68,8 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A trial as the sampler sees it: `values` in the order of `Trials`; `feasible` and complete ones form the front."""
+    """A trial as the sampler sees it: `values` in the order of `Trials`; `feasible` and complete ones form the
+    front."""
 
     row: Row | None
     values: tuple[float, ...]
@@ -127,15 +129,26 @@ class GuidedSampler(BaseSampler):
         land, known = self._landscape(), [self._known(trial) for trial in trials]
         rows = {k.row for k in known if k.row is not None} | {self._float_row(land)}
         done = [k for k in known if k.row is not None and not k.failed]
-        beliefs = Beliefs(
-            land, _arrays(done, land), download_unit=self._reference().unit("download_bytes"),
-            scale=pareto.ACCURACY_SCALE, rng=rng,
-        )  # fmt: skip
+        beliefs = self._beliefs(done, rng)
         running = [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
         pending = [row for t in running if (row := self._row(t, land)) is not None]
         explores = bool(rng.random() < _EXPLORED)
         goal = self._goal(land, beliefs, known, pending, explores)
         return Proposer(land, beliefs, goal, rows, rng).best(self._elites(done, land, rng))
+
+    def _beliefs(self, done: Sequence[_Known], rng: np.random.Generator) -> Beliefs:
+        land, unit = self._landscape(), self._reference().unit("download_bytes")
+        return Beliefs(land, _arrays(done, land), download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
+
+    def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
+        """What each technique does in each layer of the configuration of trial `number`, by all trials."""
+        known = {t.number: self._known(t) for t in trials}
+        row, land = known[number].row, self._landscape()
+        if row is None:
+            return ()
+        beliefs = self._beliefs([k for k in known.values() if k.row is not None and not k.failed],
+                                np.random.default_rng((self._seed, number)))  # fmt: skip
+        return importance_of(land, beliefs, row, self._reference().unit("download_bytes"))
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every configuration of the space has been tried; never true before corners are done."""
@@ -257,8 +270,8 @@ def _reference_point(front: Array) -> Array:
 
 
 def _fails(known: Sequence[_Known], land: Landscape) -> Array:
-    """The chance (A, L, C) that a choice cannot be built: it grows with every failed trial that had its container, until
-    one with it has succeeded."""
+    """The chance (A, L, C) that a choice cannot be built: it grows with every failed trial that had its container,
+    until one with it has succeeded."""
     fails = np.zeros(land.container.shape)
     layers = np.arange(len(land.rows))
     if not any(k.failed for k in known):

@@ -1,10 +1,10 @@
 """How much hypervolume a candidate is expected to add to a front, given normal beliefs about its objectives.
 
 The box up to the reference is cut at every coordinate of the front into cells; a cell is dominated as a whole or not
-at all. Of a cell [l, u] a point y dominates  prod_d (u_d - max(l_d, y_d))+ , and with independent objectives the
+at all. Of a cell [l, u] a point y dominates prod_d (u_d - max(l_d, y_d))+ , and with independent objectives the
 expectation of a product is the product of expectations, so the expected hypervolume improvement is a sum over the
-cells that are not dominated (Emmerich, Deutz and Klinkenberg 2011, "Hypervolume-based expected improvement: monotonicity
-properties and exact computation", with the normal distribution's closed form in each dimension)."""
+cells that are not dominated (Emmerich, Deutz and Klinkenberg 2011, "Hypervolume-based expected improvement:
+monotonicity properties and exact computation", with the normal distribution's closed form in each dimension)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Cells:
         self._edges = [_edges(inside[:, d], reference[d], most) for d in range(len(reference))]
         free = np.ones([len(edges) for edges in self._edges], dtype=np.float64)
         for point in inside:
-            above = tuple(slice(int(np.searchsorted(e, value)) + 1, None) for e, value in zip(self._edges, point))
+            above = tuple(
+                slice(int(np.searchsorted(e, value)) + 1, None) for e, value in zip(self._edges, point, strict=True)
+            )
             free[above] = 0.0
         self._free = free
 

@@ -39,8 +39,8 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there; `deflate`: the
-    blocks of a file of each kind of activations (None where none can be built)."""
+    """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there;
+    `deflate`: the blocks of a file of each kind of activations (None where none can be built)."""
 
     activations: tuple[str, ...]
     choices: Mapping[str, tuple[LayerChoice, ...]]
@@ -181,7 +181,7 @@ def landscape_of(
     macs, weights = (np.array([value(layer) for layer in layers], np.float64) for value in (_macs, _weights))
 
     def latency(kind: str, containers: Array) -> float:
-        taken = workbench.modelled_latency(workbench.layout(containers, kind)[0])
+        taken = workbench.modelled_latency(workbench.layout(containers.tolist(), kind)[0])
         return 1.0 if taken is None else taken / baseline.measurement.latency_ms
 
     def file(kind: str, containers: Array) -> float:
@@ -211,7 +211,7 @@ def _weights(layer: Layer) -> int:
 
 def _deflate(workbench: Workbench, kind: str, containers: Array) -> Deflate | None:
     try:
-        return deflate_of(*workbench.layout(containers, kind))
+        return deflate_of(*workbench.layout(containers.tolist(), kind))
     except CandidateError:
         return None
 

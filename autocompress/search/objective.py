@@ -113,11 +113,11 @@ class Workbench:
             ) from fault
 
     def evaluate(self, configuration: Configuration, bar_of: BarOf | None = None) -> tuple[Evaluation, float]:
-        """The evaluation of a (normalised) configuration, and the mean divergence of its outputs from the float network's
-        on validation data; CandidateError where it cannot be built or run.
+        """The evaluation of a (normalised) configuration, and the mean divergence of its outputs from the float
+        network's on validation data; CandidateError where it cannot be built or run.
 
-        `bar_of` is told the values that are known before the metric is; where it gives a bar and the candidate is surely
-        below it: StoppedEarly."""
+        `bar_of` is told the values that are known before the metric is; where it gives a bar and the candidate is
+        surely below it: StoppedEarly."""
         if configuration.is_baseline:
             return self.baseline, 0.0
         start = time.perf_counter()
@@ -181,8 +181,8 @@ class Workbench:
             self._scores[sha256] = scores.astype(np.float32)
 
     def validation_scores(self, evaluation: Evaluation) -> Array | None:
-        """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file where
-        this process has not evaluated it."""
+        """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file
+        where this process has not evaluated it."""
         if not self._validation.scored:
             return None
         if evaluation.sha256 not in self._scores:

@@ -35,8 +35,8 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What is sought: `objectives`, names as in `Prediction`, each divided by its `units`; the cells of the front in these
-    units; hard limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
+    """What is sought: `objectives`, names as in `Prediction`, each divided by its `units`; the cells of the front in
+    these units; hard limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
 
     objectives: tuple[str, ...]
     units: Array
@@ -162,7 +162,8 @@ def _row(x: Array) -> Row:
 
 
 def _efficient(damage: Array, sizes: Array, container: Array) -> Array:
-    """The choices of one layer for which no other of the same containers has less damage (by a tenth) and fewer bytes."""
+    """The choices of one layer for which no other of the same containers has less damage (by a tenth) and fewer
+    bytes."""
     better = (damage[:, None] * 1.1 < damage[None, :]) & (sizes[:, None] < sizes[None, :])
     same = (container[:, : len(damage), None] == container[:, None, : len(damage)]).all(axis=0)
     kept: Array = np.flatnonzero(~(better & same).any(axis=0))

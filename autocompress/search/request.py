@@ -18,7 +18,8 @@ from autocompress.tasks import LoadedTask
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the
-    study shall hold, earlier runs included; None with a `time_budget_s`. `until_flat`: end where the hypervolume stands still."""
+    study shall hold, earlier runs included; None with a `time_budget_s`. `until_flat`: end where the hypervolume
+    stands still."""
 
     task: LoadedTask
     profile: DeviceProfile

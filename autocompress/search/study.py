@@ -159,7 +159,8 @@ class Search:
         return objective_values(evaluation, self.request.objectives, self.request.size)
 
     def prepare_sampler(self) -> None:
-        """What the guided sampler needs before its first suggestion, the layer tables above all; else it happens then."""
+        """What the guided sampler needs before its first suggestion, the layer tables above all; else it happens
+        then."""
         if isinstance(self._sampler, GuidedSampler):
             _ = self._landscape
 
@@ -312,6 +313,16 @@ class Search:
             if key not in self.study.user_attrs:
                 tested = self.workbench.test_quality(evaluation)
                 self.study.set_user_attr(key, [tested.value, *tested.interval])
+        self._store_importance()
+
+    def _store_importance(self) -> None:
+        """What techniques earn and cost around the knee; only the guided sampler has the tables for it."""
+        record = self.record()
+        if isinstance(self._sampler, GuidedSampler) and rows.front(record):
+            trials, knee = self.study.get_trials(deepcopy=False), rows.pick(record, "knee").number
+            found = [asdict(row) for row in self._sampler.importance(trials, knee)]
+            if found != self.study.user_attrs.get("importance"):
+                self.study.set_user_attr("importance", found)
 
     @staticmethod
     def _careful_key(trial: TrialRecord) -> str:

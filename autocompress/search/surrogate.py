@@ -139,9 +139,9 @@ def _log_sum(theta: Array, seen: Seen, hot: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Loss of the metric at a damage z: an offset for the kind of activations plus slope x z^power, averaged over powers
-    (K,) with weights `trust`; `offsets` (K, A), `slopes` (K,) and the variances of both. `noise` and `floor`: what a
-    loss y seen on validation data varies by, noise x (|y| + floor)."""
+    """Loss of the metric at a damage z: an offset for the kind of activations plus slope x z^power, averaged over
+    powers (K,) with weights `trust`; `offsets` (K, A), `slopes` (K,) and the variances of both. `noise` and `floor`:
+    what a loss y seen on validation data varies by, noise x (|y| + floor)."""
 
     powers: Array
     trust: Array
@@ -174,8 +174,8 @@ class Curve:
 def fit_curve(
     damage: Array, activations: Array, loss: Array, deviation: Array, kinds: int, scale: float
 ) -> Curve:  # fmt: skip
-    """The curve through n trials: `deviation` (n,) what a loss may be off by because validation data are few. `scale` is
-    the loss that matters (where the reference lies): farther losses count little.
+    """The curve through n trials: `deviation` (n,) what a loss may be off by because validation data are few. `scale`
+    is the loss that matters (where the reference lies): farther losses count little.
 
     For each power the rest is a Bayesian linear regression; powers are weighted by how well they fit and by a normal
     prior around _POWER, which holds where few trials lose anything yet."""
