@@ -127,7 +127,7 @@ class GuidedSampler(BaseSampler):
     def proposal(self, trials: Sequence[FrozenTrial], rng: np.random.Generator) -> Row | None:
         """The row to evaluate next, given all other trials; None where every row has been tried."""
         land, known = self._landscape(), [self._known(trial) for trial in trials]
-        rows = {k.row for k in known if k.row is not None} | {self._float_row(land)}
+        rows = {row for row in (*(k.row for k in known), self._float_row(land)) if row is not None}
         done = [k for k in known if k.row is not None and not k.failed]
         beliefs = self._beliefs(done, rng)
         running = [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
@@ -151,12 +151,8 @@ class GuidedSampler(BaseSampler):
         return importance_of(land, beliefs, row, self._reference().unit("download_bytes"))
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether every configuration of the space has been tried; never true before corners are done."""
-        if any(t.state == TrialState.WAITING for t in trials):
-            return False
+        """Whether every configuration of the space has been tried."""
         land = self._landscape()
-        if land.configurations > len(trials) + 1:
-            return False
         rows = {k.row for t in trials if (k := self._known(t)).row is not None}
         return len(rows | {self._float_row(land)}) >= land.configurations + (self._float_row(land) is None)
 

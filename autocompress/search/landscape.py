@@ -62,9 +62,8 @@ class Landscape:
 
     @property
     def configurations(self) -> int:
-        """How many distinct configurations there are; all layers float is one whatever the activations."""
-        floats = math.prod(sum(not c.is_integer for c in row) for row in self.rows)
-        return math.prod(map(int, self.counts)) - (len(self.activations) - 1) * floats
+        """How many distinct configurations there are."""
+        return configurations(self.activations, self.choices)
 
     @cached_property
     def integer(self) -> Array:
@@ -88,7 +87,7 @@ class Landscape:
 
     def download(self, x: Array) -> Array:
         """The predicted download sizes of rows x in bytes, (n,)."""
-        sizes = self.gather(self.bytes, x).sum(axis=1)
+        sizes: Array = self.gather(self.bytes, x).sum(axis=1)
         for kind, deflate in enumerate(self.deflate):
             those = np.flatnonzero(x[:, 0] == kind)
             if deflate is not None and len(those):
@@ -98,7 +97,8 @@ class Landscape:
     @cached_property
     def largest(self) -> Array:
         """Each layer's bytes at its largest choice, (L,)."""
-        return self.bytes.max(axis=1)
+        largest: Array = self.bytes.max(axis=1)
+        return largest
 
     @cached_property
     def seen(self) -> Seen:
@@ -165,6 +165,12 @@ def _shared(choice: LayerChoice) -> list[float]:
     few_bits = float(max(0, 5 - choice.bits))
     clusters = choice.clusters or 256
     return [choice.sparsity, few_bits, float(clusters <= 16), float(clusters <= 8)]
+
+
+def configurations(activations: Sequence[str], choices: Mapping[str, Sequence[LayerChoice]]) -> int:
+    """How many distinct configurations a space has; all layers float is one whatever the activations."""
+    floats = math.prod(sum(not c.is_integer for c in row) for row in choices.values())
+    return math.prod(map(len, choices.values())) * len(activations) - (len(activations) - 1) * floats
 
 
 def landscape_of(

@@ -49,7 +49,8 @@ class Goal:
         mean = np.stack([prediction.mean[name] for name in self.objectives], axis=1) / self.units
         deviation = np.stack([prediction.deviation[name] for name in self.objectives], axis=1) / self.units
         chance = np.prod(1.0 - landscape.gather_kind(self.fails, x), axis=1)
-        return self.cells.expected_gain(mean, deviation) * chance * feasibility(self.limits, prediction)
+        gain: Array = self.cells.expected_gain(mean, deviation) * chance * feasibility(self.limits, prediction)
+        return gain
 
 
 def feasibility(limits: Sequence[Limit], prediction: Prediction) -> Array | float:
@@ -96,7 +97,8 @@ class Proposer:
     def _gains(self, x: Array) -> Array:
         gains = self._goal.gain(self._land, self._beliefs.predict(x), x)
         # Where nothing is expected to be gained, the least damage decides, and among equals the order of making.
-        return gains + 1e-12 / (1.0 + self._beliefs.damage(x).sum(axis=1))
+        ranked: Array = gains + 1e-12 / (1.0 + self._beliefs.damage(x).sum(axis=1))
+        return ranked
 
     def _new(self, x: Array, but: Array | None = None) -> Array:
         """The canonical rows of x, each once, without known ones and those of `but`."""
@@ -125,7 +127,8 @@ class Proposer:
         for row, count in zip(parents, changes, strict=True):
             for place in self._rng.integers(len(row), size=count):
                 row[place] = self._another(int(place))
-        return parents
+        mutants: Array = parents
+        return mutants
 
     def _another(self, place: int) -> int:
         """A value for this place of a row, mostly one of the efficient choices."""

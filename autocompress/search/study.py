@@ -19,7 +19,7 @@ from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.early import Bar, StoppedEarly
 from autocompress.search.guided import GuidedSampler, Reference
-from autocompress.search.landscape import Landscape, landscape_of
+from autocompress.search.landscape import Landscape, configurations, landscape_of
 from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.sampler import corners, make_sampler, parameters, suggest
@@ -205,9 +205,10 @@ class Search:
 
     def _exhausted(self) -> bool:
         """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""
-        return isinstance(self._sampler, GuidedSampler) and self._sampler.exhausted(
-            self.study.get_trials(deepcopy=False)
-        )
+        tried = len(self._records) + 1  # and the float network; counted first: the tables may not be needed yet
+        if not isinstance(self._sampler, GuidedSampler) or configurations(self.activations, self.choices) > tried:
+            return False
+        return self._sampler.exhausted(self.study.get_trials(deepcopy=False))
 
     def _failures_in_a_row(self) -> int:
         count = 0
