@@ -134,8 +134,8 @@ def document(record: StudyRecord) -> dict[str, Any]:
             "trials": {state: states[state] for state in STATES},
             "candidates_per_s": evaluated_count(record) / record.wall_s if record.wall_s > 0 else None,
             "wall_s": record.wall_s,
-            "importance": [asdict(row) for row in record.importance],
             "versions": versions | dict(record.versions),
+            "importance": [asdict(row) for row in record.importance],
         }
     )
     return plain
