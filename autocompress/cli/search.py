@@ -41,7 +41,10 @@ def search(
     space: Annotated[str, typer.Option(help="Search space: a name or a .yaml file.")] = "default",
     trials: Annotated[int | None, typer.Option(help="Complete trials the study shall hold; default 100.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 10m, 2h.")] = None,
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or gp.")] = "tpe",
+    until_flat: Annotated[
+        bool, typer.Option("--until-flat", help="Stop when 20 trials in a row gained less than 0.5 % hypervolume.")
+    ] = False,
+    sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, random or gp.")] = "guided",
     objective: Annotated[
         list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
     ] = None,
@@ -87,6 +90,7 @@ def search(
                 storage=storage,
                 trials=trials,
                 time_budget_s=budget,
+                until_flat=until_flat,
                 objectives=tuple(objective or ("metric", "latency", "size")),
                 size=size,
                 constraints=limits,
