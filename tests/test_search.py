@@ -233,6 +233,15 @@ def test_the_way_to_a_device_is_no_part_of_a_study(task: LoadedTask, tmp_path: P
         pass
 
 
+def test_figures_of_another_runtime_are_not_mixed(task: LoadedTask) -> None:
+    with latency_on(load_device("local")) as source:
+        measured = source.bind(task.original)(task.original, 1)
+        source.check_same(measured)
+        for change in ({"runtime_version": "0.9"}, {"os_bits": 32}):
+            with pytest.raises(DeviceError, match="start a new --study"):
+                source.check_same(dataclasses.replace(measured, **change))
+
+
 def predicted(task: LoadedTask) -> Latency:
     with latency_on(load_device("rpi4")) as source:
         return source.bind(task.original)

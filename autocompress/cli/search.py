@@ -98,6 +98,7 @@ def search(
             )
         )
         with Search(request, latency.bind(loaded.original)) as opened:
+            latency.check_same(opened.baseline.measurement)
             _run(opened, console, as_json, latency.second_runtime(loaded.original))
 
 

@@ -114,7 +114,7 @@ def fault(name: str, code: int | None, printed: Sequence[str]) -> DeviceError:
     text = "\n".join(printed)
     for pattern, kind, remedy in _FAULTS:
         if found := re.search(pattern, text, re.MULTILINE):
-            return kind(f"'{name}' cannot be used: {found[0].strip()}; {remedy.format(name=name)}")
+            return kind(f"'{name}' cannot be used: {found[0].strip().rstrip('.')}; {remedy.format(name=name)}")
     if code in (126, 127):
         last = printed[-1] if printed else f"exit code {code}"
         return DeviceError(

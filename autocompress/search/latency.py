@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, DeviceError
 from autocompress.measure.host import Host, argv_of
 from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
@@ -35,6 +35,20 @@ class LatencySource:
             return lambda file, processes: predict(file, model)
         host = self._host
         return lambda file, processes: _steady(host, file, None if file == baseline else baseline, processes)
+
+    def check_same(self, baseline: Measurement) -> None:
+        """DeviceError where a study's baseline was measured with another version of the runtime or another OS than the
+        host has now: their figures cannot be compared."""
+        if self._host is None:
+            return
+        host = self._host.host
+        then = f"{baseline.runtime_version}, {baseline.os_bits}-bit"
+        now = f"{host.runtime_version}, {host.facts['os_bits']}-bit"
+        if then != now:
+            raise DeviceError(
+                f"the study was measured with {baseline.runtime} {then}, '{host.name}' has {now}; put the version back "
+                "there, or start a new --study"
+            )
 
     def second_runtime(self, baseline: bytes) -> tuple[str, Measurement] | None:
         """The baseline on the machine's other runtime: (its name, latency); None where there is no other here."""
