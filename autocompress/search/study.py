@@ -28,6 +28,7 @@ from autocompress.search.sampler import corners, make_sampler, parameters, sugge
 
 Progress = Callable[[StudyRecord], None]
 MOST_FAILURES = 20  # in a row, then the search ends
+MOST_STOPS = 4  # early, in a row, then one trial is evaluated to the end
 
 
 class _Left(BaseException):
@@ -163,7 +164,9 @@ class Search:
             self.study.set_user_attr("versions", versions())
             self.study.set_user_attr("baseline", self.workbench.baseline.to_dict())
         store.recover(self.study, self._values)
-        for corner in corners(self.activations, self.choices):
+        found = corners(self.activations, self.choices)
+        self._corner_digests = {corner.normalised().digest for corner in found}
+        for corner in found:
             fixed = parameters(corner, self.activations, self.choices)
             if fixed:
                 self.study.enqueue_trial(fixed, skip_if_exists=True)
@@ -280,6 +283,13 @@ class Search:
         trial.set_user_attr("wall_s", now - self._lap)
         self._lap = now
 
+    def _may_stop_early(self, configuration: Configuration) -> bool:
+        """Not a corner, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
+        learns what the metric does only from trials that are complete."""
+        last = list(self._records.values())[-MOST_STOPS:]
+        stopped = len(last) == MOST_STOPS and all(record.state == "stopped_early" for record in last)
+        return not stopped and configuration.digest not in self._corner_digests
+
     def _bar(self, values: Mapping[str, float | None]) -> Bar | None:
         """What a candidate with these values must reach: the most accurate feasible trial that is at least as good in
         every other objective, and the constraint on the metric."""
@@ -318,7 +328,8 @@ class Search:
             raise stop
         known = self._seen.get(configuration.digest)
         try:
-            evaluation, divergence = (known, None) if known else self.workbench.evaluate(configuration, self._bar)
+            bar_of = self._bar if self._may_stop_early(configuration) else None
+            evaluation, divergence = (known, None) if known else self.workbench.evaluate(configuration, bar_of)
         except CandidateError as fault:
             self._failed[configuration.digest] = str(fault)
             raise
