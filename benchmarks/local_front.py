@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument("--inferences", type=int, default=1_000, help="inferences of a run (default 1,000)")
     asked = parser.parse_args()
     print_run("A measured front, measured again", ("ai-edge-litert", "ai-edge-quantizer", "optuna"))
-    print(f"  fashion-mnist on local, space {asked.space}, {asked.trials} trials of tpe, seed {asked.seed};")
+    print(f"  fashion-mnist on local, space {asked.space}, {asked.trials} trials, seed {asked.seed};")
     print(f"  {SCRIPT}: {asked.rounds} rounds of {asked.inferences} inferences, 1 thread", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
