@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -292,6 +293,20 @@ def test_layers_in_a_dtype_that_was_not_calibrated_are_refused(model, bits, acti
     file = quantized(small_network(), bits, activations)
     with pytest.raises(AutocompressError, match=r"no costs for .*measure with --host"):
         predict(file, model)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    length=st.integers(8, 3000),
+    changes=st.lists(st.tuples(st.integers(8, 2999), st.integers(0, 255)), max_size=6),
+    integer=st.booleans(),
+)
+def test_a_damaged_file_is_predicted_or_refused(model, length, changes, integer):
+    whole = bytearray(quantized(small_network(), 8, "int8") if integer else small_network())
+    for position, value in changes:
+        whole[min(position, len(whole) - 1)] = value
+    with contextlib.suppress(AutocompressError):
+        assert predict(bytes(whole[: max(length, 8)]), model).latency_ms >= 0
 
 
 # The profile

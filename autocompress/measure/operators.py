@@ -136,8 +136,8 @@ class _Reader:
 
     def _operator(self, op: str, inputs: list[int], output: int, window: int) -> Operator:
         made = Operator(op, tuple(map(self._tensor, inputs)), self._tensor(output), window)
-        if op in LAYER_OPS:  # fails here where it has no weight
-            _ = made.macs, made.weight.bits
+        if op in LAYER_OPS and (len(inputs) < 2 or len(made.weight.shape) < 2):
+            raise ValueError(f"{op} without a weight")
         return made
 
     def _tensor(self, index: int) -> Tensor:

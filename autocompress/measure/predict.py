@@ -130,7 +130,7 @@ def _by_calibration(model: bytes, latency_model: CalibratedModel) -> Measurement
         )
     latency_ms = math.fsum(value * _ms_per(latency_model, key) for key, value in found.total.items())
     beyond = (value > _largest(latency_model, key) for key, value in found.largest.items())
-    dtypes = {dtype for dtype, name in classes if name in LAYER_CLASSES} or {"float32"}
+    dtypes = {dtype for dtype, name in classes if name in LAYER_CLASSES} or set(latency_model.cross_validation)
     errors = [each.p90 for dtype, each in latency_model.cross_validation.items() if dtype in dtypes]
     return Measurement(
         latency_ms=latency_ms,

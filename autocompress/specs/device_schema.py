@@ -208,7 +208,7 @@ class CalibratedModelFile(Strict):
     @field_validator("cross_validation")
     @classmethod
     def _of_costs(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        for dtype in info.data.get("costs", ()):
+        for dtype in info.data.get("costs", ("float32",)):
             if dtype not in value:
                 raise ValueError(f"{dtype} is missing: a modelled latency is shown with its error")
         return value
