@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,19 @@ def test_source_needs_only_the_standard_library() -> None:
     names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "." for node in imports if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+
+
+def test_an_agent_that_hears_nothing_ends_by_itself() -> None:
+    """A network that vanishes closes no pipe."""
+    impatient = SOURCE.replace("IDLE_S = 1800.0", "IDLE_S = 1.0")
+    assert impatient != SOURCE
+    with subprocess.Popen([sys.executable, "-c", impatient], stdin=-1, stdout=-1) as process:
+        assert process.stdin is not None
+        process.stdin.write(agent.encode({"request": "has", "sha256": []}))
+        process.stdin.flush()
+        assert process.wait(30.0) == 0
+        assert process.stdout is not None
+        assert process.stdout.read().endswith(agent.encode({"missing": []}))
 
 
 def test_marker_is_not_in_the_source() -> None:
@@ -101,6 +115,46 @@ def test_facts_of_this_host() -> None:
     assert facts["cores"] >= 1
     assert facts["os_bits"] in (32, 64)
     assert facts["memory_bytes"] > facts["memory_available_bytes"] > 0
+
+
+PI = """processor : 0
+BogoMIPS : 108.00
+Features : fp asimd evtstrm crc32 cpuid
+CPU implementer : 0x41
+CPU part : 0xd08
+
+processor : 1
+Features : fp asimd
+CPU part : 0xd08
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "cpu", "features"),
+    [
+        (PI, "Cortex-A72", ["asimd"]),
+        (PI.replace("cpuid", "asimddp asimdhp i8mm").replace("0xd08", "0xd0b"), "Cortex-A76",
+         ["asimd", "asimddp", "asimdhp", "i8mm"]),
+        (PI.replace("0xd08", "0xfff"), "0xfff", ["asimd"]),
+        ("model name : Some CPU @ 2 GHz\nflags : sse2 avx2 fma avx512f avx512_vnni\n", "Some CPU @ 2 GHz",
+         ["avx2", "fma", "avx512f", "avx512_vnni"]),
+        ("", None, []),
+    ],
+    ids=["rpi4", "rpi5", "unknown part", "x86", "nothing"],
+)  # fmt: skip
+def test_the_processor(tmp_path: Path, cpuinfo: str, cpu: str | None, features: list[str]) -> None:
+    write(tmp_path, "proc/cpuinfo", cpuinfo)
+    write(tmp_path, "proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0")
+    found = agent.cpu_facts(str(tmp_path))
+    assert (found["cpu"], found["cpu_features"]) == (cpu, features)
+    assert (found["board"], found["governor"]) == ("Raspberry Pi 4 Model B Rev 1.4", None)
+
+
+def test_state_of_this_host() -> None:
+    found = agent.state()
+    assert set(found) == {"clock_mhz", "temperature_c", "throttled", "load_average"}
+    assert found["clock_mhz"] is None or 1 < found["clock_mhz"] < 20_000
+    assert set(found) < set(agent.host_facts())
 
 
 def aged(folder: Path, name: str, size: int, age_s: float) -> None:

@@ -27,7 +27,7 @@ FENCES = {
     "keras": {"network.convert", "network.keras", "finetune", "tasks"},
     "tensorflow_model_optimization": {"finetune"},
     "optuna": {"search"},
-    "rich": {"cli", "report.terminal"},
+    "rich": {"cli", "report.terminal", "report.measurement", "report.units"},
     "pydantic": {"specs"},
     "yaml": {"specs", "cli"},
 }

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -202,11 +203,29 @@ def test_spearman_sees_only_the_order(x):
     assert stats.spearman(x, [-v for v in x]) == pytest.approx(-1.0)
 
 
-def test_median_of_medians_resamples_processes():
-    quiet = [np.full(50, v) for v in (1.0, 1.1, 1.2)]
-    assert stats.median_of_medians_interval(quiet) == (1.0, 1.2)
-    one = [np.array([1.0, 2.0, 9.0])]
-    assert stats.median_of_medians_interval(one) == (2.0, 2.0)
-    many = [np.random.default_rng(k).normal(10 + 0.1 * k, 0.01, size=20) for k in range(15)]
-    low, high = stats.median_of_medians_interval(many)
-    assert 10.0 < low < 10.7 < high < 11.4
+@given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=5))
+def test_few_processes_against_scipy(values):
+    logs = np.log(values)
+    low, high = stats.process_interval(values)
+    assert low <= np.median(values) <= high
+    if np.ptp(logs) > 1e-6:
+        ends = scipy.stats.t.interval(0.95, len(values) - 1, logs.mean(), scipy.stats.sem(logs))
+        assert (low, high) == pytest.approx(tuple(np.exp(ends)))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_few_processes_cover_the_truth(n):
+    rng = np.random.default_rng(n)
+    held = [
+        low <= 1.0 <= high for low, high in (stats.process_interval(np.exp(rng.normal(0, 0.1, n))) for _ in range(2000))
+    ]
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_many_processes_are_resampled_and_one_has_no_interval():
+    many = [10 + 0.1 * k for k in range(15)]
+    assert stats.process_interval(many) == stats.bootstrap_interval(many, "median")
+    assert stats.process_interval([2.0]) is None
+    assert stats.process_interval([2.0] * 3) == pytest.approx((2.0, 2.0))
+    with pytest.raises(ValueError, match="above 0"):
+        stats.process_interval([1.0, 0.0])

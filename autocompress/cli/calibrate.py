@@ -56,11 +56,10 @@ def calibrate(
 
 def _profile(device: str, host: str | None, name: str | None) -> DeviceProfile:
     """The profile to calibrate, at the host and under the name asked for."""
-    from autocompress.specs import check_device_name, host_of, load_device
+    from autocompress.measure.host import at_host
+    from autocompress.specs import check_device_name, load_device
 
-    profile = load_device(device)
-    if host is not None:
-        profile = replace(profile, host=host_of(host))
+    profile = at_host(load_device(device), host)
     return profile if name is None else replace(profile, name=check_device_name(name))
 
 
@@ -70,9 +69,18 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console_of(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"measuring {name}", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    progress = Progress(*columns, console=console_of(stderr=True), transient=True)
+    task = progress.add_task(f"measuring {name}", total=None)
+
+    def update(done: int, total: int) -> None:
+        progress.start()  # not before: a fault in what was asked for is one line
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def _show(name: str, path: Path, found: Calibration) -> None:

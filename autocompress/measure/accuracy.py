@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from autocompress import stats
-from autocompress.metrics import Metric
+from autocompress.metrics import Metric, predicted_classes
 from autocompress.network.run import Runner
+from autocompress.records import DeviceAccuracy
 
 Array = np.ndarray[Any, Any]
 Interval = tuple[float, float]
@@ -48,13 +49,32 @@ class Split:
             raise ValueError(f"metric {metric.name} needs labels")
         self._y: Array = self._baseline if y is None else y
 
-    def outputs(self, model: bytes) -> Array:
-        """The first output of `model` for all samples; CandidateError where the runtime refuses it."""
+    def outputs(self, model: bytes, at: Array | None = None) -> Array:
+        """The first output of `model` for all samples, or those `at` these indices; CandidateError where the runtime
+        refuses it."""
         runner = Runner(model, self._threads)
-        named = {spec.name: values for spec, values in zip(runner.inputs, self._x.values(), strict=True)}
-        if set(named) <= set(self._x):
-            named = {name: self._x[name] for name in named}
+        x = self._x if at is None else {name: values[at] for name, values in self._x.items()}
+        named = {spec.name: values for spec, values in zip(runner.inputs, x.values(), strict=True)}
+        if set(named) <= set(x):
+            named = {name: x[name] for name in named}
         return runner.run(named)
+
+    @property
+    def baseline_outputs(self) -> Array:
+        """The baseline's outputs, (n, ...)."""
+        return self._baseline
+
+    @property
+    def scored(self) -> bool:
+        """Whether the metric is a mean over samples."""
+        return self._metric.samples is not None
+
+    def scores(self, outputs: Array, at: Array | None = None) -> Array | None:
+        """The metric of each sample (`at` these indices, whose `outputs` they are); None where it has none."""
+        if self._metric.samples is None:
+            return None
+        here = slice(None) if at is None else at
+        return self._metric.per_sample(outputs, self._y[here], self._first[here])
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
@@ -63,7 +83,10 @@ class Split:
 
     def quality(self, model: bytes) -> Quality:
         """The quality of `model` against the labels and against the baseline."""
-        outputs = self.outputs(model)
+        return self.judged(self.outputs(model))
+
+    def judged(self, outputs: Array) -> Quality:
+        """The quality that a model's outputs for all samples have."""
         value, interval, parts = self._judged(outputs)
         return Quality(value=value, interval=interval, delta_interval=self._delta(outputs, parts))
 
@@ -72,24 +95,7 @@ class Split:
         return self._judged(self._baseline)
 
     def _judged(self, outputs: Array) -> tuple[float, Interval, Array]:
-        """The value, its interval, and what it is made of: scores a sample or, where the metric has none, its values on
-        the bootstrap's resamples (the same samples each time)."""
-        value = self._metric.value(outputs, self._y, self._first)
-        scores = self._metric.per_sample(outputs, self._y, self._first)
-        if scores is None:
-            return value, *self._resampled(outputs)
-        if np.isin(scores, (0.0, 1.0)).all():
-            return value, stats.wilson_interval(float(scores.sum()), len(scores)), scores
-        return value, stats.bootstrap_interval(scores, "mean", self._seed), scores
-
-    def _resampled(self, outputs: Array) -> tuple[Interval, Array]:
-        values: list[float] = []
-
-        def value_at(at: Array) -> float:
-            values.append(self._metric.value(outputs[at], self._y[at], self._first[at]))
-            return values[-1]
-
-        return stats.bootstrap_metric_interval(value_at, len(outputs), self._seed), np.array(values)
+        return judge(self._metric, outputs, self._y, self._first, self._seed)
 
     def _delta(self, outputs: Array, parts: Array) -> Interval:
         base = self._judged_baseline[2]
@@ -97,3 +103,44 @@ class Split:
             return stats.paired_interval(base, parts, self._seed)
         differences = iter(parts - base)
         return stats.bootstrap_metric_interval(lambda _: float(next(differences)), len(outputs), self._seed)
+
+
+def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:
+    """The metric's value of outputs (n, ...) for labels `y` and the first input `x`, its 95 % interval, and what it is
+    made of: scores a sample or, where the metric has none, its values on the bootstrap's resamples (the same samples
+    for the same seed)."""
+    value = metric.value(outputs, y, x)
+    scores = metric.per_sample(outputs, y, x)
+    if scores is None:
+        return value, *_resampled(metric, outputs, y, x, seed)
+    if np.isin(scores, (0.0, 1.0)).all():
+        return value, stats.wilson_interval(float(scores.sum()), len(scores)), scores
+    return value, stats.bootstrap_interval(scores, "mean", seed), scores
+
+
+def _resampled(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[Interval, Array]:
+    values: list[float] = []
+
+    def value_at(at: Array) -> float:
+        values.append(metric.value(outputs[at], y[at], x[at]))
+        return values[-1]
+
+    return stats.bootstrap_metric_interval(value_at, len(outputs), seed), np.array(values)
+
+
+def device_accuracy(
+    metric: Metric, outputs: Array, y: Array, x: Array, *, kernels: str, here: Array | None, seed: int = 0
+) -> DeviceAccuracy:
+    """What a file is worth by the outputs that the kernels of a device gave, beside those of this machine: `here`, None
+    where they are the same. All of shape (n, ...)."""
+    value, interval, _ = judge(metric, outputs, y, x, seed)
+    found = DeviceAccuracy(metric=metric.name, value=value, interval=interval, samples=len(outputs), kernels=kernels)
+    if here is None:
+        return found
+    rows, rows_here = (predicted_classes(each).reshape(len(each), -1) for each in (outputs, here))
+    return replace(
+        found,
+        value_here=metric.value(here, y, x),
+        predictions_differ=None if metric.name == "mae" else int((rows != rows_here).any(axis=1).sum()),
+        largest_difference=float(np.abs(outputs.astype(np.float64) - here).max()),
+    )

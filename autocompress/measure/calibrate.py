@@ -76,7 +76,7 @@ def _solve(matrix: npt.NDArray[np.float64], latencies: npt.NDArray[np.float64]) 
     for _ in range(_ROUNDS):
         solved: npt.NDArray[np.float64] = nnls(relative * weights[:, None], weights, maxiter=30 * len(scale))[0]
         weights = 1 / np.sqrt(np.maximum(np.abs(relative @ solved - 1), _LEAST_ERROR))
-    return solved / scale
+    return np.asarray(solved / scale, np.float64)
 
 
 def _keys(samples: Sequence[Sample]) -> list[Key]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
+import math
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -16,13 +16,17 @@ import numpy.typing as npt
 
 from autocompress import stats
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, unknown_name
-from autocompress.measure import agent
+from autocompress.measure import agent, ssh
 from autocompress.measure.connection import Connection
-from autocompress.records import Measurement
+from autocompress.measure.profile import PROFILED_RUNTIME, profile_of
+from autocompress.measure.ssh import host_of, ssh_argv
+from autocompress.records import Environment, Measurement, OpProfile
+from autocompress.specs import DeviceProfile
 
 LEAST_RUN_S = 0.3
 WARMUP_S, WARMUP_RUNS = 0.05, 5
 MOST_DRIFT = 0.05
+MOST_SAMPLES_AT_ONCE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ class Host:
             raise unknown_name("runtime", runtime, agent.RUNTIMES)
         if threads < 1 or not argv:
             raise AutocompressError(f"a host needs a command and 1 thread or more, got {argv} and {threads}")
-        self.name, self.runtime, self.threads = shlex.join(argv), runtime, threads
+        self.name, self.runtime, self.threads = ssh.name_of(argv), runtime, threads
         self._argv, self._on_wait, self._start_s, self._silence_s = tuple(argv), on_wait, start_s, silence_s
         self._connection: Connection | None = None
         self._facts: Mapping[str, Any] = MappingProxyType({})
@@ -89,9 +93,10 @@ class Host:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the agent said of its host: python, machine, system, os_bits, cores (available), load_average,
-        memory_bytes, memory_available_bytes, boot_id, clock_mhz, throttled (firmware bits), and runtimes: for
-        each its version and numpy's, or why it does not load. None where it cannot be known."""
+        """What the agent said of its host: python, machine, system, os_bits, cpu, board, cpu_features, governor, cores
+        (available), memory_bytes, memory_available_bytes, boot_id, clock_mhz, temperature_c, throttled (firmware bits),
+        load_average, and runtimes: for each its version and numpy's, or why it does not load. None where it cannot be
+        known."""
         return self._facts
 
     @property
@@ -135,14 +140,70 @@ class Host:
         if "failed" in answer:
             why = f"{self.runtime} {self.runtime_version}: {_reason(answer)}"
             raise DeviceError(f"the baseline does not run on '{self.name}' ({why}); try another runtime")
-        return self._summary(_process_runs(answer["runs"], body), *answer["throttled"])
+        return self._summary(_process_runs(answer["runs"], body), answer["states"])
 
-    def _request(self, request: dict[str, Any], files: Mapping[str, bytes]) -> tuple[dict[str, Any], bytes]:
-        """The answer to a measure request. Files that the edge host lacks (it sweeps its cache) are sent."""
+    def profile(self, model: bytes, *, deadline_s: float = 60.0, min_run_s: float = LEAST_RUN_S) -> OpProfile:
+        """The time of each operator or kernel of a `.tflite`, in a process of its own there.
+
+        Where the runtime tells none, or its profiler refuses, crashes or hangs, `ops` is None and `reason` says why:
+        a latency that was measured stays valid. DeviceError when the host fails."""
+        if self.runtime != PROFILED_RUNTIME:
+            return OpProfile(ops=None, reason=f"{self.runtime} gives no per-op times")
+        request = self._job("profile", model, deadline_s) | {
+            "warmup_runs": WARMUP_RUNS,
+            "warmup_s": WARMUP_S,
+            "min_run_s": min_run_s,
+        }
+        answer, _ = self._request(request, {request["model"]: model})
+        if "failed" in answer:
+            return OpProfile(
+                ops=None, reason=f"the profiler of {self.runtime} {self.runtime_version}: {_reason(answer)}"
+            )
+        return profile_of(answer, model)
+
+    def outputs(
+        self, model: bytes, inputs: Sequence[npt.NDArray[Any]], *, deadline_s: float = 60.0
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """The outputs of a `.tflite` under the kernels there, for `inputs`: one array an input of the model, in its
+        order, shape (n, ...). One array an output, shape (n, ...).
+
+        Samples go there and back in pieces of some megabytes, each in a process of its own that is killed after
+        `deadline_s`. CandidateError with the reason when the model is refused, crashes or is killed."""
+        total, done, parts = len(inputs[0]), 0, []
+        piece = max(1, agent.PIECE_BYTES * total // max(1, sum(each.nbytes for each in inputs)))
+        piece = min(piece, MOST_SAMPLES_AT_ONCE)  # so that the deadline is one of slow boards too
+        while done < total:
+            samples = [np.ascontiguousarray(each[done : done + piece]) for each in inputs]
+            parts.append(self._outputs(model, samples, deadline_s))
+            done += len(parts[-1][0])
+        return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+
+    def _outputs(self, model: bytes, samples: Sequence[npt.NDArray[Any]], deadline_s: float) -> list[npt.NDArray[Any]]:
+        """The outputs for the first of these samples: as many as fill a frame."""
+        shapes = [{"dtype": each.dtype.str, "shape": each.shape} for each in samples]
+        request = self._job("outputs", model, deadline_s) | {"inputs": shapes}
+        body = b"".join(each.tobytes() for each in samples)
+        answer, found = self._request(request, {request["model"]: model}, body)
+        if "failed" in answer:
+            raise CandidateError(f"{self.runtime} {self.runtime_version}: {_reason(answer)}")
+        arrays, start = [], 0
+        for about in answer["outputs"]:
+            flat = np.frombuffer(found, about["dtype"], math.prod(about["shape"]), start)
+            arrays.append(flat.reshape(about["shape"]))
+            start += flat.nbytes
+        return arrays
+
+    def _job(self, request: str, model: bytes, deadline_s: float) -> dict[str, Any]:
+        return {"request": request, "model": _sha256(model), "threads": self.threads, "deadline_s": deadline_s}
+
+    def _request(
+        self, request: dict[str, Any], files: Mapping[str, bytes], body: bytes = b""
+    ) -> tuple[dict[str, Any], bytes]:
+        """The answer to a request about models. Files that the edge host lacks (it sweeps its cache) are sent."""
         for _ in range(3):
-            answer, body = self._call(request)
+            answer, found = self._call(request, body)
             if "missing" not in answer:
-                return answer, body
+                return answer, found
             for sha256 in answer["missing"]:
                 self._call({"request": "put", "sha256": sha256, "keep": list(files)}, files[sha256])
         raise DeviceError(f"'{self.name}' does not keep the files sent to it; free space there")
@@ -160,13 +221,27 @@ class Host:
         report, cores = self._facts["runtimes"][self.runtime], self._facts["cores"]
         if "version" not in report:
             reason = _reason(report)
-            install = f"; run `python3 -m pip install {self.runtime}` there" if "No module" in reason else ""
+            install = self._how_to_install() if "No module" in reason else ""
             raise DeviceError(f"{self.runtime} does not load on '{self.name}': {reason}{install}")
         if self.threads > cores:
             asked = f"{self.threads} threads exceed the {cores} cores available on '{self.name}'"
             raise DeviceError(f"{asked}; ask for {cores} or fewer in the device profile")
 
-    def _summary(self, runs: Sequence[ProcessRun], before: int | None, after: int | None) -> Measurement:
+    def _how_to_install(self) -> str:
+        venv = f"`python3 -m venv venv && venv/bin/pip install {self.runtime}`"  # PEP 668: there is no other way
+        named = f" and name it: --host {ssh.with_python(self.name)}" if ssh.is_ssh(self._argv) else ""
+        return f"; run `python3 -m pip install {self.runtime}` there, or where that is not allowed {venv}{named}"
+
+    def _environment(self, states: Sequence[Mapping[str, Any]]) -> Environment:
+        constant = ("machine", "python", "cpu", "board", "cores", "governor")
+        changing = ("clock_mhz", "temperature_c", "throttled", "load_average")
+        pairs = {name: [state[name] for state in states] for name in changing}
+        return Environment.from_dict(
+            {name: self._facts[name] for name in (*constant, "cpu_features")}
+            | {name: None if set(pair) == {None} else pair for name, pair in pairs.items()}
+        )
+
+    def _summary(self, runs: Sequence[ProcessRun], states: Sequence[Mapping[str, Any]]) -> Measurement:
         models = [run for run in runs if run.kind == "model"]
         medians = np.array([run.median_ms for run in models])
         baselines = np.array([run.median_ms for run in runs if run.kind == "baseline"])
@@ -176,7 +251,7 @@ class Host:
         return Measurement(
             latency_ms=float(np.median(medians)),
             latency_source="measured",
-            latency_ci_ms=stats.median_of_medians_interval(samples, 0),
+            latency_ci_ms=stats.process_interval(medians),
             p90_ms=float(np.quantile(pooled, 0.9)),
             iqr_ms=stats.iqr(pooled),
             outliers=sum(stats.tukey_outliers(run) for run in samples),
@@ -184,18 +259,33 @@ class Host:
             first_inference_ms=float(np.median([run.first_inference_ms for run in models])),
             peak_memory_bytes=max(peaks, default=None),
             ratio_to_baseline=float(np.median(medians / baselines)) if baselines.size else None,
-            doubtful=drifted(baselines) or throttled(before, after),
+            ratio_ci=stats.process_interval(medians / baselines) if baselines.size else None,
+            doubtful=drifted(baselines) or throttled(*(state["throttled"] for state in states)),
             runtime=self.runtime,
             runtime_version=self.runtime_version,
             os_bits=self._facts["os_bits"],
             threads=self.threads,
             samples_ms=tuple(samples),
+            environment=self._environment(states),
         )
 
 
 def local_host(runtime: str, threads: int, on_wait: Callable[[str], None] | None = None) -> Host:
     """This machine, under the Python that runs now."""
     return Host([sys.executable], runtime=runtime, threads=threads, on_wait=on_wait)
+
+
+def at_host(profile: DeviceProfile, host: str | None) -> DeviceProfile:
+    """The profile with the host of `--host`, `local` or a destination of ssh; unchanged with None."""
+    return profile if host is None else replace(profile, host=host_of(host))
+
+
+def argv_of(profile: DeviceProfile) -> list[str]:
+    """The command that starts Python on the device, up to and including the Python executable."""
+    host: Any = profile.host
+    if host == "local":
+        return [sys.executable]
+    return [str(word) for word in host["command"]] if "command" in host else ssh_argv(host)
 
 
 def drifted(medians: npt.NDArray[np.float64]) -> bool:

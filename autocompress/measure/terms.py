@@ -22,7 +22,7 @@ dtype, and of its own terms. Operators and networks count in ones, all else in m
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -57,7 +57,8 @@ class Terms:
 def terms_of(operators: Iterable[Operator]) -> Terms:
     """The terms of a network of these operators."""
     operators = tuple(operators)
-    total, largest = Counter[Key](), Counter[Key]()
+    total: defaultdict[Key, float] = defaultdict(float)
+    largest: defaultdict[Key, float] = defaultdict(float)
     unknown, uncalibrated = set(), set()
     for operator in operators:
         dtype, name = _dtype(operator), _class(operator)

@@ -21,13 +21,15 @@ from rich.text import Text
 
 from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord, TrialRecord
 from autocompress.report import rows
+from autocompress.report.units import digits as _digits
+from autocompress.report.units import kilobytes as _kb
+from autocompress.report.units import text as _text
 
 _STATUS_EVERY_S = 10.0  # between status lines where there is no terminal
 _APART_WIDTH = 120  # columns from which test value and file size stand in columns of their own
 _ONE_LINE_WIDTH = 190  # columns from which a point of the front takes one line
 _WIDTHS_60 = (8, 10, 12, 8)  # of all columns but the configuration's, so that no number is cut
 _WIDTHS_80 = (8, 18, 12, 13)
-_ASCII = str.maketrans({"µ": "u", "×": "x", "·": "-", "±": "+-"})
 
 Part = tuple[str, str]  # text, style
 
@@ -160,6 +162,10 @@ class SearchProgress:
         parts += [] if left_s is None else [f"{_time(left_s)} left"]
         failed = sum(trial.state == "failed" for trial in self._record.trials)
         parts += [f"{failed} failed"] if failed else []
+        stopped = sum(trial.state == "stopped_early" for trial in self._record.trials)
+        parts += [f"{stopped} stopped early"] if stopped else []
+        volume = rows.hypervolume(self._record)
+        parts += [] if volume is None else [f"hypervolume {volume:.4f}"]
         return " · ".join([*parts, f"{len(self._front)} on the front"])
 
     def _left_s(self, done: int, elapsed_s: float) -> float | None:
@@ -371,26 +377,5 @@ def _interval(ends: tuple[float, float], sign: str = "") -> str:
     return f"[{ends[0]:{sign}.4f}, {ends[1]:{sign}.4f}]"
 
 
-def _digits(value: float) -> str:
-    """Three significant digits without an exponent."""
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f}"
-
-
-def _kb(size_bytes: float) -> str:
-    return f"{_digits(size_bytes / 1000)} KB"
-
-
 def _time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def _text(console: Console, text: str, style: str = "") -> Text:
-    """Text as it is, whatever a user named things: no markup, no control characters, nothing the console's
-    encoding lacks."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    try:
-        shown.encode(console.encoding)
-    except UnicodeEncodeError:
-        shown = shown.translate(_ASCII).encode(console.encoding, "backslashreplace").decode(console.encoding)
-    return Text(shown, style=style)

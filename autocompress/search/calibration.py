@@ -12,13 +12,12 @@ import numpy as np
 from autocompress.compress.skeleton import make_skeleton, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.measure.calibrate import Sample, calibrated_model, cross_validate, summary
-from autocompress.measure.host import Host
+from autocompress.measure.host import Host, argv_of
 from autocompress.measure.operators import operators
 from autocompress.measure.terms import terms_of
 from autocompress.network import flatbuffer, trace
 from autocompress.network.designs import Design, designed_set
 from autocompress.network.layers import layers_of
-from autocompress.search.latency import argv_of
 from autocompress.specs import CalibratedModel, CalibratedRuntime, CrossValidation, DeviceProfile
 
 _MOST_SPREAD = 0.05  # of two passes over a file

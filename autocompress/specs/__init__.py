@@ -19,7 +19,7 @@ from autocompress.specs.device import (
     LatencyRuntime,
     PowerDraw,
     Runtime,
-    host_of,
+    is_ssh_word,
 )
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
 from autocompress.specs.space import Rule, SearchSpace
@@ -43,7 +43,7 @@ __all__ = [
     "check_device_name",
     "container_bits",
     "device_names",
-    "host_of",
+    "is_ssh_word",
     "json_schema",
     "load_device",
     "load_space",

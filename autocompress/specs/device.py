@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from autocompress.errors import AutocompressError
 
 CALIBRATED_DTYPES = ("float32", "dynamic", "int8")
 # The kinds of operators that have a cost of their own in a calibrated model, and what is counted of each.
@@ -128,9 +127,9 @@ class CalibratedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
-    """One device. `host`: None, "local", {"ssh": "user@name"} or {"command": [argv, ...]}, ending with the
-    Python executable; `kernels`: pairs (weight container bits, activations) that the runtime has for each op;
-    without a `latency_model` a latency is had only by measuring."""
+    """One device. `host`: None, "local", {"ssh": "user@name"}, perhaps with the "python" there, or {"command":
+    [argv, ...]}, ending with the Python executable; `kernels`: pairs (weight container bits, activations) that the
+    runtime has for each op; without a `latency_model` a latency is had only by measuring."""
 
     name: str
     description: str
@@ -142,10 +141,7 @@ class DeviceProfile:
     latency_model: LatencyModel | CalibratedModel | None
 
 
-def host_of(destination: str) -> str | Mapping[str, Any]:
-    """A profile's `host` for what follows --host: `local`, or a destination of ssh.
-
-    AutocompressError where it is empty or would be read as an option."""
-    if not destination.strip() or destination.startswith("-"):
-        raise AutocompressError(f"'{destination}' is no host; give local or user@name")
-    return "local" if destination == "local" else {"ssh": destination}
+def is_ssh_word(text: str) -> bool:
+    """Whether a destination or the Python there is one word or path: nothing that ssh or a shell would read as an
+    option, nothing empty, no line break."""
+    return bool(text.strip()) and text.isprintable() and not re.match("(.*@|ssh://)?-", text)

@@ -24,12 +24,13 @@ from autocompress.specs.device import (
     LatencyRuntime,
     PowerDraw,
     Runtime,
+    is_ssh_word,
 )
 from autocompress.specs.faults import not_one_of, shown
 from autocompress.specs.space_schema import Activations, Name, OpName, SchemaOne, Strict
 
 CONTAINERS = (32, 16, 8, 4, 2)  # bits that a weight can be stored in
-_REMOTE = "{ssh: user@name} or {command: [argv, ...]}"
+_REMOTE = "{ssh: user@name}, {ssh: user@name, python: venv/bin/python3} or {command: [argv, ...]}"
 
 
 def _kernel(value: object) -> tuple[int, str]:
@@ -45,10 +46,13 @@ def _kernel(value: object) -> tuple[int, str]:
 def _host(value: object) -> str | dict[str, Any] | None:
     if value is None or value == "local":
         return "local" if value else None
-    if isinstance(value, dict) and len(value) == 1:
-        ssh, command = value.get("ssh"), value.get("command")
-        if isinstance(ssh, str) and ssh:
-            return {"ssh": ssh}
+    if isinstance(value, dict) and {"ssh"} <= set(value) <= {"ssh", "python"}:
+        for word in value.values():
+            if not isinstance(word, str) or not is_ssh_word(word):
+                raise ValueError(f"{shown(word)} is empty or begins with '-'; write {_REMOTE}")
+        return dict(value)
+    if isinstance(value, dict) and set(value) == {"command"}:
+        command = value["command"]
         if isinstance(command, list) and command and all(isinstance(part, str) and part for part in command):
             return {"command": command}
     if isinstance(value, str):
@@ -56,15 +60,16 @@ def _host(value: object) -> str | dict[str, Any] | None:
     raise ValueError(f"{shown(value)} is not null, local, {_REMOTE}")
 
 
-def _only_key(key: str, value: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
+def _keys(required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
 
 
+_WORD_JSON = {"type": "string", "pattern": r"^[^-\s]"}
 _HOST_JSON = {
     "anyOf": [
         {"enum": ["local", None]},
-        _only_key("ssh", {"type": "string"}),
-        _only_key("command", {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+        _keys("ssh", ssh=_WORD_JSON, python=_WORD_JSON),
+        _keys("command", command={"type": "array", "items": {"type": "string"}, "minItems": 1}),
     ]
 }
 _KERNEL_JSON = {
@@ -83,20 +88,24 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _one_of(names: tuple[str, ...]) -> Any:
-    """A key that is one of these names."""
+    """Takes one of these names."""
 
     def check(value: object) -> str:
         if not isinstance(value, str) or value not in names:
             raise ValueError(not_one_of(value, names))
         return value
 
-    return Annotated[Any, PlainValidator(check), WithJsonSchema({"type": "string", "enum": list(names)})]
+    return PlainValidator(check)
 
 
-CalibratedDtype = _one_of(CALIBRATED_DTYPES)
-OperatorClass = _one_of(OPERATOR_CLASSES)
-TermName = _one_of(OPERATOR_TERMS)
-NetworkTerm = _one_of(NETWORK_TERMS)
+def _enum(names: tuple[str, ...]) -> Any:
+    return WithJsonSchema({"type": "string", "enum": list(names)})
+
+
+CalibratedDtype = Annotated[str, _one_of(CALIBRATED_DTYPES), _enum(CALIBRATED_DTYPES)]
+OperatorClass = Annotated[str, _one_of(OPERATOR_CLASSES), _enum(OPERATOR_CLASSES)]
+TermName = Annotated[str, _one_of(OPERATOR_TERMS), _enum(OPERATOR_TERMS)]
+NetworkTerm = Annotated[str, _one_of(NETWORK_TERMS), _enum(NETWORK_TERMS)]
 
 
 class RuntimeFile(Strict):
@@ -232,7 +241,9 @@ class DeviceFile(Strict):
     name: Name
     description: Text
     runtime: RuntimeFile
-    host: Host = Field(None, description="null: modelled; local; {ssh: user@name}; {command: [argv, ...]}")
+    host: Host = Field(
+        None, description="null: modelled; local; {ssh: user@name, python: path}; {command: [argv, ...]}"
+    )
     memory_bytes: Annotated[int, Field(gt=0)] | None = None
     power_w: PowerFile | None = None
     kernels: dict[OpName, list[Kernel]] = Field(description="op: pairs [weight container bits, activations]")

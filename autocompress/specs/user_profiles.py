@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -57,7 +58,8 @@ def save(profile: DeviceProfile) -> Path:
             os.replace(_copied(path), path.with_name(f"{path.name}.bak"))
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder cannot be made there is none
+            partial.unlink()
         raise AutocompressError(
             f"cannot write {path}: {error.strerror}; make the folder writable or set XDG_CONFIG_HOME to another"
         ) from error

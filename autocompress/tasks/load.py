@@ -8,9 +8,11 @@ from pathlib import Path
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import METRICS, Metric, get_metric
+from autocompress.network.run import TensorSpec
 from autocompress.tasks.archive import read_archive
+from autocompress.tasks.arrays import fit_inputs, fit_labels
 from autocompress.tasks.check import checked
-from autocompress.tasks.task import LoadedTask, Task
+from autocompress.tasks.task import Array, LoadedTask, Task
 from autocompress.tasks.user_file import beside, split_name, task_of_file
 
 BUILT_IN = {"digits": "autocompress.tasks.digits", "fashion-mnist": "autocompress.tasks.fashion_mnist"}
@@ -39,6 +41,18 @@ def load_task(
     if chosen is None:
         raise AutocompressError(f"a model needs a metric; add --metric, one of: {', '.join(sorted(METRICS))}")
     return _load_files(Path(model), Path(data), chosen)
+
+
+def load_test_data(
+    data: Path, metric: Metric, inputs: tuple[TensorSpec, ...], output_shape: tuple[int, ...]
+) -> tuple[dict[str, Array], Array | None, list[str]]:
+    """The test split of an `.npz` for a network with these inputs and this output: inputs by name, labels (None with
+    `fidelity`), notes. Raises AutocompressError where the data do not fit."""
+    fields, notes = read_archive(data, metric)
+    x, cast = fit_inputs(fields["x_test"], inputs, f"{data}: x_test")
+    if not metric.needs_labels:
+        return x, None, [*notes, *cast]
+    return x, fit_labels(fields["y_test"], metric, x, output_shape, f"{data}: y_test"), [*notes, *cast]
 
 
 def _load_files(model: Path, data: Path, metric: Metric) -> LoadedTask:
