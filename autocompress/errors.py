@@ -24,6 +24,14 @@ class DeviceError(AutocompressError):
     exit_code = 3
 
 
+class UnreachableError(DeviceError):
+    """The device does not answer at present; waiting may help."""
+
+
+class NotStartedError(DeviceError):
+    """The device's command starts no agent, nobody knows why. Waiting may help if it did before."""
+
+
 class CandidateError(Exception):
     """One candidate cannot be built or run. Its trial fails with this reason and the search goes on."""
 

@@ -153,6 +153,7 @@ class Measurement:
     os_bits: int | None = None
     threads: int | None = None
     samples_ms: tuple[tuple[float, ...], ...] = ()
+    kernel_pattern: str | None = None  # files of one pattern share their measurement
     environment: Environment | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -318,6 +319,18 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Importance:
+    """What a technique does in one layer of the knee's configuration: `value` of it (share of zeros, bits, clusters),
+    `saves_bytes` of the download and `costs` of the metric (positive: worse), predicted against going without."""
+
+    layer: str
+    technique: str  # "sparsity" | "bits" | "clusters"
+    value: float
+    saves_bytes: float
+    costs: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyRecord:
     """A study as plain data, for reports: what was asked, the baseline, all trials, and test values where computed."""
 
@@ -342,3 +355,4 @@ class StudyRecord:
     versions: Mapping[str, str]
     test_ci: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 % intervals of `test_accuracy`
     notes: tuple[str, ...] = ()
+    importance: tuple[Importance, ...] = ()  # of the knee; only where there are layer tables

@@ -36,6 +36,21 @@ def wilson_interval(successes: float, n: int) -> Interval:
     return low, 1.0 if successes == n else centre + half
 
 
+def binomial_tail(successes: int, n: int, p: float) -> float:
+    """P(X >= successes) of X binomial with `n` trials of probability `p`, exactly, summed in the logarithm."""
+    if successes <= 0:
+        return 1.0
+    if successes > n or p <= 0:
+        return 0.0
+    if p >= 1:
+        return 1.0
+    k = np.arange(successes, n + 1)
+    choose = math.lgamma(n + 1) - np.array([math.lgamma(i + 1) + math.lgamma(n - i + 1) for i in k.tolist()])
+    logs = choose + k * math.log(p) + (n - k) * math.log1p(-p)
+    top = float(logs.max())
+    return min(1.0, math.exp(top) * float(np.exp(logs - top).sum()))
+
+
 def bootstrap_interval(
     values: npt.ArrayLike,
     statistic: Literal["mean", "median"] = "mean",

@@ -4,8 +4,10 @@ The search is the command line's own, on fashion-mnist. Then the front's files, 
 int8 (ai-edge-quantizer's own weights and scales) are measured round robin by the console script
 `litert-benchmark` of ai-edge-litert, one thread, one fresh process a file and round. It rounds what it writes
 to 0.01 ms, more than the points of a front lie apart: its own `main` is run with that rounding taken off.
-Compared are the order (Spearman) and each point's latency, ours against the median over the rounds. And is a
-point faster than plain int8 at plain int8's accuracy? If not, the reason is shown.
+Compared are each point's latency, ours against the median over the rounds, and the order (Spearman): files that
+run the same kernels (network/pattern.py) have no order among themselves, so each of them stands with the median
+over the rounds of all; the correlation without that is shown beside. And is a point faster than plain int8 at
+plain int8's accuracy? If not, the reason is shown.
 About 6 minutes: `python benchmarks/local_front.py`."""
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from autocompress.compress.skeleton import quantize_plainly
 from autocompress.measure.accuracy import Split
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
+from autocompress.network.pattern import kernel_pattern
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, Measurement
 from autocompress.report.rows import summary
@@ -139,7 +142,7 @@ def measured_again(points: Sequence[Point], asked: argparse.Namespace) -> list[P
         print(f"  {SCRIPT}: round {number + 1} of {asked.rounds}", file=sys.stderr, flush=True)
         for found, point in zip(rounds, points, strict=True):
             found.append(litert_benchmark(point.file, asked.inferences))
-    return [Point(**(vars(point) | {"rounds_ms": tuple(found)})) for point, found in zip(points, rounds, strict=True)]
+    return [replace(point, rounds_ms=tuple(found)) for point, found in zip(points, rounds, strict=True)]
 
 
 def litert_benchmark(model: Path, inferences: int) -> float:
@@ -177,12 +180,18 @@ def print_points(points: Sequence[Point], float_ms: float) -> None:
     print_table("Latency by the search and by litert-benchmark (us; validation accuracy)", header, table)
 
 
-def rank_correlation(points: Sequence[Point], step_ms: float | None = None) -> float:
-    """Spearman's correlation of both latencies, rounded to multiples of `step_ms` where given; NaN where one side
-    is all ties."""
-    both = np.array([(point.ours_ms, point.theirs_ms) for point in points])
-    ours, theirs = (both if step_ms is None else np.rint(both / step_ms)).T
-    return stats.spearman(ours, theirs)
+def rank_correlation(points: Sequence[Point]) -> float:
+    """Spearman's correlation of both latencies; NaN where one side is all ties."""
+    return stats.spearman(np.array([p.ours_ms for p in points]), np.array([p.theirs_ms for p in points]))
+
+
+def with_pooled_rounds(points: Sequence[Point]) -> list[Point]:
+    """The points, those of one kernel pattern each with the rounds of all."""
+    rounds: dict[str, tuple[float, ...]] = {}
+    patterns = [kernel_pattern(point.file.read_bytes()) for point in points]
+    for pattern, point in zip(patterns, points, strict=True):
+        rounds[pattern] = (*rounds.get(pattern, ()), *point.rounds_ms)
+    return [replace(point, rounds_ms=rounds[pattern]) for pattern, point in zip(patterns, points, strict=True)]
 
 
 def reversed_pairs(points: Sequence[Point]) -> tuple[int, int]:
@@ -248,10 +257,10 @@ def operators(path: Path) -> list[str]:
 
 def goals_of(front: Sequence[Point], plain: Point) -> list[Goal]:
     """Order, agreement, and a point faster than plain int8 or the reason why there is none."""
-    spearman, coarse = rank_correlation(front), rank_correlation(front, ABSOLUTE_MS)
-    swapped, sure = reversed_pairs(front)
-    order = f"{spearman:.3f} over {len(front)} points; {swapped} pairs reversed, {sure} of them surely so"
-    order += f"; of latencies rounded to {ABSOLUTE_MS * 1e3:.0f} us {coarse:.3f}"
+    pooled = with_pooled_rounds(front)
+    spearman, (swapped, sure) = rank_correlation(pooled), reversed_pairs(pooled)
+    order = f"{spearman:.3f} over {len(front)} points of {len({p.theirs_ms for p in pooled})} kernel patterns; "
+    order += f"{swapped} pairs reversed, {sure} of them surely so; of single files {rank_correlation(front):.3f}"
     apart_names = [point.name for point in front if not point.agrees]
     faster, said = faster_than_plain(front, plain)
     return [
@@ -281,7 +290,7 @@ def main() -> int:
     parser.add_argument("--inferences", type=int, default=1_000, help="inferences of a run (default 1,000)")
     asked = parser.parse_args()
     print_run("A measured front, measured again", ("ai-edge-litert", "ai-edge-quantizer", "optuna"))
-    print(f"  fashion-mnist on local, space {asked.space}, {asked.trials} trials of tpe, seed {asked.seed};")
+    print(f"  fashion-mnist on local, space {asked.space}, {asked.trials} trials, seed {asked.seed};")
     print(f"  {SCRIPT}: {asked.rounds} rounds of {asked.inferences} inferences, 1 thread", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)

@@ -95,7 +95,7 @@ def keywords() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _espeak() -> str:
     if shutil.which("espeak-ng") is None and os.geteuid() == 0:
-        _apt("install", "-y", "--no-install-recommends", "espeak-ng")
+        apt("install", "-y", "--no-install-recommends", "espeak-ng")
     found = shutil.which("espeak-ng")
     if found is None:
         raise UnavailableError("espeak-ng is not installed; apt-get install espeak-ng")
@@ -142,7 +142,7 @@ def shuttle() -> tuple[np.ndarray, np.ndarray]:
     import pyreadr
 
     with tempfile.TemporaryDirectory() as folder:
-        _apt("download", "r-cran-mlbench", cwd=folder)
+        apt("download", "r-cran-mlbench", cwd=folder)
         (package,) = Path(folder).glob("*.deb")
         subprocess.run(["dpkg-deb", "-x", str(package), folder], check=True)
         (file,) = Path(folder).rglob("Shuttle.rda")
@@ -154,7 +154,7 @@ def shuttle() -> tuple[np.ndarray, np.ndarray]:
     return np.clip(standard, -10, 10).astype(np.float32), (~normal).astype(np.int64)
 
 
-def _apt(*arguments: str, cwd: str | None = None) -> None:
+def apt(*arguments: str, cwd: str | None = None) -> None:
     """apt-get, after an update where the package lists are missing or old. Raises UnavailableError."""
     if shutil.which("apt-get") is None:
         raise UnavailableError(f"there is no apt-get for: apt-get {' '.join(arguments)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,19 @@ def test_source_needs_only_the_standard_library() -> None:
     names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "." for node in imports if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+
+
+def test_an_agent_that_hears_nothing_ends_by_itself() -> None:
+    """A network that vanishes closes no pipe."""
+    impatient = SOURCE.replace("IDLE_S = 1800.0", "IDLE_S = 1.0")
+    assert impatient != SOURCE
+    with subprocess.Popen([sys.executable, "-c", impatient], stdin=-1, stdout=-1) as process:
+        assert process.stdin is not None
+        process.stdin.write(agent.encode({"request": "has", "sha256": []}))
+        process.stdin.flush()
+        assert process.wait(30.0) == 0
+        assert process.stdout is not None
+        assert process.stdout.read().endswith(agent.encode({"missing": []}))
 
 
 def test_marker_is_not_in_the_source() -> None:

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.cli.terms import seconds
+from autocompress.cli.terms import Waits, seconds
 from autocompress.errors import AutocompressError
 from autocompress.tasks import load_task
 
@@ -47,6 +47,7 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
     assert list(report) == [
         "schema", "study", "task", "device", "latency_source", "latency_error", "metric", "space", "sampler", "seed",
         "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions",
+            "importance",
     ]  # fmt: skip
     assert report["trials"]["complete"] == 6
     assert report["latency_source"] == "modelled"
@@ -236,6 +237,9 @@ def _quantized() -> bytes:
         (["--constraint", "accuracy>=2"], "cannot be met"),
         (["--constraint", "accuracy>=0.9", "--constraint", "accuracy<=0.8"], "exclude each other"),
         (["--time-budget", "soon"], "no duration"),
+        (["--host-wait", "soon"], "--host-wait 'soon' is no duration"),
+        (["--host=-oProxyCommand=x"], "write user@name"),
+        (["--host="], "write user@name"),
         (["--model", "x.tflite"], "--data"),
         (["--task", "nowhere.py:task"], "nowhere.py"),
     ],
@@ -290,6 +294,16 @@ def test_devices_are_listed_and_shown() -> None:
     shown = json.loads(call("device", "show", "rpi4", "--json").stdout)
     assert shown["latency_model"]["leave_one_out"]["float32"] < 0.05
     assert "fitted_to" in call("device", "show", "rpi4").stdout
+
+
+def test_a_line_about_waiting_comes_again_at_most_once_a_minute() -> None:
+    from rich.console import Console
+
+    now, console = [0.0], Console(record=True, width=20)
+    waits = Waits(console, clock=lambda: now[0])
+    for now[0], line in ((0, "a [b]"), (1, "a [b]"), (2, "c"), (59, "a [b]"), (61, "a [b]"), (62, "c")):
+        waits(line)
+    assert console.export_text().split("\n")[:-1] == ["a [b]", "c", "a [b]", "c"]
 
 
 @pytest.mark.parametrize(

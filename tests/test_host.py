@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import Background, children, is_dead, wait_for
 from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
@@ -23,7 +23,6 @@ from autocompress.measure.host import Host, drifted, local_host, throttled
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 MODEL, BASELINE = dense_model(inputs=128, outputs=64), dense_model(inputs=256, outputs=128)
-PATIENCE_S = 30.0  # until a test gives up on another process
 SEARCH = """
 import sys
 from autocompress.measure.host import Host
@@ -61,51 +60,9 @@ def enter(command: list[str], runtime: str = LITERT, **options: Any) -> dict[str
         return dict(host.facts)
 
 
-def children(pid: int) -> list[int]:
-    """The processes whose parent is `pid`, dead ones not counted."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue  # gone meanwhile
-        if int(parent) == pid and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """The first true value of the condition."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < end_s, "waited in vain"
-        time.sleep(0.01)
-    return value
-
-
 def agent_pid() -> int:
     (pid,) = (pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes())
     return pid
-
-
-class Background:
-    """Something that runs while the test interferes; `result` waits for what it returns or raises."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._outcome: list[Any] = []
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[], Any]) -> None:
-        try:
-            self._outcome.append(work())
-        except Exception as error:
-            self._outcome.append(error)
-
-    def result(self) -> Any:
-        self._thread.join(PATIENCE_S)
-        assert self._outcome, "still running"
-        return self._outcome[0]
 
 
 def measuring(host: Host, **options: Any) -> tuple[Background, int, int]:
@@ -113,13 +70,6 @@ def measuring(host: Host, **options: Any) -> tuple[Background, int, int]:
     agent = agent_pid()
     background = Background(lambda: host.measure(MODEL, processes=1, min_run_s=60.0, **options))
     return background, agent, wait_for(lambda: children(agent))[0]
-
-
-def is_dead(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def timed_here_ms(runtime: str, model: bytes) -> float:

@@ -295,7 +295,7 @@ def custom_op() -> bytes:
         (["--accuracy", "--data", "DATA", "--metric", "acuracy"], "did you mean 'accuracy'"),
         (["--accuracy", "--data", "DATA", "--metric", "fidelity"], "add --baseline FILE"),
         (["--accuracy", "--data", "DATA", "--metric", "roc-auc"], "y_test"),
-        (["--host", "user@board"], "host 'user@board'"),
+        (["--host", "-oProxyCommand=true"], "write user@name"),
     ],
 )
 def test_bad_arguments(files: Path, arguments: list[str], message: str) -> None:

@@ -185,6 +185,7 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
             "sampler",
         ),
         *("seed", "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions"),
+        "importance",
     ]
     assert document["schema"] == 1
     assert document["metric"] == {"name": "accuracy", "higher_is_better": True}

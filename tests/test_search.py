@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from autocompress.errors import AutocompressError, UnmetError
-from autocompress.records import Constraint, Evaluation, StudyRecord
+from autocompress.errors import AutocompressError, DeviceError, UnmetError
+from autocompress.measure.host import at_host
+from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on
+from autocompress.search.objective import Latency
 from autocompress.search.request import Request
 from autocompress.search.sampler import corners
 from autocompress.search.study import Search
@@ -185,6 +187,64 @@ def test_a_trial_killed_before_is_failed_and_its_parameters_run_again(task: Load
     assert states[trial.number] == "failed"
     again = [t for t in study.get_trials() if t.user_attrs.get("retry_of") == trial.number]
     assert [t.params for t in again] == [trial.params]
+
+
+@pytest.mark.parametrize("end", [DeviceError("the device is gone"), KeyboardInterrupt()])
+def test_a_search_that_ends_in_the_middle_of_a_trial_leaves_it_to_be_run_again(
+    task: LoadedTask, tmp_path: Path, end: BaseException
+) -> None:
+    """Also when it is one of the first, which are queued only once."""
+    asked = request(task, tmp_path, trials=5)
+    with latency_on(asked.profile) as source:
+        real, calls = source.bind(task.original), []
+
+        def latency(file: bytes, processes: int) -> Measurement:
+            calls.append(file)
+            if len(calls) == 3:  # the baseline, then trial 1
+                raise end
+            return real(file, processes)
+
+        with Search(asked, latency) as search, pytest.raises(type(end)):
+            search.run(lambda _: None)
+    left = store.read_record(store.load_study(tmp_path, "s", None))
+    assert [trial.state for trial in left.trials] == ["complete", "running"]
+    record = run(asked)
+    study = store.load_study(tmp_path, "s", None)
+    (again,) = (t for t in study.get_trials() if t.user_attrs.get("retry_of") == 1)
+    assert again.params == study.get_trials()[1].params
+    assert again.values is not None
+    assert len(rows.complete(record)) == 5
+
+
+def test_the_way_to_a_device_is_no_part_of_a_study(task: LoadedTask, tmp_path: Path) -> None:
+    run(request(task, tmp_path, trials=2))
+    elsewhere = at_host(load_device("rpi4"), "pi@board")
+    assert elsewhere.host == {"ssh": "pi@board"}
+    measured = request(task, tmp_path, profile=elsewhere, latency_source="measured")
+    with pytest.raises(AutocompressError, match="latency_source: modelled then, measured now"):
+        Search(measured, predicted(task)).__enter__()
+    here, there = (
+        request(task, tmp_path, profile=at_host(load_device("rpi4"), host), latency_source="measured", name="m")
+        for host in ("local", "pi@board")
+    )
+    with Search(here, predicted(task)):
+        pass
+    with Search(there, predicted(task)):
+        pass
+
+
+def test_figures_of_another_runtime_are_not_mixed(task: LoadedTask) -> None:
+    with latency_on(load_device("local")) as source:
+        measured = source.bind(task.original)(task.original, 1)
+        source.check_same(measured)
+        for change in ({"runtime_version": "0.9"}, {"os_bits": 32}):
+            with pytest.raises(DeviceError, match="start a new --study"):
+                source.check_same(dataclasses.replace(measured, **change))
+
+
+def predicted(task: LoadedTask) -> Latency:
+    with latency_on(load_device("rpi4")) as source:
+        return source.bind(task.original)
 
 
 def test_another_study_under_the_same_name_is_refused(task: LoadedTask, tmp_path: Path) -> None:

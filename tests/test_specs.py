@@ -172,6 +172,7 @@ kernels: {CONV_2D: [[32, float32], [8, int8], [8, int8]]}
         ("null", None),
         ("local", "local"),
         ("{ssh: pi@board}", {"ssh": "pi@board"}),
+        ("{ssh: pi@board, python: ~/venv/bin/python3}", {"ssh": "pi@board", "python": "~/venv/bin/python3"}),
         ("{command: [env, python3]}", {"command": ["env", "python3"]}),
     ],
 )
@@ -194,6 +195,9 @@ ZEROS = "{ms_per_mmac: 0, ms_per_mb: 0, ms_per_op: 0}"
     [
         ("host: locl", "$.host: 'locl' is not one of null, local; did you mean local?"),
         ("host: {ssh: a, command: [b]}", "$.host: a mapping is not null, local, {ssh: user@name}"),
+        ("host: {ssh: -oProxyCommand=x}", "$.host: '-oProxyCommand=x' is empty or begins with '-'"),
+        ("host: {ssh: pi@board, python: ''}", "$.host: '' is empty or begins with '-'"),
+        ("host: {python: python3}", "$.host: a mapping is not null, local, {ssh: user@name}"),
         ("host: {command: []}", "$.host: a mapping is not null, local"),
         ("memory_bytes: -1", "$.memory_bytes: -1 is not above 0"),
         ("memory_bytes: 1.5", "$.memory_bytes: 1.5 is not a whole number"),

@@ -13,7 +13,7 @@ from rich.console import Console
 from test_rows import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
 from autocompress.records import Constraint
-from autocompress.report import terminal
+from autocompress.report import rows, terminal
 
 MEASURED = {"latency_source": "measured", "latency_error": None}
 WIDTHS = [60, 72, 80, 100, 119, 120, 150, 190, 200]
@@ -249,7 +249,10 @@ def test_progress_away_from_a_terminal_is_one_line_a_new_front_point_and_a_statu
         "trial 1: accuracy 0.9100 (-0.0086) · 130 µs (-57 %) modelled ± 3.4 % · 20.0 KB download (×0.07)"
         " · int8 · 8b×1 4b×1 · 0-50 % zeros · 8 cl"
     )
-    assert lines[4] == "4/12 trials · 20 candidates/min · 0:00:12 elapsed · 0:00:24 left · 4 on the front"
+    volume = rows.hypervolume(make_record(*ALL[:4]))
+    assert lines[4] == (
+        f"4/12 trials · 20 candidates/min · 0:00:12 elapsed · 0:00:24 left · hypervolume {volume:.4f} · 4 on the front"
+    )
     assert lines[5] == "trial 6 failed: no kernel for int4 CONV_2D"
     assert "1 failed" in lines[-1]
 
@@ -266,7 +269,7 @@ def test_time_left_is_that_of_whatever_ends_first():
     assert "0:00:20 left" in progress_lines(make_record(), slow, 20, trials=100, time_budget_s=60)[-1]
     assert "0:00:40 left" in progress_lines(make_record(), slow, 20, trials=4, time_budget_s=600)[-1]
     assert "left" not in progress_lines(make_record(), [], trials=4)[-1]
-    assert progress_lines(make_record(), [])[-1] == "0 trials · 0:00:00 elapsed · 0 on the front"
+    assert progress_lines(make_record(), [])[-1] == ("0 trials · 0:00:00 elapsed · hypervolume 0.0000 · 0 on the front")
 
 
 def live_text(record, after, width=70, **changes):
@@ -283,7 +286,8 @@ def test_progress_on_a_terminal_ends_with_bar_rate_and_best_points(width):
     text = live_text(make_record(), ALL, width, trials=12)
     flat = " ".join(text.split())
     assert "━" in text
-    assert "6/12 trials · 12 candidates/min · 0:00:30 elapsed · 0:00:30 left · 1 failed · 4 on the front" in flat
+    assert "6/12 trials · 12 candidates/min · 0:00:30 elapsed · 0:00:30 left · 1 failed · 1 stopped early" in flat
+    assert f"hypervolume {rows.hypervolume(make_record(*ALL)):.4f} · 4 on the front" in flat
     assert "smallest within 1 point of the baseline: trial 1, 20.0 KB download" in flat
     assert "fastest within 1 point of the baseline: trial 1, 130 µs modelled ± 3.4 %" in flat
     assert max(cell_len(line) for line in text.splitlines()) <= width

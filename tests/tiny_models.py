@@ -25,6 +25,30 @@ def dense_model(*, inputs: int = 8, outputs: int = 4, batch: int = 1, seed: int 
     return bytes(builder.Output())
 
 
+def int4_conv_model(*, channels: int) -> bytes:
+    """A 1x1 convolution of one float pixel with `channels` channels, by 4-bit weights of as many filters."""
+    rng = np.random.default_rng(0)
+    model = schema.ModelT()
+    model.version = 3
+    model.description = "one convolution"
+    packed = rng.integers(0, 256, channels * channels // 2, dtype=np.uint8)  # two weights a byte
+    model.buffers = [_buffer(None), _buffer(packed), _buffer(np.zeros(channels, np.float32))]
+    model.operatorCodes = [_operator_code(schema.BuiltinOperator.CONV_2D)]
+    graph = _subgraph((1, 1, 1, channels), (channels, 1, 1, channels), (1, 1, 1, channels))
+    weights, operator = graph.tensors[WEIGHTS], graph.operators[0]
+    weights.type = schema.TensorType.INT4
+    weights.quantization = schema.QuantizationParametersT()
+    weights.quantization.scale = np.full(channels, 0.01, np.float32)
+    weights.quantization.zeroPoint = np.zeros(channels, np.int64)
+    operator.builtinOptionsType = schema.BuiltinOptions.Conv2DOptions
+    operator.builtinOptions = schema.Conv2DOptionsT()
+    operator.builtinOptions.strideW = operator.builtinOptions.strideH = 1
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def refused_model() -> bytes:
     """Bytes that are not a flatbuffer at all: every runtime refuses them with a message."""
     return b"this is no network" * 8
@@ -42,9 +66,9 @@ def _buffer(data: np.ndarray | None) -> schema.BufferT:
     return buffer
 
 
-def _operator_code() -> schema.OperatorCodeT:
+def _operator_code(op: int = schema.BuiltinOperator.FULLY_CONNECTED) -> schema.OperatorCodeT:
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.builtinCode = code.deprecatedBuiltinCode = op
     code.version = 1
     return code
 

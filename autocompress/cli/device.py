@@ -6,24 +6,34 @@ from typing import Annotated, Any
 
 import typer
 
+from autocompress.cli.calibrate import calibrate
+from autocompress.cli.probe import probe
 from autocompress.cli.terms import Json, guarded, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The device profiles.")
+app.command("calibrate")(calibrate)
+app.command("probe")(probe)
 
 
 @app.command("list")
 @guarded
 def device_list() -> None:
-    """List the device profiles that come with autocompress."""
-    from autocompress.specs import device_names, load_device
+    """List the device profiles: your own ("yours") and those that come with autocompress."""
+    from autocompress.specs import device_names, load_device, own_device_names
 
-    width = max(map(len, device_names()))
-    for name in device_names():
+    names, own = device_names(), own_device_names()
+    width = max(map(len, names))
+    for name in names:
         profile = load_device(name)
-        typer.echo(f"{name:<{width}}  {_latency_words(profile):<22}  {profile.description}")
+        words = f"{_latency_words(profile)}{', yours' if name in own else ''}"
+        typer.echo(f"{name:<{width}}  {words:<36}  {profile.description}")
 
 
 def _latency_words(profile: Any) -> str:
+    from autocompress.specs import CalibratedModel
+
+    if isinstance(profile.latency_model, CalibratedModel):
+        return "measured, calibrated" if profile.host is not None else "latency modelled, calibrated"
     if profile.host is not None:
         return "latency measured"
     return "latency modelled" if profile.latency_model is not None else "needs a host"

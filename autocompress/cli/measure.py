@@ -25,7 +25,7 @@ def measure(
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
     host: Annotated[
-        str | None, typer.Option(help="Measure there instead of where the profile says: local or an ssh destination.")
+        str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON] over ssh; instead of the profile's.")
     ] = None,
     baseline: Annotated[Path | None, typer.Option(help="A .tflite that is measured in turn: the ratio to it.")] = None,
     accuracy: Annotated[
@@ -39,17 +39,18 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Measure one .tflite on a device: latency and its distribution, operators, memory, load time, environment."""
+    from autocompress.measure.host import at_host
     from autocompress.report.measurement import document, print_measurement
     from autocompress.specs import load_device
 
-    profile, file = load_device(device), _read(model)
+    profile, file = at_host(load_device(device), host), _read(model)
     other = None if baseline is None else _read(baseline)
     asked = _Accuracy(file, other, data, metric) if accuracy else None
-    if host is None and profile.host is None:
+    if profile.host is None:
         measured, ops = _modelled(profile, file, other)
         judged = None if asked is None else asked.here()
     else:
-        measured, ops, judged = _measured(profile, host, file, other, processes, asked)
+        measured, ops, judged = _measured(profile, file, other, processes, asked)
     found = _found(model, profile, measured, ops, file)
     found = replace(
         found, baseline=baseline and baseline.name, accuracy=judged, notes=() if asked is None else tuple(asked.notes)
@@ -108,38 +109,21 @@ def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tu
 
 
 def _measured(
-    profile: DeviceProfile, host: str | None, file: bytes, baseline: bytes | None, processes: int,
-    asked: _Accuracy | None,
-) -> tuple[Measurement, OpProfile, DeviceAccuracy | None]:  # fmt: skip
-    from autocompress.measure.host import Host
+    profile: DeviceProfile, file: bytes, baseline: bytes | None, processes: int, asked: _Accuracy | None
+) -> tuple[Measurement, OpProfile, DeviceAccuracy | None]:
+    from autocompress.measure.host import Host, argv_of
 
     def waiting(line: str) -> None:
         typer.echo(line, err=True)
 
     runtime = profile.runtime
-    with Host(_argv(profile, host), runtime=runtime.name, threads=runtime.threads, on_wait=waiting) as there:
+    with Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=waiting) as there:
         try:
             measured = there.measure(file, baseline=baseline, processes=processes)
             judged = None if asked is None else asked.on(there, profile.name)
         except CandidateError as fault:
             raise AutocompressError(f"the model does not run on '{profile.name}': {fault}") from fault
         return measured, there.profile(file), judged
-
-
-def _argv(profile: DeviceProfile, host: str | None) -> list[str]:
-    """The command that starts Python on the device: `host` (local or an ssh destination), else the profile's."""
-    import sys
-
-    where: Any = profile.host if host is None else host
-    if where == "local":
-        return [sys.executable]
-    if isinstance(where, dict) and "command" in where:
-        return [str(word) for word in where["command"]]
-    destination = where["ssh"] if isinstance(where, dict) else where
-    raise AutocompressError(
-        f"host '{destination}': hosts over ssh are not supported yet; give --host local, or a profile with "
-        f"host: {{command: [ssh, -o, BatchMode=yes, {destination}, python3]}}"
-    )
 
 
 class _Accuracy:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autocompress.cli.study import show
-from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, console_of, guarded, seconds
+from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, Waits, console_of, guarded, seconds
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from autocompress.search.study import Search
 
 
@@ -20,6 +22,12 @@ def search(
     device: Annotated[
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
+    host: Annotated[
+        str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON] over ssh; instead of the profile's.")
+    ] = None,
+    host_wait: Annotated[
+        str, typer.Option(help="Wait so long for a host that is away: 90s, 15m, 2h; 0: not at all.")
+    ] = "15m",
     task: Annotated[str | None, typer.Option(help="digits, fashion-mnist or FILE.py[:ATTR]; default: digits.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="A .tflite, .keras, .h5 or SavedModel, with --data and --metric.")
@@ -33,7 +41,10 @@ def search(
     space: Annotated[str, typer.Option(help="Search space: a name or a .yaml file.")] = "default",
     trials: Annotated[int | None, typer.Option(help="Complete trials the study shall hold; default 100.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 10m, 2h.")] = None,
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or gp.")] = "tpe",
+    until_flat: Annotated[
+        bool, typer.Option("--until-flat", help="Stop when 20 trials in a row gained less than 0.5 % hypervolume.")
+    ] = False,
+    sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, random or gp.")] = "guided",
     objective: Annotated[
         list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
     ] = None,
@@ -46,6 +57,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
+    from autocompress.measure.host import at_host
     from autocompress.search.latency import latency_on
     from autocompress.search.request import Request, with_limits
     from autocompress.search.store import parse_constraint
@@ -53,13 +65,18 @@ def search(
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task
 
-    profile, chosen = load_device(device), load_space(space)
+    profile, chosen, patience_s = (
+        at_host(load_device(device), host),
+        load_space(space),
+        seconds(host_wait, "--host-wait"),
+    )
     limits = tuple(parse_constraint(text) for text in constraint or ())
     budget = None if time_budget is None else seconds(time_budget)
     if size not in ("download", "file"):
         raise unknown_name("size", size, ("download", "file"))
     loaded = load_task(task, model, data, metric)
-    with latency_on(profile) as latency:
+    console = console_of(stderr=as_json)
+    with latency_on(profile, wait_s=patience_s, say=Waits(console)) as latency:
         request = with_limits(
             Request(
                 task=loaded,
@@ -73,6 +90,7 @@ def search(
                 storage=storage,
                 trials=trials,
                 time_budget_s=budget,
+                until_flat=until_flat,
                 objectives=tuple(objective or ("metric", "latency", "size")),
                 size=size,
                 constraints=limits,
@@ -80,15 +98,15 @@ def search(
             )
         )
         with Search(request, latency.bind(loaded.original)) as opened:
-            _run(opened, as_json, latency.second_runtime(loaded.original))
+            latency.check_same(opened.baseline.measurement)
+            _run(opened, console, as_json, latency.second_runtime(loaded.original))
 
 
-def _run(opened: Search, as_json: bool, second_runtime: Any) -> None:
+def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any) -> None:
     """Run an opened search with its header, progress and front on screen."""
     from autocompress.report import rows, terminal
 
-    request, console = opened.request, console_of(stderr=as_json)
-    record = opened.record()
+    request, record = opened.request, opened.record()
     terminal.print_header(
         console, record, layers=len(opened.choices), configurations_log10=_log10_size(opened),
         second_runtime=second_runtime,

@@ -50,6 +50,7 @@ def export(
 
 def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:
     from autocompress.report import rows, terminal
+    from autocompress.report.importance import importance_lines
 
     if as_json:
         print_json(rows.document(record))
@@ -57,3 +58,5 @@ def show(record: StudyRecord, console: Console, runs: Path, storage: str | None,
     options = [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
     options += [] if storage is None else ["--storage", storage]
     terminal.print_front(console, record, runs=str(runs), options=options)
+    for line in importance_lines(record):
+        console.print(line, markup=False, soft_wrap=True)

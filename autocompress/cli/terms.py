@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -22,6 +24,7 @@ Storage = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
 DEFAULT_RUNS = Path("runs")
+_SAY_AGAIN_S = 60.0
 
 
 def guarded(handler: Callable[P, None]) -> Callable[P, None]:
@@ -53,12 +56,28 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
-def seconds(text: str) -> float:
+class Waits:
+    """Shows why nothing happens, one line at a time: a line that comes again at most once a minute."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._shown_s: dict[str, float] = {}
+
+    def __call__(self, line: str) -> None:
+        from rich.text import Text
+
+        now_s = self._clock()
+        if now_s - self._shown_s.get(line, -math.inf) >= _SAY_AGAIN_S:
+            self._shown_s[line] = now_s
+            self._console.print(Text(line, style="yellow"), soft_wrap=True)
+
+
+def seconds(text: str, what: str = "time budget") -> float:
     """Seconds of `90s`, `10m`, `1h30m` or a bare number of seconds; AutocompressError for anything else."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise AutocompressError(f"time budget '{text}' is no duration; write it as 90s, 10m or 1h30m")
+        raise AutocompressError(f"{what} '{text}' is no duration; write it as 90s, 10m or 1h30m")
     return sum(float(number) * units[unit] for number, unit in parts)

@@ -61,16 +61,29 @@ class Builder:
         """The verified file. The baseline configuration is the float network, stripped."""
         activations = configuration.activations
         containers = tuple(self._container(layer, configuration) for layer in self._layers)
-        key = (activations, containers)
-        if key not in self._skeletons:
-            ranges = self._ranges() if activations != "float32" else None
-            self._skeletons[key] = make_skeleton(self._model, self._layers, containers, activations, ranges)
-        skeleton = self._skeletons[key]
+        skeleton = self._skeleton(containers, activations)
         for slot, layer in zip(skeleton.slots, solved, strict=True):
             _fill(skeleton, slot, layer, activations)
         built = skeleton.patch.snapshot()
         verify(built, self._layers, containers, configuration, solved)
         return built
+
+    def layout(self, containers: tuple[int, ...], activations: str) -> tuple[bytes, tuple[slice, ...]]:
+        """A file with these containers (a layer each) and anybody's weights in it, and where each layer's lie.
+        CandidateError where it cannot be made."""
+        kept = self._skeletons.get((activations, containers))  # not kept for this: there are many patterns
+        skeleton = kept or self._made(containers, activations)
+        return skeleton.patch.snapshot(), tuple(skeleton.patch.span(slot.weight) for slot in skeleton.slots)
+
+    def _skeleton(self, containers: tuple[int, ...], activations: str) -> Skeleton:
+        key = (activations, containers)
+        if key not in self._skeletons:
+            self._skeletons[key] = self._made(containers, activations)
+        return self._skeletons[key]
+
+    def _made(self, containers: tuple[int, ...], activations: str) -> Skeleton:
+        ranges = self._ranges() if activations != "float32" else None
+        return make_skeleton(self._model, self._layers, containers, activations, ranges)
 
     def _container(self, layer: Layer, configuration: Configuration) -> int:
         choice = configuration.layers[layer.name]

@@ -48,7 +48,8 @@ class SolvedLayer:
 @dataclass(frozen=True, kw_only=True)
 class FloatLayer:
     """What calibration showed of a layer of the float network: its weight (G, R, n), bias (outputs,) or None, the
-    patches looked at, its products there without bias (G, N, R), the moment of its inputs (G, n, n)."""
+    patches looked at, its products there without bias (G, N, R), the moment and the mean of its inputs (G, n, n) and
+    (G, n)."""
 
     layer: Layer
     weight: Array
@@ -56,6 +57,7 @@ class FloatLayer:
     patches: trace.Patches | None
     products: Array
     moment: Array
+    mean: Array
 
     def problem(self, weight: Array, moment: Array) -> Problem:
         """The solver's problem for these weights and inputs."""
@@ -66,6 +68,13 @@ class FloatLayer:
     def own_problem(self) -> Problem:
         """The solver's problem on the float network's inputs, the same for every choice."""
         return self.problem(self.weight, self.moment)
+
+    @cached_property
+    def centred_problem(self) -> Problem:
+        """The same where a bias takes over what is constant, as behind sequential reconstruction."""
+        if self.bias is None:
+            return self.own_problem
+        return self.problem(self.weight, self.moment - self.mean[:, :, None] * self.mean[:, None, :])
 
 
 class Reconstruction:
@@ -180,6 +189,7 @@ def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array,
         patches=patches,
         products=np.matmul(columns, matrix.transpose(0, 2, 1)),
         moment=trace.second_moment(columns).astype(np.float64),
+        mean=columns.mean(axis=1, dtype=np.float64),
     )
 
 
@@ -262,6 +272,13 @@ def _bias_corrected(float_layer: FloatLayer, solved: SolvedLayer, inputs: Array)
     weight = trace.to_matrix(float_layer.layer, solved.weight).astype(np.float64)
     gap = _mean_gap(float_layer, weight, mean)
     return replace(solved, bias=_float32(float_layer.bias + _by_channel(float_layer, gap)))
+
+
+def corrected_bias(float_layer: FloatLayer, weight: Array) -> Array:
+    """The bias (outputs,) float32 with which `weight` (G, R, n) has the float layer's mean outputs on its inputs."""
+    assert float_layer.bias is not None
+    gap = _mean_gap(float_layer, weight, float_layer.mean)
+    return (float_layer.bias + _by_channel(float_layer, gap)).astype(np.float32)
 
 
 def _by_channel(float_layer: FloatLayer, values: Array) -> Array:

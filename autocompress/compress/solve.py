@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT
 _ADMM_RHO = (np.float32(0.1), np.float32(0.3), np.float32(0.9))
 _ADMM_STEPS = 6  # for each rho
+_MOST_KEPT = 1024  # columns of an inverse that is kept
 _BLOCK = 32  # columns updated lazily together
 SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits leave little to gain
 
@@ -43,6 +44,7 @@ class Problem:
     shared_scale: bool = False
     padding: int = 0
     _masks: dict[int, Array | None] = field(default_factory=dict, repr=False, compare=False)
+    _inverses: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -69,6 +71,14 @@ class Problem:
         if zeros not in self._masks:
             self._masks[zeros] = choose_mask(self, zeros)
         return self._masks[zeros]
+
+    def shifted_inverse(self, unit_moment: Array, rho: np.float32) -> Array:
+        """(H + rho)^-1 of the moment in units of its diagonal: one for all masks, kept unless it is large."""
+        if (found := self._inverses.get(float(rho))) is None:
+            found = np.linalg.inv(unit_moment + rho * np.eye(unit_moment.shape[-1], dtype=np.float32))
+            if found.shape[-1] <= _MOST_KEPT:
+                self._inverses[float(rho)] = found
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +122,10 @@ def choose_mask(problem: Problem, zeros: int) -> Array | None:
     unit = np.sqrt(np.einsum("gnn->gn", problem.damped))[:, None, :]
     H = (problem.damped / (unit * unit.transpose(0, 2, 1))).astype(np.float32)
     target = (problem.weight * unit).astype(np.float32)
-    pull, exists, eye = target @ H, _existing(problem), np.eye(H.shape[-1], dtype=np.float32)
+    pull, exists = target @ H, _existing(problem)
     D, V = target, np.zeros_like(target)
     for rho in _ADMM_RHO:
-        inverse = np.linalg.inv(H + rho * eye)
+        inverse = problem.shifted_inverse(H, rho)
         for _ in range(_ADMM_STEPS):
             W = (pull + rho * D - V) @ inverse
             D = _keep_largest(W + V / rho, exists, zeros)

@@ -49,13 +49,32 @@ class Split:
             raise ValueError(f"metric {metric.name} needs labels")
         self._y: Array = self._baseline if y is None else y
 
-    def outputs(self, model: bytes) -> Array:
-        """The first output of `model` for all samples; CandidateError where the runtime refuses it."""
+    def outputs(self, model: bytes, at: Array | None = None) -> Array:
+        """The first output of `model` for all samples, or those `at` these indices; CandidateError where the runtime
+        refuses it."""
         runner = Runner(model, self._threads)
-        named = {spec.name: values for spec, values in zip(runner.inputs, self._x.values(), strict=True)}
-        if set(named) <= set(self._x):
-            named = {name: self._x[name] for name in named}
+        x = self._x if at is None else {name: values[at] for name, values in self._x.items()}
+        named = {spec.name: values for spec, values in zip(runner.inputs, x.values(), strict=True)}
+        if set(named) <= set(x):
+            named = {name: x[name] for name in named}
         return runner.run(named)
+
+    @property
+    def baseline_outputs(self) -> Array:
+        """The baseline's outputs, (n, ...)."""
+        return self._baseline
+
+    @property
+    def scored(self) -> bool:
+        """Whether the metric is a mean over samples."""
+        return self._metric.samples is not None
+
+    def scores(self, outputs: Array, at: Array | None = None) -> Array | None:
+        """The metric of each sample (`at` these indices, whose `outputs` they are); None where it has none."""
+        if self._metric.samples is None:
+            return None
+        here = slice(None) if at is None else at
+        return self._metric.per_sample(outputs, self._y[here], self._first[here])
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
@@ -64,7 +83,10 @@ class Split:
 
     def quality(self, model: bytes) -> Quality:
         """The quality of `model` against the labels and against the baseline."""
-        outputs = self.outputs(model)
+        return self.judged(self.outputs(model))
+
+    def judged(self, outputs: Array) -> Quality:
+        """The quality that a model's outputs for all samples have."""
         value, interval, parts = self._judged(outputs)
         return Quality(value=value, interval=interval, delta_interval=self._delta(outputs, parts))
 

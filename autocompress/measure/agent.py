@@ -32,6 +32,7 @@ RUNTIMES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "t
 LENGTHS = struct.Struct(">IQ")  # bytes of the header, bytes of the body
 HEARTBEAT_S, POLL_S, IMPORT_S, TURN_S = 1.0, 0.02, 120.0, 600.0
 CACHE_BYTES, CACHE_S = 200_000_000, 7 * 86_400
+IDLE_S = 1800.0  # a network that vanishes closes no pipe; who comes back later starts another agent
 LEAST_RUNS, MOST_SAMPLES = 5, 5_000
 PIECE_BYTES = 8_000_000  # inputs or outputs in one frame; boards with half a gigabyte hold some copies of it
 # What decides which kernels run: of the Features (ARM) or flags (x86) of /proc/cpuinfo.
@@ -525,25 +526,31 @@ class Agent:
     def __init__(self, output: int) -> None:
         self.output, self.requests, self.beat_s, self.folder = output, Frames(0), 0.0, ""
         self.runtime: Any = None
+        self.heard_s = time.monotonic()
 
     def serve(self) -> None:
-        """Answer one request after the other."""
+        """Answer one request after the other, until none has come for IDLE_S."""
         answers = {"hello": self.hello, "has": self.has, "put": self.put}
         answers.update(measure=self.measure, profile=self.profile, outputs=self.outputs)
         while True:
             while (request := self.requests.take()) is None:
-                self.wait(set(), 60.0)
+                if time.monotonic() > self.heard_s + IDLE_S:
+                    return
+                self.wait(set(), min(60.0, IDLE_S))
             try:
                 answer = answers[request[0]["request"]](*request)
             except (Refused, OSError) as error:
                 answer = {"refused": one_line(error)}, b""
             write_all(self.output, encode(*answer))
+            self.heard_s = time.monotonic()
 
     def wait(self, fds: set[int], seconds: float, event: str = "") -> set[int]:
         """Those of `fds` that are readable in time; a heartbeat. EOFError when the other side has gone."""
         ready = set(select.select([0, *fds], [], [], max(0.0, seconds))[0])
-        if 0 in ready and not self.requests.fill():
-            raise EOFError
+        if 0 in ready:
+            if not self.requests.fill():
+                raise EOFError
+            self.heard_s = time.monotonic()
         if event and time.monotonic() > self.beat_s + HEARTBEAT_S:
             self.beat_s = time.monotonic()
             write_all(self.output, encode({"event": event}))

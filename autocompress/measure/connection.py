@@ -15,15 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autocompress.errors import DeviceError
-from autocompress.measure import agent
+from autocompress.errors import DeviceError, NotStartedError, UnreachableError
+from autocompress.measure import agent, ssh
 
-# The folder where the command starts is no place to import from: it may hold a json.py.
+# Read by every Python since 2.4, so that an old one can say so itself. The folder where the command starts is no place
+# to import from: it may hold a json.py.
+_TOO_OLD = "the agent needs Python 3.8 or newer, this is"
 _BOOTSTRAP = (
-    'import sys;sys.path=[p for p in sys.path if p];exec(compile(sys.stdin.buffer.read({size}),"agent","exec"))'
+    f'import sys;sys.version_info<(3,8)and sys.exit("{_TOO_OLD} "+sys.version.split()[0]);'
+    'sys.path=[p for p in sys.path if p];exec(compile(sys.stdin.buffer.read({size}),"agent","exec"))'
 )
 _JOIN_ARGUMENTS = ("ssh", "adb")  # they hand their arguments, joined by spaces, to a shell there
 _MOST_BANNER_BYTES = 1 << 20
+_KEPT_LINES, _SHOWN_LINES = 30, 3  # of what the other side prints
 _CLOSE_S = 5.0
 _NOT_STARTED = "check that the command starts Python 3.8 or newer there"
 _LOST = "check the device and its connection, then run the same command again"
@@ -41,11 +45,13 @@ def agent_command(argv: Sequence[str], size: int) -> list[str]:
 
 
 class Connection:
-    """The pipe to one agent. Its faults are DeviceErrors that quote what the other side printed last."""
+    """The pipe to one agent. Its faults are DeviceErrors that quote what the other side printed last.
+
+    An UnreachableError is one that waiting may heal; a NotStartedError may be if the same command worked before."""
 
     def __init__(self, argv: Sequence[str], *, start_s: float, silence_s: float) -> None:
         """Start the agent and wait, at most `start_s` seconds, until it speaks."""
-        self.name, self._silence_s = shlex.join(argv), silence_s
+        self.name, self._silence_s, self._is_ssh, self._spoke = ssh.name_of(argv), silence_s, ssh.is_ssh(argv), False
         source = Path(agent.__file__).read_bytes()
         try:
             self._process = subprocess.Popen(
@@ -57,13 +63,14 @@ class Connection:
                 start_new_session=True,  # Ctrl-C is for us, and we decide what becomes of the agent
             )
         except OSError as error:
-            raise DeviceError(f"cannot start '{self.name}': {error.strerror}; {_NOT_STARTED}") from error
+            remedy = "install the OpenSSH client" if self._is_ssh else _NOT_STARTED
+            raise DeviceError(f"cannot start '{argv[0]}': {error.strerror}; {remedy}") from error
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None
         assert stdout is not None
         self._stdin, self._stdout, self._frames = stdin, stdout, agent.Frames(stdout.fileno())
         os.set_blocking(stdin.fileno(), False)
-        self._printed: deque[str] = deque(maxlen=3)
+        self._printed: deque[str] = deque(maxlen=_KEPT_LINES)
         self._listener = threading.Thread(target=self._listen, args=(stderr,), daemon=True)
         self._listener.start()
         try:
@@ -147,12 +154,21 @@ class Connection:
                 raise self._lost(f"has not spoken within {start_s:g} s and {len(seen)} bytes", _NOT_STARTED)
             self._fill(start_s, _NOT_STARTED)
         del seen[: at + len(agent.MAGIC)]
+        self._spoke = True
 
     def _lost(self, what: str, remedy: str) -> DeviceError:
         """The fault, with exit code and last lines of the other side as far as they come within a second."""
+        code = None
         if what == "ended":
             with contextlib.suppress(subprocess.TimeoutExpired):
-                what = f"ended with exit code {self._process.wait(1.0)}"
+                code = self._process.wait(1.0)
+                what = f"ended with exit code {code}"
             self._listener.join(1.0)
-        said = f" ({' | '.join(self._printed)})" if self._printed else ""
-        return DeviceError(f"the agent on '{self.name}' {what}{said}; {remedy}")
+        printed = list(self._printed)
+        if old := [line for line in printed if line.startswith(_TOO_OLD)]:
+            return DeviceError(f"'{self.name}': {old[0]}; name another Python there, or install one")
+        if self._is_ssh and not self._spoke:
+            return ssh.fault(self.name, code, printed)
+        said = f" ({' | '.join(printed[-_SHOWN_LINES:])})" if printed else ""
+        kind = UnreachableError if self._spoke else NotStartedError
+        return kind(f"the agent on '{self.name}' {what}{said}; {remedy}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -17,10 +16,12 @@ import numpy.typing as npt
 
 from autocompress import stats
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, unknown_name
-from autocompress.measure import agent
+from autocompress.measure import agent, ssh
 from autocompress.measure.connection import Connection
 from autocompress.measure.profile import PROFILED_RUNTIME, profile_of
+from autocompress.measure.ssh import host_of, ssh_argv
 from autocompress.records import Environment, Measurement, OpProfile
+from autocompress.specs import DeviceProfile
 
 LEAST_RUN_S = 0.3
 WARMUP_S, WARMUP_RUNS = 0.05, 5
@@ -68,7 +69,7 @@ class Host:
             raise unknown_name("runtime", runtime, agent.RUNTIMES)
         if threads < 1 or not argv:
             raise AutocompressError(f"a host needs a command and 1 thread or more, got {argv} and {threads}")
-        self.name, self.runtime, self.threads = shlex.join(argv), runtime, threads
+        self.name, self.runtime, self.threads = ssh.name_of(argv), runtime, threads
         self._argv, self._on_wait, self._start_s, self._silence_s = tuple(argv), on_wait, start_s, silence_s
         self._connection: Connection | None = None
         self._facts: Mapping[str, Any] = MappingProxyType({})
@@ -220,11 +221,16 @@ class Host:
         report, cores = self._facts["runtimes"][self.runtime], self._facts["cores"]
         if "version" not in report:
             reason = _reason(report)
-            install = f"; run `python3 -m pip install {self.runtime}` there" if "No module" in reason else ""
+            install = self._how_to_install() if "No module" in reason else ""
             raise DeviceError(f"{self.runtime} does not load on '{self.name}': {reason}{install}")
         if self.threads > cores:
             asked = f"{self.threads} threads exceed the {cores} cores available on '{self.name}'"
             raise DeviceError(f"{asked}; ask for {cores} or fewer in the device profile")
+
+    def _how_to_install(self) -> str:
+        venv = f"`python3 -m venv venv && venv/bin/pip install {self.runtime}`"  # PEP 668: there is no other way
+        named = f" and name it: --host {ssh.with_python(self.name)}" if ssh.is_ssh(self._argv) else ""
+        return f"; run `python3 -m pip install {self.runtime}` there, or where that is not allowed {venv}{named}"
 
     def _environment(self, states: Sequence[Mapping[str, Any]]) -> Environment:
         constant = ("machine", "python", "cpu", "board", "cores", "governor")
@@ -267,6 +273,19 @@ class Host:
 def local_host(runtime: str, threads: int, on_wait: Callable[[str], None] | None = None) -> Host:
     """This machine, under the Python that runs now."""
     return Host([sys.executable], runtime=runtime, threads=threads, on_wait=on_wait)
+
+
+def at_host(profile: DeviceProfile, host: str | None) -> DeviceProfile:
+    """The profile with the host of `--host`, `local` or a destination of ssh; unchanged with None."""
+    return profile if host is None else replace(profile, host=host_of(host))
+
+
+def argv_of(profile: DeviceProfile) -> list[str]:
+    """The command that starts Python on the device, up to and including the Python executable."""
+    host: Any = profile.host
+    if host == "local":
+        return [sys.executable]
+    return [str(word) for word in host["command"]] if "command" in host else ssh_argv(host)
 
 
 def drifted(medians: npt.NDArray[np.float64]) -> bool:

@@ -1,44 +1,35 @@
-"""Latency without the device: a * MMAC + b * MB + c * ops, fitted to points that a device profile carries.
+"""Latency without the device, by the model that a device profile carries.
 
-What is counted, for each operator of the main graph:
+A calibrated model sums the costs of the terms that `measure.terms` counts. A model of published points is
+a * MMAC + b * MB + c * ops, fitted to points that the profile carries.
+What this one counts, for each operator of the main graph:
 - MMAC: millions of multiply-accumulates of CONV_2D, FULLY_CONNECTED and TRANSPOSE_CONV; a depthwise
   convolution is bound by memory and counts by its bytes.
 - MB: bytes / 1e6 of the first activation input, the first output and the layer's weights at their stored
   width; RESHAPE moves nothing.
 - ops: 1.
-A DEQUANTIZE or DENSIFY of a constant is done once, when the file is loaded: it counts nothing, and the layer
-behind it reads the expanded weights. So a float16 file costs what its float32 twin costs, as it does on CPUs
-without float16 arithmetic."""
+`measure.operators` says which operators there are: none that only expand constants."""
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from autocompress.errors import AutocompressError
+from autocompress.measure.operators import DENSE_OPS, UNKNOWN_OP, Operator, operators
+from autocompress.measure.terms import LAYER_CLASSES, NETWORK, Key, terms_of
 from autocompress.records import Measurement
-from autocompress.specs import Coefficients, DeviceProfile, FittedPoint, LatencyModel
+from autocompress.specs import CalibratedModel, Coefficients, DeviceProfile, FittedPoint, LatencyModel
 
-_DENSE_OPS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-_LAYER_OPS = (*_DENSE_OPS, "DEPTHWISE_CONV_2D")
-_ONCE_OPS = ("DEQUANTIZE", "DENSIFY")
-_UNKNOWN_OP = "UNKNOWN"
 # Their work is in none of the three terms.
 _UNCOUNTED_OPS = (
     "BATCH_MATMUL", "CONV_3D", "CONV_3D_TRANSPOSE", "SVDF", "RNN", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
     "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "WHILE", "IF", "CALL", "CALL_ONCE", "CUSTOM", _UNKNOWN_OP,
+    "WHILE", "IF", "CALL", "CALL_ONCE", "CUSTOM", UNKNOWN_OP,
 )  # fmt: skip
-_BITS = {
-    "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT64": 64, "INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8,
-    "INT16": 16, "UINT16": 16, "INT32": 32, "UINT32": 32, "INT64": 64, "UINT64": 64, "BOOL": 8,
-    "COMPLEX64": 64, "COMPLEX128": 128,
-}  # fmt: skip
 _DTYPES = {"INT8": "int8", "UINT8": "uint8", "INT16": "int16"}  # of an operator's input; float32 else
 
 
@@ -93,99 +84,82 @@ def features(model: bytes) -> Features:
     """What the latency model knows of a `.tflite`, read in place from the flatbuffer.
 
     AutocompressError where the bytes are no whole TFLite file."""
-    if bytes(model[4:8]) != b"TFL3":
-        raise AutocompressError("the model is not a TFLite file (no identifier TFL3); give a .tflite")
-    try:
-        return _Reader(model).features()
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError) as fault:
+    by_dtype: dict[str, DtypeFeatures] = {}
+    uncounted = set()
+    for operator in operators(model):
+        if operator.op in _UNCOUNTED_OPS:
+            uncounted.add(operator.op)
+        dtype = _dtype(operator)
+        by_dtype[dtype] = by_dtype.get(dtype, DtypeFeatures()) + _count(operator)
+    return Features(by_dtype=dict(sorted(by_dtype.items())), uncounted=tuple(sorted(uncounted)))
+
+
+def _dtype(operator: Operator) -> str:
+    dtype = _DTYPES.get(operator.first.kind, "float32")
+    # Bytes that are no layer's input are an image on its way to float or int8.
+    return "float32" if dtype == "uint8" and not operator.is_layer else dtype
+
+
+def _count(operator: Operator) -> DtypeFeatures:
+    moved = 0 if operator.op == "RESHAPE" else operator.first.bits + operator.output.bits
+    if operator.is_layer:
+        moved += operator.weight.bits
+    macs = operator.macs if operator.op in DENSE_OPS else 0
+    return DtypeFeatures(macs=macs, moved_bytes=moved / 8, ops=1, layers=int(operator.is_layer))
+
+
+def predict(model: bytes, latency_model: LatencyModel | CalibratedModel) -> Measurement:
+    """The modelled latency of a `.tflite`, with its relative error: for a calibrated model the 90th percentile over
+    whole networks left out of its fit, for a published one the largest leave-one-out error.
+
+    `extrapolated` is set where the file has what the model was not fitted to. AutocompressError where layers run in a
+    dtype without coefficients."""
+    if isinstance(latency_model, CalibratedModel):
+        return _by_calibration(model, latency_model)
+    return _by_points(model, latency_model)
+
+
+def _by_calibration(model: bytes, latency_model: CalibratedModel) -> Measurement:
+    found = terms_of(operators(model))
+    classes = {key[:2] for key in found.largest}
+    missing = {(dtype, name) for dtype, name in classes if name not in latency_model.costs.get(dtype, {})}
+    refused = [*found.uncalibrated, *(f"{dtype} {name} layers" for dtype, name in missing if name in LAYER_CLASSES)]
+    if refused:
         raise AutocompressError(
-            f"the TFLite file is truncated or damaged ({type(fault).__name__}); copy it again"
-        ) from fault
+            f"the calibrated latency model has no costs for {', '.join(refused)}; measure with --host"
+        )
+    latency_ms = math.fsum(value * _ms_per(latency_model, key) for key, value in found.total.items())
+    beyond = (value > _largest(latency_model, key) for key, value in found.largest.items())
+    dtypes = {dtype for dtype, name in classes if name in LAYER_CLASSES} or set(latency_model.cross_validation)
+    errors = [each.p90 for dtype, each in latency_model.cross_validation.items() if dtype in dtypes]
+    return Measurement(
+        latency_ms=latency_ms,
+        latency_source="modelled",
+        latency_error=max(errors),
+        extrapolated=bool(missing) or latency_ms > latency_model.longest_ms or any(beyond),
+        runtime=latency_model.runtime.name,
+        runtime_version=latency_model.runtime.version,
+        os_bits=latency_model.runtime.os_bits,
+        threads=latency_model.runtime.threads,
+    )
 
 
-class _Reader:
-    """Reads the main graph through the accessors of the schema: no object tree, no copy of a weight."""
-
-    def __init__(self, model: bytes) -> None:
-        from ai_edge_litert.schema_py_generated import BuiltinOperator, Model, TensorType
-
-        self.model = Model.GetRootAs(model, 0)
-        if self.model.SubgraphsLength() == 0:
-            raise AutocompressError("the TFLite file has no graph; give a whole network")
-        self.graph = self.model.Subgraphs(0)
-        self.type_names = {number: name for name, number in vars(TensorType).items() if isinstance(number, int)}
-        op_names = {number: name for name, number in vars(BuiltinOperator).items() if isinstance(number, int)}
-        codes = map(self.model.OperatorCodes, range(self.model.OperatorCodesLength()))
-        self.ops = [op_names.get(_builtin_code(code), _UNKNOWN_OP) for code in codes]
-        self.tensors: dict[int, tuple[str, tuple[int, ...]]] = {}
-
-    def features(self) -> Features:
-        by_dtype: dict[str, DtypeFeatures] = {}
-        uncounted = set()
-        for operator in map(self.graph.Operators, range(self.graph.OperatorsLength())):
-            op = self.ops[operator.OpcodeIndex()]
-            inputs = [] if operator.InputsIsNone() else operator.InputsAsNumpy().tolist()
-            output = operator.Outputs(0) if operator.OutputsLength() else -1
-            if op in _ONCE_OPS and self._is_constant(inputs[0]):
-                continue
-            if op in _UNCOUNTED_OPS:
-                uncounted.add(op)
-            dtype = self._dtype(op, inputs)
-            by_dtype[dtype] = by_dtype.get(dtype, DtypeFeatures()) + self._count(op, inputs, output)
-        return Features(by_dtype=dict(sorted(by_dtype.items())), uncounted=tuple(sorted(uncounted)))
-
-    def _dtype(self, op: str, inputs: list[int]) -> str:
-        dtype = _DTYPES.get(self._tensor(_first(op, inputs))[0], "float32")
-        # Bytes that are no layer's input are an image on its way to float or int8.
-        return "float32" if dtype == "uint8" and op not in _LAYER_OPS else dtype
-
-    def _count(self, op: str, inputs: list[int], output: int) -> DtypeFeatures:
-        moved = 0 if op == "RESHAPE" else self._bits(_first(op, inputs)) + self._bits(output)
-        if op in _LAYER_OPS:
-            moved += self._bits(inputs[1])
-        macs = self._macs(op, inputs, output) if op in _DENSE_OPS else 0
-        return DtypeFeatures(macs=macs, moved_bytes=moved / 8, ops=1, layers=int(op in _LAYER_OPS))
-
-    def _macs(self, op: str, inputs: list[int], output: int) -> int:
-        weight = self._tensor(inputs[1])[1]
-        if op == "TRANSPOSE_CONV":  # each input value meets each output channel at each kernel position
-            return math.prod(self._tensor(inputs[2])[1]) * math.prod(weight[:-1])
-        return math.prod(self._tensor(output)[1]) * math.prod(weight[1:])
-
-    def _bits(self, index: int) -> int:
-        kind, shape = self._tensor(index)
-        return math.prod(shape) * _BITS.get(kind, 0)
-
-    def _tensor(self, index: int) -> tuple[str, tuple[int, ...]]:
-        """Type and shape of a tensor, an unknown dimension as 1; of an input that is left out, nothing."""
-        if index < 0:
-            return "", (0,)
-        if index not in self.tensors:
-            tensor = self.graph.Tensors(index)
-            shape = () if tensor.ShapeIsNone() else np.abs(tensor.ShapeAsNumpy()).tolist()
-            self.tensors[index] = self.type_names.get(tensor.Type(), ""), tuple(shape)
-        return self.tensors[index]
-
-    def _is_constant(self, index: int) -> bool:
-        buffer = self.model.Buffers(self.graph.Tensors(index).Buffer())
-        return bool(buffer.DataLength() > 0 or buffer.Offset() > 1)  # Offset: data behind the flatbuffer
+def _ms_per(latency_model: CalibratedModel, key: Key) -> float:
+    dtype, name, term = key
+    if name == NETWORK:
+        return latency_model.network.get(term, 0.0)
+    cost = latency_model.costs.get(dtype, {}).get(name)
+    return 0.0 if cost is None else cost.ms_per.get(term, 0.0)
 
 
-def _builtin_code(code: Any) -> int:
-    return max(int(code.BuiltinCode()), int(code.DeprecatedBuiltinCode()))  # old files fill only the latter
+def _largest(latency_model: CalibratedModel, key: Key) -> float:
+    """The largest value measured of a term; of a class that is missing there is none to exceed."""
+    cost = latency_model.costs.get(key[0], {}).get(key[1])
+    return math.inf if cost is None else cost.largest.get(key[2], 0.0)
 
 
-def _first(op: str, inputs: list[int]) -> int:
-    """The first activation input; of a TRANSPOSE_CONV the first input is its output shape."""
-    return inputs[2] if op == "TRANSPOSE_CONV" else next(iter(inputs), -1)
-
-
-def predict(model: bytes, latency_model: LatencyModel) -> Measurement:
-    """The modelled latency of a `.tflite`: each operator takes the coefficients of the dtype that it runs in.
-
-    `latency_error` is the largest leave-one-out error that the latency model has. `extrapolated` is set where
-    a feature lies outside the fitted points, an op has work that no term counts, or layers run in a dtype
-    without an error of its own. AutocompressError where layers run in a dtype without coefficients."""
+def _by_points(model: bytes, latency_model: LatencyModel) -> Measurement:
+    """Each operator takes the coefficients of the dtype that it runs in (see `is_extrapolated`)."""
     found = features(model)
     for dtype in found.layer_dtypes:
         if dtype not in latency_model.coefficients:
@@ -213,7 +187,8 @@ def latency_of(found: Features, coefficients: Mapping[str, Coefficients]) -> flo
 
 
 def is_extrapolated(found: Features, latency_model: LatencyModel) -> bool:
-    """Whether the model is asked for more than its points say (see `predict`): multiply-accumulates are
+    """Whether the model is asked for more than its points say: a feature lies outside the fitted points, an op has
+    work that no term counts, or layers run in a dtype without an error of its own. Multiply-accumulates are
     compared with the points of the same dtype, bytes and operators with those of all dtypes of layers."""
     dtypes = found.layer_dtypes or ("float32",)
     points = [point for point in latency_model.fitted_to if point.dtype in dtypes]

@@ -36,6 +36,12 @@ class Patchable:
         view: Array = self._model.Buffers(self._graph.Tensors(tensor).Buffer()).DataAsNumpy()
         return view
 
+    def span(self, tensor: int) -> slice:
+        """Which bytes of the flatbuffer are the constant of `tensor`."""
+        view, whole = self.constant(tensor), np.frombuffer(self._bytes, np.uint8)
+        start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        return slice(start, start + len(view))
+
     def scales(self, tensor: int) -> Array:
         """A writable float32 view of the quantization scales of `tensor`."""
         view: Array = self._graph.Tensors(tensor).Quantization().ScaleAsNumpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from autocompress.records import Configuration, Constraint, Evaluation, StudyRec
 
 STATES = ("complete", "stopped_early", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
+FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
 
 
 def value_of(evaluation: Evaluation, name: str) -> float | None:
@@ -133,6 +135,7 @@ def document(record: StudyRecord) -> dict[str, Any]:
             "candidates_per_s": evaluated_count(record) / record.wall_s if record.wall_s > 0 else None,
             "wall_s": record.wall_s,
             "versions": versions | dict(record.versions),
+            "importance": [asdict(row) for row in record.importance],
         }
     )
     return plain
@@ -152,6 +155,15 @@ def hypervolume(record: StudyRecord) -> float | None:
         int8_download_bytes=record.int8_download_bytes,
         higher_is_better=record.higher_is_better,
     )
+
+
+def is_flat(record: StudyRecord) -> bool:
+    """Whether the last FLAT_TRIALS complete trials brought less than FLAT_GAIN of the hypervolume before them."""
+    done = [trial for trial, _ in complete(record)]
+    if len(done) <= FLAT_TRIALS:
+        return False
+    before, now = hypervolume(replace(record, trials=tuple(done[:-FLAT_TRIALS]))), hypervolume(record)
+    return bool(before) and now is not None and before is not None and now - before < FLAT_GAIN * before
 
 
 def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:

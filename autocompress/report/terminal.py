@@ -162,6 +162,10 @@ class SearchProgress:
         parts += [] if left_s is None else [f"{_time(left_s)} left"]
         failed = sum(trial.state == "failed" for trial in self._record.trials)
         parts += [f"{failed} failed"] if failed else []
+        stopped = sum(trial.state == "stopped_early" for trial in self._record.trials)
+        parts += [f"{stopped} stopped early"] if stopped else []
+        volume = rows.hypervolume(self._record)
+        parts += [] if volume is None else [f"hypervolume {volume:.4f}"]
         return " · ".join([*parts, f"{len(self._front)} on the front"])
 
     def _left_s(self, done: int, elapsed_s: float) -> float | None:

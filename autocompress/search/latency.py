@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-from autocompress.errors import AutocompressError
-from autocompress.measure.host import Host
+from autocompress.errors import AutocompressError, DeviceError
+from autocompress.measure.host import Host, argv_of
+from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
 from autocompress.records import Measurement
 from autocompress.search.objective import Latency
@@ -21,8 +20,11 @@ _OTHER_RUNTIME = {"local": "local-tflite-runtime", "local-tflite-runtime": "loca
 class LatencySource:
     """Latencies on one device. `source` is "measured" or "modelled"."""
 
-    def __init__(self, profile: DeviceProfile, host: Host | None, stack: ExitStack) -> None:
-        self._profile, self._host, self._stack = profile, host, stack
+    def __init__(
+        self, profile: DeviceProfile, host: PatientHost | None, connected: Callable[[DeviceProfile], PatientHost] | None
+    ) -> None:
+        """`host`: None where the profile's model answers; `connected` opens the host of another profile."""
+        self._profile, self._host, self._connected = profile, host, connected
         self.source = "modelled" if host is None else "measured"
 
     def bind(self, baseline: bytes) -> Latency:
@@ -34,23 +36,44 @@ class LatencySource:
         host = self._host
         return lambda file, processes: _steady(host, file, None if file == baseline else baseline, processes)
 
+    def check_same(self, baseline: Measurement) -> None:
+        """DeviceError where a study's baseline was measured with another version of the runtime or another OS than the
+        host has now: their figures cannot be compared."""
+        if self._host is None:
+            return
+        host = self._host.host
+        then = f"{baseline.runtime_version}, {baseline.os_bits}-bit"
+        now = f"{host.runtime_version}, {host.facts['os_bits']}-bit"
+        if then != now:
+            raise DeviceError(
+                f"the study was measured with {baseline.runtime} {then}, '{host.name}' has {now}; put the version back "
+                "there, or start a new --study"
+            )
+
     def second_runtime(self, baseline: bytes) -> tuple[str, Measurement] | None:
         """The baseline on the machine's other runtime: (its name, latency); None where there is no other here."""
         other = _OTHER_RUNTIME.get(self._profile.name)
-        if other is None or not _installed(load_device(other).runtime.name):
+        if other is None or self._profile.host != "local" or self._connected is None:
             return None
         profile = load_device(other)
-        host = self._stack.enter_context(_host(profile))
+        if not _installed(profile.runtime.name):
+            return None
+        host = self._connected(profile)
         return f"{profile.runtime.name} ({profile.name})", host.measure(baseline, baseline=None, processes=3)
 
 
-def _steady(host: Host, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
-    """A measurement during which the baseline held still; after some tries the last one, which says it is doubtful."""
-    for _ in range(_TRIES - 1):
-        measured = host.measure(file, baseline=baseline, processes=processes)
-        if not measured.doubtful:
-            return measured
-    return host.measure(file, baseline=baseline, processes=processes)
+def _steady(host: PatientHost, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
+    """A measurement during which the baseline held still; after some tries the one whose interval is narrowest, which
+    says that it is doubtful."""
+    tries: list[Measurement] = []
+    while len(tries) < _TRIES and (not tries or tries[-1].doubtful):
+        tries.append(host.measure(file, baseline=baseline, processes=processes))
+    return tries[-1] if not tries[-1].doubtful else min(tries, key=_relative_width)
+
+
+def _relative_width(measured: Measurement) -> float:
+    low, high = measured.latency_ci_ms or (0.0, float("inf"))
+    return (high - low) / measured.latency_ms
 
 
 def _installed(runtime: str) -> bool:
@@ -60,34 +83,29 @@ def _installed(runtime: str) -> bool:
 
 
 @contextmanager
-def latency_on(profile: DeviceProfile) -> Iterator[LatencySource]:
-    """The latencies of a device while its host, if it has one, is connected.
+def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> Iterator[LatencySource]:
+    """The latencies of a device while its host, if it has one, is connected. A host that is away is waited for, at most
+    `wait_s` seconds; `say` gets a line for whoever wonders why nothing happens.
 
     AutocompressError for a profile that can neither be measured nor modelled; DeviceError where its host fails."""
     with ExitStack() as stack:
         if profile.host is not None:
-            yield LatencySource(profile, stack.enter_context(_host(profile)), stack)
+
+            def connected(each: DeviceProfile) -> PatientHost:
+                return stack.enter_context(patient_host(each, wait_s=wait_s, say=say))
+
+            yield LatencySource(profile, connected(profile), connected)
         elif profile.latency_model is not None:
-            yield LatencySource(profile, None, stack)
+            yield LatencySource(profile, None, None)
         else:
             raise AutocompressError(
-                f"device '{profile.name}' has no latency model and no host: measure with a host, "
-                "in a copy of its profile with host: {command: [...]}"
+                f"device '{profile.name}' has no latency model and no host: measure with --host user@name, "
+                "or in a copy of its profile with host: {command: [...]}"
             )
 
 
-def _host(profile: DeviceProfile) -> Host:
-    return Host(argv_of(profile), runtime=profile.runtime.name, threads=profile.runtime.threads)
-
-
-def argv_of(profile: DeviceProfile) -> list[str]:
-    """The command that starts Python on the device, up to and including the Python executable."""
-    host: Any = profile.host
-    if host == "local":
-        return [sys.executable]
-    if "command" in host:
-        return [str(word) for word in host["command"]]
-    raise AutocompressError(
-        f"device '{profile.name}': hosts over ssh are not supported yet; use host: {{command: [ssh, -o, BatchMode=yes, "
-        f"{host['ssh']}, python3]}}"
-    )
+def patient_host(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> PatientHost:
+    """The host of a profile that has one, with the profile's runtime and threads."""
+    runtime = profile.runtime
+    host = Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=say)
+    return PatientHost(host, wait_s=wait_s, say=say)

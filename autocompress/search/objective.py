@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,27 @@ import numpy as np
 
 from autocompress.compress.build import Builder, download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.measure.accuracy import Quality, Split
 from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
+from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
+from autocompress.search import early
+from autocompress.search.early import Bar, StoppedEarly
 from autocompress.specs import DeviceProfile, container_bits
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
 Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
+BarOf = Callable[[Mapping[str, float | None]], Bar | None]  # values known before the metric -> what it must reach
 _CALIBRATION_SAMPLES = 512
 _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
 _CHUNK = 64
+_PROBE_MACS = 4e9  # of all samples that a probe of the layer tables runs
 SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
 
 
@@ -48,6 +53,7 @@ class Workbench:
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self._tree = flatbuffer.read(task.network)
         self.layers = layers_of(self._tree)
+        self._scores: dict[str, Array] = {}  # of evaluated candidates, by sha256
         self._builder = Builder(task.network, self.layers, self._container, lambda: self._ranges)
 
     def _container(self, op: str, bits: int, activations: str) -> int | None:
@@ -106,10 +112,14 @@ class Workbench:
                 f"the float network cannot be evaluated on '{self._profile.name}': {fault}"
             ) from fault
 
-    def evaluate(self, configuration: Configuration) -> Evaluation:
-        """The evaluation of a (normalised) configuration; CandidateError where it cannot be built or run."""
+    def evaluate(self, configuration: Configuration, bar_of: BarOf | None = None) -> tuple[Evaluation, float]:
+        """The evaluation of a (normalised) configuration, and the mean divergence of its outputs from the float
+        network's on validation data; CandidateError where it cannot be built or run.
+
+        `bar_of` is told the values that are known before the metric is; where it gives a bar and the candidate is
+        surely below it: StoppedEarly."""
         if configuration.is_baseline:
-            return self.baseline
+            return self.baseline, 0.0
         start = time.perf_counter()
         try:
             solved = self._solve(configuration)
@@ -117,8 +127,67 @@ class Workbench:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
         model = self._builder.build(configuration, solved)
         build_s = time.perf_counter() - start
-        quality = self._validation.quality(model)
-        return self._evaluation(configuration, model, quality, self._latency(model, SEARCH_PROCESSES), build_s)
+        # A modelled latency costs nothing and may tell that the candidate is dominated; a measured one costs most.
+        modelled = self._latency(model, SEARCH_PROCESSES) if self._profile.host is None else None
+        bar = None if bar_of is None else bar_of(self._before(configuration, model, modelled))
+        outputs = self._outputs(model, bar)
+        apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
+        quality, measurement = self._validation.judged(outputs), modelled or self._latency(model, SEARCH_PROCESSES)
+        evaluation = self._evaluation(configuration, model, quality, measurement, build_s)
+        self._remember_scores(evaluation.sha256, outputs)
+        return evaluation, apart
+
+    def _before(
+        self, configuration: Configuration, model: bytes, measurement: Measurement | None
+    ) -> Mapping[str, float | None]:
+        """What is known of a candidate before its metric, by the names of an evaluation's values."""
+        latency = None if measurement is None else measurement.latency_ms
+        energy = None if latency is None else energy_mj(latency, self._profile)
+        return {
+            "latency_ms": latency, "energy_mj": energy, "file_bytes": float(len(model)),
+            "download_bytes": float(download_bytes(model)),
+            "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
+        }  # fmt: skip
+
+    def _outputs(self, model: bytes, bar: Bar | None) -> Array:
+        """The outputs on all validation data; StoppedEarly after a part where the candidate is surely below its bar."""
+        samples = len(self._validation.baseline_outputs)
+        after = early.looks(samples)
+        if bar is None or not after or not self._validation.scored:
+            return self._validation.outputs(model)
+        order = early.order_of(samples, self._seed)
+        found: list[Array] = []
+        for piece in early.pieces(order, after):
+            found.append(self._validation.outputs(model, piece))
+            seen = order[: sum(map(len, found))]
+            if len(seen) < samples:
+                self._look(np.concatenate(found), seen, bar, len(after))
+        outputs = np.concatenate(found)
+        whole = np.empty_like(outputs)
+        whole[order] = outputs
+        return whole
+
+    def _look(self, outputs: Array, seen: Array, bar: Bar, looks: int) -> None:
+        scores = self._validation.scores(outputs, seen)
+        assert scores is not None
+        reason = early.verdict(scores, seen, bar, looks)
+        if reason is not None:
+            apart = divergence(self._validation.baseline_outputs[seen], outputs).mean()
+            raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=float(apart))
+
+    def _remember_scores(self, sha256: str, outputs: Array) -> None:
+        scores = self._validation.scores(outputs) if self._validation.scored else None
+        if scores is not None:
+            self._scores[sha256] = scores.astype(np.float32)
+
+    def validation_scores(self, evaluation: Evaluation) -> Array | None:
+        """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file
+        where this process has not evaluated it."""
+        if not self._validation.scored:
+            return None
+        if evaluation.sha256 not in self._scores:
+            self._remember_scores(evaluation.sha256, self._validation.outputs(self._file(evaluation)))
+        return self._scores[evaluation.sha256]
 
     def _solve(self, configuration: Configuration) -> Sequence[SolvedLayer]:
         if self._tier == "independent":
@@ -169,6 +238,46 @@ class Workbench:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != evaluation.sha256:
             raise AutocompressError(f"the file of a candidate is missing or changed: {path}; start a new study")
         return path.read_bytes()
+
+    def tables(self, choices: Mapping[str, Sequence[LayerChoice]]) -> tuple[Tables, str | None]:
+        """The layer tables of these choices, shared by all studies below `runs`; and a note where a kept file of them
+        could not be used."""
+        inputs, _ = self._calibration
+        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices)
+        return kept_tables(
+            self._runs / "tables",
+            key,
+            lambda: build_tables(self.reconstruction, self._task.network, choices, self._probe_runner()),
+        )
+
+    def layout(self, containers: Sequence[int], activations: str) -> tuple[bytes, tuple[slice, ...]]:
+        """A file with these containers and where each layer's weights lie in it; CandidateError where there is none."""
+        return self._builder.layout(tuple(int(bits) for bits in containers), activations)
+
+    def modelled_latency(self, model: bytes) -> float | None:
+        """The latency of a file by the device's model; None where latencies are measured."""
+        if self._profile.host is not None:
+            return None
+        return self._latency(model, SEARCH_PROCESSES).latency_ms
+
+    @property
+    def float_network(self) -> bytes:
+        """The float `.tflite` as given."""
+        return self._task.original
+
+    def container(self, layer: Layer, bits: int, activations: str) -> int | None:
+        """The container that weights of these bits are stored in; None: there is no kernel for it."""
+        return self._container(layer.op, bits, activations)
+
+    def _probe_runner(self) -> Callable[[bytes], Array]:
+        """Runs a network on some of the calibration inputs: fewer of them where a sample costs much."""
+        inputs, chunk = self._calibration
+        available = len(next(iter(inputs.values())))
+        affordable = int(_PROBE_MACS / max(1, sum(layer.macs for layer in self.layers)))
+        samples = min(available, max(2 * chunk, min(256, affordable)))
+        names = {index: name for name, index in Runner(self._task.network, 1).input_indices.items()}
+        x = {names[index]: values[:samples] for index, values in inputs.items()}
+        return lambda model: Runner(model, self._threads).run(x, chunk)
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""

@@ -18,19 +18,21 @@ from autocompress.tasks import LoadedTask
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the
-    study shall hold, earlier runs included; None with a `time_budget_s`."""
+    study shall hold, earlier runs included; None with a `time_budget_s`. `until_flat`: end where the hypervolume
+    stands still."""
 
     task: LoadedTask
     profile: DeviceProfile
     space: SearchSpace
     latency_source: str
     runs: Path
-    sampler: str = "tpe"
+    sampler: str = "guided"
     seed: int = 0
     name: str | None = None
     storage: str | None = None
     trials: int | None = None
     time_budget_s: float | None = None
+    until_flat: bool = False
     objectives: tuple[str, ...] = ("metric", "latency", "size")
     size: str = "download"
     constraints: tuple[Constraint, ...] = ()
@@ -114,7 +116,7 @@ def _check_constraints(constraints: Sequence[Constraint], metric: Metric) -> Non
 
 
 def with_limits(request: Request) -> Request:
-    """The request with the default of 100 trials where no budget is given."""
+    """The request with the default of 100 trials where no budget is given; 1,000 where it ends by itself before."""
     if request.trials is None and request.time_budget_s is None:
-        return replace(request, trials=100)
+        return replace(request, trials=1000 if request.until_flat else 100)
     return request

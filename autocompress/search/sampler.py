@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Configuration, LayerChoice
+from autocompress.search.guided import ACTIVATIONS
 
-ACTIVATIONS = "activations"
 Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order
 
 
@@ -79,15 +79,17 @@ def _gp(seed: int) -> BaseSampler:
     return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "nsga2": _nsga2, "random": _random, "gp": _gp}
-DEFAULT_SAMPLER = "tpe"
+STOCK: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "nsga2": _nsga2, "random": _random, "gp": _gp}
+GUIDED = "guided"
+SAMPLERS = (GUIDED, *STOCK)
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """The sampler called `name`; AutocompressError for an unknown one or one whose extra is missing."""
+def make_sampler(name: str, seed: int, guided: Callable[[], BaseSampler]) -> BaseSampler:
+    """The sampler called `name`, of Optuna's or what `guided` makes; AutocompressError for an unknown one or one whose
+    extra is missing."""
     if name not in SAMPLERS:
         raise unknown_name("sampler", name, SAMPLERS)
-    return Reseeded(SAMPLERS[name], seed)
+    return guided() if name == GUIDED else Reseeded(STOCK[name], seed)
 
 
 def suggest(trial: optuna.Trial, activations: Sequence[str], choices: Choices) -> Configuration:

@@ -1,9 +1,9 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
-User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`, `versions`,
-`test:SHA256` (metric on the test split and its interval) and `measured:SHA256` (the careful latency of a front
-member). Of a trial:
-`evaluation` (written before its values are told), `wall_s`, `cached`, `reason`."""
+User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`,
+`versions`, `importance`, `test:SHA256` (metric on the test split and its interval) and `measured:PATTERN` (the careful
+latency of front members, by their kernel pattern). Of a trial: `evaluation` (written before its values are told),
+`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord, TrialRecord
+from autocompress.records import Constraint, Evaluation, Importance, Measurement, StudyRecord, TrialRecord
 
 _HEARTBEAT_S, _GRACE_S = 2, 6
 _STATES = {
@@ -45,6 +45,7 @@ class Identity:
     device: str
     device_sha256: str
     latency_source: str
+    latency_model_sha256: str | None
     space: str
     choices_sha256: str
     objectives: tuple[str, ...]
@@ -59,6 +60,7 @@ class Identity:
             "network_sha256": "network",
             "data_sha256": "data",
             "device_sha256": "device",
+            "latency_model_sha256": "latency model",
             "choices_sha256": "space",
         }
         found: dict[str, str] = {}
@@ -220,13 +222,31 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         wall_s=sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen),
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
+        importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
     )
 
 
+def careful_key(evaluation: Evaluation) -> str:
+    """Where the study keeps the careful latency of a front member: by what decides it, else by the file."""
+    return f"measured:{evaluation.measurement.kernel_pattern or evaluation.sha256}"
+
+
+def measurements_of(study: optuna.Study, evaluations: Iterable[Evaluation]) -> Iterator[Measurement]:
+    """All latencies that a study has measured, the careful ones too."""
+    for evaluation in evaluations:
+        yield evaluation.measurement
+    for key, value in study.user_attrs.items():
+        if key.startswith("measured:"):
+            yield Measurement.from_dict(value)
+
+
 def _with_careful_latency(row: TrialRecord, attrs: Mapping[str, Any]) -> TrialRecord:
-    if row.evaluation is None or (careful := attrs.get(f"measured:{row.evaluation.sha256}")) is None:
+    if row.evaluation is None or (careful := attrs.get(careful_key(row.evaluation))) is None:
         return row
-    return replace(row, evaluation=replace(row.evaluation, measurement=Measurement.from_dict(careful)))
+    measurement, energy_mj = Measurement.from_dict(careful), row.evaluation.energy_mj
+    if energy_mj is not None:  # latency times the busy power
+        energy_mj *= measurement.latency_ms / row.evaluation.measurement.latency_ms
+    return replace(row, evaluation=replace(row.evaluation, measurement=measurement, energy_mj=energy_mj))
 
 
 def identity_of(study: optuna.Study) -> Identity | None:

@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.specs.device import (
+    CalibratedModel,
+    CalibratedRuntime,
     Coefficients,
+    Cost,
+    CrossValidation,
     DeviceProfile,
     FittedPoint,
     LatencyModel,
     LatencyRuntime,
     PowerDraw,
     Runtime,
+    is_ssh_word,
 )
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
 from autocompress.specs.space import Rule, SearchSpace
 
 __all__ = [
+    "CalibratedModel",
+    "CalibratedRuntime",
     "Coefficients",
+    "Cost",
+    "CrossValidation",
     "DeviceProfile",
     "FittedPoint",
     "LatencyModel",
@@ -31,11 +40,15 @@ __all__ = [
     "SearchSpace",
     "allowed_activations",
     "allowed_choices",
+    "check_device_name",
     "container_bits",
     "device_names",
+    "is_ssh_word",
     "json_schema",
     "load_device",
     "load_space",
+    "own_device_names",
+    "save_device",
     "space_names",
 ]
 
@@ -48,10 +61,33 @@ def space_names() -> tuple[str, ...]:
 
 
 def device_names() -> tuple[str, ...]:
-    """The names of the device profiles that come with the package, sorted."""
+    """The names of the device profiles, the user's own and those that come with the package, sorted."""
     from autocompress.specs import packed
 
-    return packed.names("device_profiles")
+    return tuple(sorted({*packed.names("device_profiles"), *own_device_names()}))
+
+
+def own_device_names() -> tuple[str, ...]:
+    """The names of the profiles in the user's own folder, sorted."""
+    from autocompress.specs import user_profiles
+
+    return user_profiles.names()
+
+
+def check_device_name(name: str) -> str:
+    """The name, if a profile can have it; AutocompressError else."""
+    from autocompress.specs import user_profiles
+
+    return user_profiles.check_name(name)
+
+
+def save_device(profile: DeviceProfile) -> Path:
+    """Write a profile into the user's own folder, where `load_device` finds it by name before the packaged one.
+
+    What was there under that name is kept as NAME.yaml.bak. AutocompressError where the folder cannot be written."""
+    from autocompress.specs import user_profiles
+
+    return user_profiles.save(profile)
 
 
 def load_space(name_or_path: str | Path) -> SearchSpace:
@@ -65,12 +101,12 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
 
 
 def load_device(name_or_path: str | Path) -> DeviceProfile:
-    """The device profile of that name, or of that `.yaml` file.
+    """The device profile of that name, the user's own before the packaged one, or of that `.yaml` file.
 
     AutocompressError where there is none, or with all faults of the file and their `$.path`."""
-    from autocompress.specs import device_schema, packed, yaml_file
+    from autocompress.specs import device_schema, packed, user_profiles, yaml_file
 
-    path = packed.find("device_profiles", "device", name_or_path)
+    path = packed.find("device_profiles", "device", name_or_path, user_profiles.folder())
     return device_schema.to_device(yaml_file.load(path, device_schema.DeviceFile))
 
 

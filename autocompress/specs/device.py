@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+CALIBRATED_DTYPES = ("float32", "dynamic", "int8")
+# The kinds of operators that have a cost of their own in a calibrated model, and what is counted of each.
+OPERATOR_CLASSES = (
+    "pointwise", "spatial", "depthwise", "dense", "upsample", "elementwise", "average_pool", "max_pool", "mean",
+    "softmax", "logistic", "tanh", "hard_swish", "relu", "pad", "concatenation", "reshape", "quantize", "dequantize",
+    "requantize",
+)  # fmt: skip
+OPERATOR_TERMS = ("ops", "mmac_by_8", "mmac_by_16", "inputs", "outputs", "rows", "taps", "ragged", "elements", "reads")
+NETWORK_TERMS = ("once", "weights_beyond_l1", "weights_beyond_l2", "activations_beyond_l2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +76,60 @@ class LatencyModel:
     fitted_to: tuple[FittedPoint, ...]
     coefficients: Mapping[str, Coefficients]
     leave_one_out: Mapping[str, float]
+    form: str = "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedRuntime:
+    """What a device was calibrated with; a calibration holds for nothing else. `os_bits` are the runtime's."""
+
+    name: str
+    version: str
+    threads: int
+    os_bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """How far off the fit is on designs that it was not fitted to: the median, 90th percentile and largest of
+    |predicted / measured - 1| over `files` files of one dtype."""
+
+    files: int
+    median: float
+    p90: float
+    largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What operators of one class in one dtype cost: milliseconds per unit of each term (`measure.terms` says what
+    is counted), and the largest value of each term that one measured operator had."""
+
+    ms_per: Mapping[str, float]
+    largest: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedModel:
+    """The latency model of one device, fitted to the designed set as it was measured there (`device calibrate`).
+
+    `network`: milliseconds per unit of the terms of a whole network; `costs`: by dtype (float32; dynamic: integer
+    weights, float activations; int8), then by operator class. `longest_ms`: the slowest file measured."""
+
+    runtime: CalibratedRuntime
+    measured_on: str  # ISO date
+    longest_ms: float
+    network: Mapping[str, float]
+    costs: Mapping[str, Mapping[str, Cost]]
+    cross_validation: Mapping[str, CrossValidation]
+    form: str = "calibrated"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
-    """One device. `host`: None, "local", {"ssh": "user@name"} or {"command": [argv, ...]}, ending with the
-    Python executable; `kernels`: pairs (weight container bits, activations) that the runtime has for each op;
-    without a `latency_model` a latency is had only by measuring."""
+    """One device. `host`: None, "local", {"ssh": "user@name"}, perhaps with the "python" there, or {"command":
+    [argv, ...]}, ending with the Python executable; `kernels`: pairs (weight container bits, activations) that the
+    runtime has for each op; without a `latency_model` a latency is had only by measuring."""
 
     name: str
     description: str
@@ -80,4 +138,10 @@ class DeviceProfile:
     memory_bytes: int | None
     power_w: PowerDraw | None
     kernels: Mapping[str, tuple[tuple[int, str], ...]]
-    latency_model: LatencyModel | None
+    latency_model: LatencyModel | CalibratedModel | None
+
+
+def is_ssh_word(text: str) -> bool:
+    """Whether a destination or the Python there is one word or path: nothing that ssh or a shell would read as an
+    option, nothing empty, no line break."""
+    return bool(text.strip()) and text.isprintable() and not re.match("(.*@|ssh://)?-", text)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema, field_validator
+from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from autocompress.records import ACTIVATIONS
 from autocompress.specs.device import (
+    CALIBRATED_DTYPES,
+    NETWORK_TERMS,
+    OPERATOR_CLASSES,
+    OPERATOR_TERMS,
+    CalibratedModel,
+    CalibratedRuntime,
     Coefficients,
+    Cost,
+    CrossValidation,
     DeviceProfile,
     FittedPoint,
     LatencyModel,
     LatencyRuntime,
     PowerDraw,
     Runtime,
+    is_ssh_word,
 )
 from autocompress.specs.faults import not_one_of, shown
 from autocompress.specs.space_schema import Activations, Name, OpName, SchemaOne, Strict
 
 CONTAINERS = (32, 16, 8, 4, 2)  # bits that a weight can be stored in
-_REMOTE = "{ssh: user@name} or {command: [argv, ...]}"
+_REMOTE = "{ssh: user@name}, {ssh: user@name, python: venv/bin/python3} or {command: [argv, ...]}"
 
 
 def _kernel(value: object) -> tuple[int, str]:
@@ -37,10 +46,13 @@ def _kernel(value: object) -> tuple[int, str]:
 def _host(value: object) -> str | dict[str, Any] | None:
     if value is None or value == "local":
         return "local" if value else None
-    if isinstance(value, dict) and len(value) == 1:
-        ssh, command = value.get("ssh"), value.get("command")
-        if isinstance(ssh, str) and ssh:
-            return {"ssh": ssh}
+    if isinstance(value, dict) and {"ssh"} <= set(value) <= {"ssh", "python"}:
+        for word in value.values():
+            if not isinstance(word, str) or not is_ssh_word(word):
+                raise ValueError(f"{shown(word)} is empty or begins with '-'; write {_REMOTE}")
+        return dict(value)
+    if isinstance(value, dict) and set(value) == {"command"}:
+        command = value["command"]
         if isinstance(command, list) and command and all(isinstance(part, str) and part for part in command):
             return {"command": command}
     if isinstance(value, str):
@@ -48,15 +60,16 @@ def _host(value: object) -> str | dict[str, Any] | None:
     raise ValueError(f"{shown(value)} is not null, local, {_REMOTE}")
 
 
-def _only_key(key: str, value: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": {key: value}, "required": [key], "additionalProperties": False}
+def _keys(required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
 
 
+_WORD_JSON = {"type": "string", "pattern": r"^[^-\s]"}
 _HOST_JSON = {
     "anyOf": [
         {"enum": ["local", None]},
-        _only_key("ssh", {"type": "string"}),
-        _only_key("command", {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+        _keys("ssh", ssh=_WORD_JSON, python=_WORD_JSON),
+        _keys("command", command={"type": "array", "items": {"type": "string"}, "minItems": 1}),
     ]
 }
 _KERNEL_JSON = {
@@ -72,6 +85,27 @@ Threads = Annotated[int, Field(ge=1, le=256)]
 AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _one_of(names: tuple[str, ...]) -> Any:
+    """Takes one of these names."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError(not_one_of(value, names))
+        return value
+
+    return PlainValidator(check)
+
+
+def _enum(names: tuple[str, ...]) -> Any:
+    return WithJsonSchema({"type": "string", "enum": list(names)})
+
+
+CalibratedDtype = Annotated[str, _one_of(CALIBRATED_DTYPES), _enum(CALIBRATED_DTYPES)]
+OperatorClass = Annotated[str, _one_of(OPERATOR_CLASSES), _enum(OPERATOR_CLASSES)]
+TermName = Annotated[str, _one_of(OPERATOR_TERMS), _enum(OPERATOR_TERMS)]
+NetworkTerm = Annotated[str, _one_of(NETWORK_TERMS), _enum(NETWORK_TERMS)]
 
 
 class RuntimeFile(Strict):
@@ -120,6 +154,7 @@ class CoefficientsFile(Strict):
 class LatencyModelFile(Strict):
     """The latency model and what it was fitted to."""
 
+    form: Literal["published", "calibrated"] = "published"
     runtime: LatencyRuntimeFile
     fitted_to: list[PointFile] = Field(min_length=1)
     coefficients: dict[Activations, CoefficientsFile]
@@ -146,6 +181,59 @@ class LatencyModelFile(Strict):
         return value
 
 
+class CalibratedRuntimeFile(LatencyRuntimeFile):
+    """What the device was calibrated with."""
+
+    os_bits: Literal[32, 64]
+
+
+class CrossValidationFile(Strict):
+    """Relative errors on designs left out of the fit."""
+
+    files: Annotated[int, Field(ge=1)]
+    median: AtLeastZero
+    p90: AtLeastZero
+    largest: AtLeastZero
+
+
+class CostFile(Strict):
+    """Milliseconds per unit of each term, and the largest value of each that was measured."""
+
+    ms_per: dict[TermName, AtLeastZero]
+    largest: dict[TermName, AtLeastZero]
+
+
+class CalibratedModelFile(Strict):
+    """A latency model that `device calibrate` fitted."""
+
+    form: Literal["calibrated"]
+    runtime: CalibratedRuntimeFile
+    measured_on: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$", description="ISO date, in quotes")]
+    longest_ms: Positive
+    network: dict[NetworkTerm, AtLeastZero]
+    costs: dict[CalibratedDtype, dict[OperatorClass, CostFile]]
+    cross_validation: dict[CalibratedDtype, CrossValidationFile]
+
+    @field_validator("cross_validation")
+    @classmethod
+    def _of_costs(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for dtype in info.data.get("costs", ("float32",)):
+            if dtype not in value:
+                raise ValueError(f"{dtype} is missing: a modelled latency is shown with its error")
+        return value
+
+
+def _form(value: object) -> str:
+    form = value.get("form") if isinstance(value, dict) else getattr(value, "form", None)
+    return "calibrated" if form == "calibrated" else "published"
+
+
+AnyLatencyModel = Annotated[
+    Annotated[LatencyModelFile, Tag("published")] | Annotated[CalibratedModelFile, Tag("calibrated")],
+    Discriminator(_form),
+]
+
+
 class DeviceFile(Strict):
     """A device profile, schema 1."""
 
@@ -153,11 +241,13 @@ class DeviceFile(Strict):
     name: Name
     description: Text
     runtime: RuntimeFile
-    host: Host = Field(None, description="null: modelled; local; {ssh: user@name}; {command: [argv, ...]}")
+    host: Host = Field(
+        None, description="null: modelled; local; {ssh: user@name, python: path}; {command: [argv, ...]}"
+    )
     memory_bytes: Annotated[int, Field(gt=0)] | None = None
     power_w: PowerFile | None = None
     kernels: dict[OpName, list[Kernel]] = Field(description="op: pairs [weight container bits, activations]")
-    latency_model: LatencyModelFile | None = None
+    latency_model: AnyLatencyModel | None = None
 
 
 def to_device(file: DeviceFile) -> DeviceProfile:
@@ -174,10 +264,28 @@ def to_device(file: DeviceFile) -> DeviceProfile:
     )
 
 
-def _latency_model(file: LatencyModelFile) -> LatencyModel:
+def _latency_model(file: LatencyModelFile | CalibratedModelFile) -> LatencyModel | CalibratedModel:
+    if isinstance(file, CalibratedModelFile):
+        return _calibrated(file)
     return LatencyModel(
         runtime=LatencyRuntime(**file.runtime.model_dump()),
         fitted_to=tuple(FittedPoint(**point.model_dump()) for point in file.fitted_to),
         coefficients={dtype: Coefficients(**each.model_dump()) for dtype, each in file.coefficients.items()},
         leave_one_out={str(dtype): error for dtype, error in file.leave_one_out.items()},
+    )
+
+
+def _calibrated(file: CalibratedModelFile) -> CalibratedModel:
+    return CalibratedModel(
+        runtime=CalibratedRuntime(**file.runtime.model_dump()),
+        measured_on=file.measured_on,
+        longest_ms=file.longest_ms,
+        network={str(term): ms for term, ms in file.network.items()},
+        costs={
+            str(dtype): {str(name): Cost(**cost.model_dump()) for name, cost in classes.items()}
+            for dtype, classes in file.costs.items()
+        },
+        cross_validation={
+            str(dtype): CrossValidation(**each.model_dump()) for dtype, each in file.cross_validation.items()
+        },
     )

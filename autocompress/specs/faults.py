@@ -139,12 +139,18 @@ def _unknown_key(key: str, allowed: list[str]) -> str:
 
 
 def _keys_at(path: Path, model: type[BaseModel]) -> list[str]:
-    """The keys of the model that `path` leads to."""
+    """The keys of the models that `path` leads to: several where a value has more than one form."""
+    models = [model]
     for part in path:
-        for name, field in model.model_fields.items():
-            if part == (field.alias or name):
-                model = next(_models_in(field.annotation), model)
-    return [field.alias or name for name, field in model.model_fields.items()]
+        found = [
+            inner
+            for each in models
+            for name, field in each.model_fields.items()
+            if part == (field.alias or name)
+            for inner in _models_in(field.annotation)
+        ]
+        models = found or models
+    return list(dict.fromkeys(field.alias or name for each in models for name, field in each.model_fields.items()))
 
 
 def _models_in(annotation: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from autocompress.errors import AutocompressError
 from autocompress.records import LayerChoice
-from autocompress.specs.device import DeviceProfile
+from autocompress.specs.device import DeviceProfile, LatencyModel
 from autocompress.specs.space import SearchSpace, unique
 
 Kernels = Mapping[str, Sequence[tuple[int, str]]]
@@ -44,7 +44,8 @@ def allowed_activations(space: SearchSpace, profile: DeviceProfile, *, modelled:
         raise _nothing_left(space, profile, f"runs {_listed(runs)}")
     if not modelled or profile.latency_model is None:
         return kept
-    priced = {"float32", *profile.latency_model.coefficients}
+    model = profile.latency_model
+    priced = {"float32", *(model.coefficients if isinstance(model, LatencyModel) else model.costs)}
     if not priced.intersection(kept):
         raise _nothing_left(space, profile, f"has a latency model for {_listed(priced)} (else --host)")
     return tuple(kind for kind in kept if kind in priced)

@@ -25,19 +25,21 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder(kind).glob("*.yaml")))
 
 
-def find(kind: str, word: str, name_or_path: str | Path) -> Path:
-    """The file of a bare name, or the path itself where it ends with .yaml; `word` is used in messages."""
+def find(kind: str, word: str, name_or_path: str | Path, own: Path | None = None) -> Path:
+    """The file of a bare name, or the path itself where it ends with .yaml; `word` is used in messages. `own`: a
+    folder of the user's that is looked into first."""
     text = str(name_or_path)
+    known = sorted({*names(kind), *(path.stem for path in own.glob("*.yaml"))} if own else names(kind))
     if text.endswith(_SUFFIXES):
         path = Path(text).expanduser()
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
-            raise AutocompressError(
-                f"{word} file '{text}' {what}; give a .yaml file or one of: {', '.join(names(kind))}"
-            )
+            raise AutocompressError(f"{word} file '{text}' {what}; give a .yaml file or one of: {', '.join(known)}")
         return path
     if "/" in text or "\\" in text:
         raise AutocompressError(f"{word} file '{text}' does not end with .yaml; give one that does, or a name")
-    if text not in names(kind):
-        raise unknown_name(word, text, names(kind))
+    if text not in known:
+        raise unknown_name(word, text, known)
+    if own is not None and (own / f"{text}.yaml").is_file():
+        return own / f"{text}.yaml"
     return folder(kind) / f"{text}.yaml"

@@ -26,7 +26,7 @@ WEIGHT_OPS = (
     "BATCH_MATMUL", "EMBEDDING_LOOKUP", "GATHER", "SVDF", "RNN", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
     "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
 )  # fmt: skip
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 def _schema_one(value: object) -> int:
@@ -36,7 +36,7 @@ def _schema_one(value: object) -> int:
 
 
 def _plain_name(value: str) -> str:
-    if not re.fullmatch(_NAME, value):
+    if not re.fullmatch(NAME, value):
         raise ValueError(f"{shown(value)} is not a name of letters, digits, '.', '_' and '-' (it goes into file names)")
     return value
 
@@ -74,7 +74,7 @@ def _clusters(value: object) -> int | None:
 _CLUSTERS_JSON = {"anyOf": [{"type": "integer", "minimum": 2, "maximum": 256}, {"enum": ["none", None]}]}
 
 SchemaOne = Annotated[int, PlainValidator(_schema_one), WithJsonSchema({"const": 1})]
-Name = Annotated[str, AfterValidator(_plain_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})]
+Name = Annotated[str, AfterValidator(_plain_name), Field(json_schema_extra={"pattern": f"^{NAME}$"})]
 OpName = Annotated[str, PlainValidator(_op), WithJsonSchema({"enum": list(WEIGHT_OPS)})]
 Regex = Annotated[str, AfterValidator(_regex)]
 Activations = Literal["float32", "int8", "int16"]

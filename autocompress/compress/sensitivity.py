@@ -1,0 +1,248 @@
+"""Layer tables: for each (layer, choice) what it costs the network and what it weighs, known before any candidate is.
+
+Of each choice: the output error of the layer (the solver's, relative), its bytes after deflate, and the damage: how far
+the network's outputs move when this layer alone is compressed so. Errors and bytes come from a survey of all choices;
+damage from a few probes of the whole network a layer, no labels, and between them from a monotone curve over the
+error (as OBC's and FastNAS's databases interpolate).
+
+The tables are kept on disk, named by what they were made from, and are written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.reconstruct import FloatLayer, Reconstruction, corrected_bias
+from autocompress.compress.solve import Problem, output_error, solve
+from autocompress.compress.survey import survey
+from autocompress.network import flatbuffer, trace
+from autocompress.network.segments import Patchable
+from autocompress.records import LayerChoice
+
+Array = np.ndarray[Any, Any]
+Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
+VERSION = 1  # of the solver and of what follows from it here: older tables are made again
+PROBES = 3  # a layer
+_FLOOR = 1e-12  # of errors and damages: their logarithms are taken
+_SWEEPS = 2
+_COLUMNS = ("error", "bytes", "damage", "histogram")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTable:
+    """One layer: `error` (share of its output energy), `bytes` (deflated weights), `damage` (divergence of the
+    network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`; `histogram` (C,
+    256): how often each byte value is stored."""
+
+    name: str
+    choices: tuple[LayerChoice, ...]
+    error: Array
+    bytes: Array
+    damage: Array
+    histogram: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The tables of all layers in layer order. `built_s`: what building them took; 0 where they were at hand."""
+
+    layers: tuple[LayerTable, ...]
+    built_s: float
+
+
+def divergence(reference: Array, outputs: Array) -> Array:
+    """How far `outputs` are from `reference` (the float network's), a value >= 0 a sample, float64.
+
+    Kullback-Leibler divergence where the reference is a distribution over classes a sample, KL(reference || outputs);
+    else the mean squared difference in units of the reference's variance."""
+    p = np.asarray(reference, np.float64).reshape(len(reference), -1)
+    q = np.asarray(outputs, np.float64).reshape(len(outputs), -1)
+    if p.shape[1] > 1 and p.min() >= 0 and np.allclose(p.sum(axis=1), 1.0, atol=1e-2):
+        found = (p * (np.log(p + 1e-8) - np.log(np.maximum(q, 0.0) + 1e-8))).sum(axis=1)
+    else:
+        found = ((q - p) ** 2).mean(axis=1) / max(float(p.var()), 1e-30)
+    safe: Array = np.nan_to_num(np.maximum(found, 0.0), nan=1e3, posinf=1e3)
+    return safe
+
+
+def build_tables(
+    reconstruction: Reconstruction, network: bytes, choices: Mapping[str, Sequence[LayerChoice]], run: Run
+) -> Tables:
+    """The tables of these choices (by layer name). `network` is the float network, `run` runs it and its probes."""
+    start = time.perf_counter()
+    tree = flatbuffer.read(network)
+    flatbuffer.strip(tree)
+    patch = Patchable(flatbuffer.write(tree))
+    reference = run(patch.snapshot())
+    rows = []
+    for float_layer in reconstruction.floats:
+        row = tuple(choices[float_layer.layer.name])
+        rows.append(
+            _layer_table(float_layer, row, patch, lambda model: float(divergence(reference, run(model)).mean()))
+        )
+    return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
+
+
+def _layer_table(
+    float_layer: FloatLayer, choices: tuple[LayerChoice, ...], patch: Patchable, damage_of: Callable[[bytes], float]
+) -> LayerTable:
+    problem = float_layer.centred_problem
+    seen = survey(problem, choices)
+    error = _anchored(problem, choices, seen.error)
+    probes = []
+    for at in probe_choices(choices, error):
+        damage = damage_of(_probe(float_layer, problem, choices[at], patch))
+        probes.append((float(error[at]), damage))
+    return LayerTable(
+        name=float_layer.layer.name,
+        choices=choices,
+        error=error,
+        bytes=seen.bytes,
+        damage=damage_curve(probes, error),
+        histogram=seen.histogram,
+    )
+
+
+def _anchored(problem: Problem, choices: Sequence[LayerChoice], error: Array) -> Array:
+    """The surveyed errors brought to what the whole solver reaches: at each sparsity one choice, the finest, is solved
+    and all others of that sparsity move by the same factor. A choice that is no compression has error 0."""
+    moved = error.copy()
+    energy = max(float(np.einsum("grn,grn->", problem.weight @ problem.moment, problem.weight)), 1e-30)
+    for sparsity in {choice.sparsity for choice in choices if choice.sparsity > 0}:
+        those = [c for c, choice in enumerate(choices) if choice.sparsity == sparsity]
+        finest = min(those, key=lambda c: (error[c], c))
+        solved = output_error(problem, solve(problem, choices[finest], _SWEEPS).values) / energy
+        moved[those] = error[those] * min(1.0, solved / max(float(error[finest]), _FLOOR))
+    moved[[choice.is_baseline for choice in choices]] = 0.0
+    return moved
+
+
+def probe_choices(choices: Sequence[LayerChoice], error: Array) -> list[int]:
+    """Which choices are probed: those nearest, in the logarithm, to equal steps between the smallest error that is one
+    and the largest; at most PROBES, by rising error."""
+    lossy = np.flatnonzero((error > _FLOOR) & [not choice.is_baseline for choice in choices])
+    if not len(lossy):
+        return []
+    logs = np.log(error[lossy])
+    # The finest choices hardly move the outputs: what they cost is read off the curve's lower end.
+    targets = logs.max() - np.ptp(logs) * np.linspace(0.6, 0.0, PROBES)
+    return sorted({int(lossy[np.abs(logs - target).argmin()]) for target in targets}, key=lambda c: (error[c], c))
+
+
+def _probe(float_layer: FloatLayer, problem: Problem, choice: LayerChoice, patch: Patchable) -> bytes:
+    """The float network with this layer alone under `choice`, its bias corrected."""
+    layer = float_layer.layer
+    values = solve(problem, choice, _SWEEPS).values
+    weight = trace.from_matrix(layer, values).astype(np.float32)
+    kept = {i: patch.constant(i).copy() for i in (layer.weight, layer.bias) if i is not None}
+    patch.write(layer.weight, weight)
+    if layer.bias is not None:
+        patch.write(layer.bias, corrected_bias(float_layer, values))
+    model = patch.snapshot()
+    for tensor, content in kept.items():
+        patch.constant(tensor)[:] = content
+    return model
+
+
+def damage_curve(probes: Sequence[tuple[float, float]], error: Array) -> Array:
+    """Damage at each error from (error, damage) probes: linear between them in the logarithms, made monotone by pooling
+    adjacent violators (Ayer et al. 1955), proportional to the error beyond them; 0 at error 0."""
+    points = sorted((max(e, _FLOOR), max(d, _FLOOR)) for e, d in probes)
+    if not points:
+        return np.zeros(len(error))
+    x, y = np.log(np.array(points).T)
+    y = isotonic(y)
+    at = np.log(np.maximum(error, _FLOOR))
+    inside = np.interp(at, x, y)
+    beyond = np.where(at < x[0], at - x[0], np.where(at > x[-1], at - x[-1], 0.0))
+    curve: Array = np.where(error > _FLOOR, np.exp(inside + beyond), 0.0)
+    return curve
+
+
+def isotonic(values: Array, weights: Array | None = None) -> Array:
+    """The non-decreasing sequence nearest to `values` in (weighted) least squares, by pooling adjacent violators."""
+    means: list[float] = []
+    masses: list[float] = []
+    counts: list[int] = []
+    for value, mass in zip(values, np.ones(len(values)) if weights is None else weights, strict=True):
+        means.append(float(value))
+        masses.append(float(mass))
+        counts.append(1)
+        while len(means) > 1 and means[-2] > means[-1]:
+            total = masses[-2] + masses[-1]
+            means[-2:] = [(means[-2] * masses[-2] + means[-1] * masses[-1]) / total]
+            masses[-2:], counts[-2:] = [total], [counts[-2] + counts[-1]]
+    return np.repeat(means, counts)
+
+
+def table_key(
+    network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]]
+) -> str:
+    """The name of the tables made from this network, these calibration inputs and these choices by this version."""
+    digest = hashlib.sha256(f"{VERSION} {network_sha256}".encode())
+    for name, values in sorted(calibration.items()):
+        digest.update(f"{name} {values.shape} {values.dtype}".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    digest.update(json.dumps({name: [c.to_json() for c in row] for name, row in choices.items()}).encode())
+    return digest.hexdigest()
+
+
+def kept_tables(folder: Path, key: str, build: Callable[[], Tables]) -> tuple[Tables, str | None]:
+    """The tables called `key` from `folder`, else built and put there; and a note where a file could not be used.
+
+    Two processes that build the same tables end with the same file."""
+    path, note = folder / f"{key}.npz", None
+    try:
+        return _read(path, key), None
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as fault:
+        note = (
+            f"the layer tables in {path.name} could not be used ({type(fault).__name__}: {fault}); they are made again"
+        )
+    tables = build()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{key}.{os.getpid()}.partial"
+        partial.write_bytes(_encoded(tables, key))
+        partial.replace(path)
+    except OSError as fault:
+        note = f"the layer tables could not be kept in {folder}: {fault.strerror}"
+    return tables, note
+
+
+def _encoded(tables: Tables, key: str) -> bytes:
+    about = {
+        "version": VERSION, "key": key,
+        "layers": [{"name": row.name, "choices": [c.to_dict() for c in row.choices]} for row in tables.layers],
+    }  # fmt: skip
+    arrays = {f"{n}_{column}": getattr(row, column) for n, row in enumerate(tables.layers) for column in _COLUMNS}
+    content = io.BytesIO()
+    np.savez_compressed(content, about=np.array(json.dumps(about)), **arrays)
+    return content.getvalue()
+
+
+def _read(path: Path, key: str) -> Tables:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+        about = json.loads(str(kept["about"]))
+        if about["version"] != VERSION or about["key"] != key:
+            raise ValueError(f"made by another version ({about['version']}, this is {VERSION}) or from something else")
+        layers = tuple(_layer(row, {c: kept[f"{n}_{c}"] for c in _COLUMNS}) for n, row in enumerate(about["layers"]))
+    return Tables(layers=layers, built_s=0.0)
+
+
+def _layer(about: Mapping[str, Any], columns: Mapping[str, Array]) -> LayerTable:
+    choices = tuple(LayerChoice.from_dict(choice) for choice in about["choices"])
+    if any(len(column) != len(choices) or not np.isfinite(column).all() for column in columns.values()):
+        raise ValueError(f"the table of {about['name']} is incomplete")
+    return LayerTable(name=about["name"], choices=choices, **columns)

@@ -1,0 +1,165 @@
+"""All choices of one layer solved side by side, for the layer tables: errors and sizes, no weights to export.
+
+The tables need to know how choices compare, not the last percent of each. So every choice gets its mask, its first
+scales and levels and one column-wise sweep with error feedback (as `solve` does, without refits and descent), all
+choices of a layer in the same NumPy calls. A wide layer is looked at in some of its output channels: its error is a
+sum over them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress import levels as lv
+from autocompress.compress.solve import Problem
+from autocompress.records import LayerChoice
+
+Array = np.ndarray[Any, Any]
+_MOST_WEIGHTS = 20_000  # looked at
+_MOST_AT_ONCE = 3_000_000  # values of all choices solved together
+_BLOCK = 32  # columns updated lazily together
+_GRID = 16  # rounding looks up its level on a grid so many times finer than the integers
+_STRATEGIES = (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Of each choice: `error` (C,), the output error as a share of the layer's output energy on calibration data,
+    `bytes` (C,), the deflated size of its stored weights alone, and `histogram` (C, 256), how often each byte value
+    stands in the stored weights (integers in 8-bit containers). All float64, of the whole layer."""
+
+    error: Array
+    bytes: Array
+    histogram: Array
+
+
+def survey(problem: Problem, choices: Sequence[LayerChoice]) -> Survey:
+    """The survey of these choices on the layer's own problem."""
+    looked, rows, share = _thinned(problem)
+    together = max(1, _MOST_AT_ONCE // max(1, looked.weight.size))
+    parts = []
+    for at in range(0, len(choices), together):
+        some = choices[at : at + together]
+        masks = [problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9)) for choice in some]
+        parts.append(_surveyed(looked, some, [None if mask is None else mask[rows] for mask in masks]))
+    error, sizes, histogram = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Survey(error=error, bytes=sizes * share, histogram=histogram * share)
+
+
+def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
+    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels (of groups: whole ones),
+    which they are, and by what the sizes grow back."""
+    groups, rows, columns = problem.weight.shape
+    by_group = groups > 1 and not problem.shared_scale
+    total, each = (groups, rows * columns) if by_group else (rows, groups * columns)
+    keep = max(1, _MOST_WEIGHTS // max(1, each))
+    if keep >= total:
+        return problem, slice(None), 1.0
+    chosen = np.unique(np.linspace(0, total - 1, keep).astype(int))
+    at = (chosen,) if by_group else (slice(None), chosen)
+    thin = Problem(
+        weight=problem.weight[at], moment=problem.moment[chosen] if by_group else problem.moment,
+        shared_scale=problem.shared_scale, padding=problem.padding,
+    )  # fmt: skip
+    return thin, at, total / len(chosen)
+
+
+def _surveyed(
+    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]
+) -> tuple[Array, Array, Array]:
+    """Errors (C,), deflated bytes (C,) and histograms (C, 256)."""
+    groups, _, columns = problem.weight.shape
+    keeps, scales, tables = _constraints(problem, choices, masks)
+    values, levels = _sweep(problem, keeps, scales, tables)
+    gap = problem.weight.astype(np.float32).transpose(0, 2, 1)[None] - values
+    moment = problem.moment.astype(np.float32)
+    error = np.einsum("cgnr,cgnr->c", gap, moment[None] @ gap).astype(np.float64)
+    energy = max(float(np.einsum("grn,grn->", problem.weight @ problem.moment, problem.weight)), 1e-30)
+    exists = groups * columns - problem.padding
+    stored = [
+        _stored(choice, levels[c] if choice.is_integer else values[c], exists) for c, choice in enumerate(choices)
+    ]
+    sizes = [min(_deflated(content, strategy) for strategy in _STRATEGIES) for content in stored]
+    counts = [np.bincount(np.frombuffer(content, np.uint8), minlength=256) for content in stored]
+    return np.maximum(error, 0.0) / energy, np.array(sizes, np.float64), np.array(counts, np.float64)
+
+
+def _constraints(
+    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]
+) -> tuple[Array, Array, list[Array | None]]:
+    """For each choice: which weights stay (C, G, R, n), the scales (C, G, R) and the levels; None: any value."""
+    weight, importance = problem.weight, np.einsum("gnn->gn", problem.damped)[:, None, :]
+    keeps = np.ones((len(choices), *weight.shape), bool)
+    scales = np.ones((len(choices), *weight.shape[:2]))
+    tables: list[Array | None] = []
+    known: dict[tuple[float, int, bool], Array] = {}
+    for c, (choice, mask) in enumerate(zip(choices, masks, strict=True)):
+        if mask is not None:
+            keeps[c] = mask
+        if not choice.is_integer:
+            tables.append(None)
+            continue
+        limit = 2 ** (choice.bits - 1) - 1
+        key = (choice.sparsity, choice.bits, choice.clusters is not None)
+        if key not in known:
+            args = (weight, importance, keeps[c], limit, choice.clusters, problem.shared_scale)
+            known[key] = lv.initial_scale(*args)
+        scales[c] = known[key][:, :, 0]
+        ratios = weight / known[key]
+        tables.append(lv.initial_levels(ratios, importance, keeps[c], limit, choice.clusters))
+    return keeps, scales, tables
+
+
+def _sweep(problem: Problem, keeps: Array, scales: Array, tables: Sequence[Array | None]) -> tuple[Array, Array]:
+    """Round column after column with error feedback (GPTQ, arXiv 2210.17323, eq. 2-3), all choices at once: values and
+    integer levels, (C, G, n, R) each."""
+    factor = problem.feedback.astype(np.float32)
+    work = np.repeat(problem.weight.astype(np.float32).transpose(0, 2, 1)[None], len(tables), axis=0)
+    kept = np.ascontiguousarray(keeps.transpose(0, 1, 3, 2)).astype(np.float32)
+    levels = np.zeros(work.shape, np.float32)
+    lookup, edge = _lookup(tables)
+    unit = scales.astype(np.float32)
+    finer = np.float32(_GRID) / unit
+    start_of = (np.arange(len(tables)) * lookup.shape[1] + edge)[:, None, None]
+    free = np.array([table is None for table in tables])
+    columns = work.shape[2]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        errors = np.zeros_like(work[:, :, start:stop])
+        for j in range(start, stop):
+            now = work[:, :, j].copy()
+            at = np.clip(np.rint(now * finer), -edge, edge).astype(np.int64) + start_of
+            levels[:, :, j] = lookup.ravel()[at] * kept[:, :, j]
+            rounded = levels[:, :, j] * unit
+            rounded[free] = (now * kept[:, :, j])[free]
+            errors[:, :, j - start] = error = (now - rounded) / factor[None, :, j, j, None]
+            work[:, :, j] = rounded
+            work[:, :, j + 1 : stop] -= factor[None, :, j, j + 1 : stop, None] * error[:, :, None, :]
+        if stop < columns:
+            work[:, :, stop:] -= factor[None, :, start:stop, stop:].transpose(0, 1, 3, 2) @ errors
+    return work, levels
+
+
+def _lookup(tables: Sequence[Array | None]) -> tuple[Array, int]:
+    """For each choice the nearest level at each point of the fine grid, (C, 2 edge + 1) float32, and the edge."""
+    edge = _GRID * 128
+    grid = np.arange(-edge, edge + 1) / _GRID
+    rows = [np.zeros(len(grid)) if table is None else lv.nearest(grid, table) for table in tables]
+    return np.stack(rows).astype(np.float32), edge
+
+
+def _stored(choice: LayerChoice, stored: Array, exists: int) -> bytes:
+    """A layer's weights (G, n, R) as its container holds them, output channel after output channel."""
+    by_row = stored.transpose(2, 0, 1).reshape(stored.shape[2], -1)[:, :exists]
+    dtype = np.int8 if choice.is_integer else np.float16 if choice.bits == 16 else np.float32
+    return np.ascontiguousarray(by_row.astype(dtype)).tobytes()
+
+
+def _deflated(content: bytes, strategy: int) -> int:
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
+    return len(stream.compress(content) + stream.flush())

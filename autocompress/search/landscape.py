@@ -1,0 +1,269 @@
+"""A search space as arrays: configurations as rows of integers, and what the layer tables say of every choice.
+
+A row x of a configuration has 1 + L integers: which activations, then which choice of each layer in layer order. Tables
+of all layers are padded to the longest row of choices, (L, C, ...)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.sensitivity import Tables
+from autocompress.errors import CandidateError
+from autocompress.network.layers import Layer
+from autocompress.records import Configuration, LayerChoice
+from autocompress.search.deflate import Deflate, deflate_of
+from autocompress.search.objective import Workbench
+from autocompress.search.surrogate import Seen
+
+Array = np.ndarray[Any, Any]
+_LEAST_DAMAGE = 1e-9
+_MOST_ASKED = 40  # layers whose deviations from the usual containers are built, to ask the latency model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What patterns of containers cost, as a share of the float network's: `base` (A,) of the usual containers, `extra`
+    (A, L, C) of each choice beyond that; `doubt` (A, L, C), the standard deviation of `extra`."""
+
+    base: Array
+    extra: Array
+    doubt: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there;
+    `deflate`: the blocks of a file of each kind of activations (None where none can be built)."""
+
+    activations: tuple[str, ...]
+    choices: Mapping[str, tuple[LayerChoice, ...]]
+    tables: Tables
+    container: Array
+    latency: Cost
+    file: Cost
+    deflate: tuple[Deflate | None, ...]
+
+    @cached_property
+    def rows(self) -> tuple[tuple[LayerChoice, ...], ...]:
+        """The choices of each layer."""
+        return tuple(self.choices.values())
+
+    @cached_property
+    def counts(self) -> Array:
+        """How many values each place of a row has, (1 + L,)."""
+        return np.array([len(self.activations), *map(len, self.rows)])
+
+    @property
+    def configurations(self) -> int:
+        """How many distinct configurations there are."""
+        return configurations(self.activations, self.choices)
+
+    @cached_property
+    def integer(self) -> Array:
+        """Whether a choice stores integers, (L, C)."""
+        return self._padded([[c.is_integer for c in row] for row in self.rows])
+
+    @cached_property
+    def sparsity(self) -> Array:
+        """(L, C)."""
+        return self._padded([[c.sparsity for c in row] for row in self.rows])
+
+    @cached_property
+    def bytes(self) -> Array:
+        """Deflated bytes of the weights by the tables, (L, C)."""
+        return self._padded([row.bytes for row in self.tables.layers])
+
+    @cached_property
+    def histogram(self) -> Array:
+        """How often each byte value is stored, (L, C, 256) float32."""
+        return self._padded([row.histogram for row in self.tables.layers]).astype(np.float32)
+
+    def download(self, x: Array) -> Array:
+        """The predicted download sizes of rows x in bytes, (n,)."""
+        sizes: Array = self.gather(self.bytes, x).sum(axis=1)
+        for kind, deflate in enumerate(self.deflate):
+            those = np.flatnonzero(x[:, 0] == kind)
+            if deflate is not None and len(those):
+                sizes[those] = deflate.bytes(self.gather(self.histogram, x[those]))
+        return sizes
+
+    @cached_property
+    def largest(self) -> Array:
+        """Each layer's bytes at its largest choice, (L,)."""
+        largest: Array = self.bytes.max(axis=1)
+        return largest
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The features of every choice for the damage model, (L, C, ...)."""
+        damage = np.maximum(self._padded([row.damage for row in self.tables.layers]), _LEAST_DAMAGE)
+        shared = self._padded([[_shared(c) for c in row] for row in self.rows])
+        logs = np.log(damage)
+        return Seen(
+            log_damage=logs,
+            own=np.stack([np.ones_like(self.sparsity), self.sparsity], axis=-1),
+            shared=np.concatenate([(logs - math.log(1e-3))[..., None], shared], axis=-1),
+        )
+
+    def _padded(self, rows: Sequence[Any]) -> Array:
+        arrays = [np.asarray(row, dtype=np.float64) for row in rows]
+        longest = max(map(len, arrays))
+        return np.stack([np.concatenate([a, np.repeat(a[-1:], longest - len(a), axis=0)]) for a in arrays])
+
+    def gather(self, table: Array, x: Array) -> Array:
+        """The entries of a table (L, C, ...) for rows x (n, 1 + L): (n, L, ...)."""
+        found: Array = table[np.arange(len(self.rows)), x[:, 1:]]
+        return found
+
+    def gather_kind(self, table: Array, x: Array) -> Array:
+        """The entries of a table (A, L, C) for rows x: (n, L)."""
+        found: Array = table[x[:, :1], np.arange(len(self.rows)), x[:, 1:]]
+        return found
+
+    def canonical(self, x: Array) -> Array:
+        """The rows with the first activations where no layer is integer: equal configurations are equal rows."""
+        integer = self.gather(self.integer, x).any(axis=1)
+        same = x.copy()
+        same[:, 0] = np.where(integer, x[:, 0], 0)
+        return same
+
+    def row_of(self, parameters: Mapping[str, Any], activations_name: str) -> tuple[int, ...] | None:
+        """The canonical row of a trial's parameters; None where they are not of this space."""
+        try:
+            found = [self.activations.index(parameters.get(activations_name, self.activations[0]))]
+            for (name, row), known in zip(self.choices.items(), self._positions, strict=True):
+                found.append(0 if len(row) == 1 else known[parameters[name]])
+        except (KeyError, ValueError):
+            return None
+        return tuple(map(int, self.canonical(np.array([found]))[0]))
+
+    @cached_property
+    def _positions(self) -> tuple[dict[str, int], ...]:
+        return tuple({choice.to_json(): n for n, choice in enumerate(row)} for row in self.rows)
+
+    def configuration(self, row: Sequence[int]) -> Configuration:
+        """The configuration of a row."""
+        layers = {name: choices[n] for (name, choices), n in zip(self.choices.items(), row[1:], strict=True)}
+        return Configuration(activations=self.activations[row[0]], layers=layers)
+
+    def all_rows(self) -> Iterator[tuple[int, ...]]:
+        """Every canonical row."""
+        for row in itertools.product(*(range(int(n)) for n in self.counts)):
+            if row[0] == 0 or any(self.integer[layer, n] for layer, n in enumerate(row[1:])):
+                yield row
+
+
+def _shared(choice: LayerChoice) -> list[float]:
+    """What may make a choice better or worse than its table, in every layer alike: zeros, few bits, few clusters."""
+    few_bits = float(max(0, 5 - choice.bits))
+    clusters = choice.clusters or 256
+    return [choice.sparsity, few_bits, float(clusters <= 16), float(clusters <= 8)]
+
+
+def configurations(activations: Sequence[str], choices: Mapping[str, Sequence[LayerChoice]]) -> int:
+    """How many distinct configurations a space has; all layers float is one whatever the activations."""
+    floats = math.prod(sum(not c.is_integer for c in row) for row in choices.values())
+    return math.prod(map(len, choices.values())) * len(activations) - (len(activations) - 1) * floats
+
+
+def landscape_of(
+    workbench: Workbench, activations: Sequence[str], choices: Mapping[str, tuple[LayerChoice, ...]], tables: Tables
+) -> Landscape:
+    """The landscape of a study: tables, and what its files weigh and take where models say so."""
+    layers, baseline = workbench.layers, workbench.baseline
+    longest = max(map(len, choices.values()))
+    container = np.zeros((len(activations), len(layers), longest), dtype=np.int64)
+    for a, kind in enumerate(activations):
+        for at, layer in enumerate(layers):
+            row = [workbench.container(layer, choice.bits, kind) or 0 for choice in choices[layer.name]]
+            container[a, at] = row + row[-1:] * (longest - len(row))
+    macs, weights = (np.array([value(layer) for layer in layers], np.float64) for value in (_macs, _weights))
+
+    def latency(kind: str, containers: Array) -> float:
+        taken = workbench.modelled_latency(workbench.layout(containers.tolist(), kind)[0])
+        return 1.0 if taken is None else taken / baseline.measurement.latency_ms
+
+    def file(kind: str, containers: Array) -> float:
+        return float(weights @ containers) / 8 / baseline.file_bytes
+
+    modelled = workbench.modelled_latency(workbench.float_network) is not None
+    return Landscape(
+        activations=tuple(activations),
+        choices=dict(choices),
+        tables=tables,
+        container=container,
+        latency=pattern_cost(
+            activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0
+        ),
+        file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
+        deflate=tuple(_deflate(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)),
+    )
+
+
+def _macs(layer: Layer) -> int:
+    return max(1, layer.macs)
+
+
+def _weights(layer: Layer) -> int:
+    return layer.weights
+
+
+def _deflate(workbench: Workbench, kind: str, containers: Array) -> Deflate | None:
+    try:
+        return deflate_of(*workbench.layout(containers.tolist(), kind))
+    except CandidateError:
+        return None
+
+
+def pattern_cost(
+    activations: Sequence[str], container: Array, weights: Array, of: Callable[[str, Array], float] | None,
+    doubt: float,
+) -> Cost:  # fmt: skip
+    """The cost of container patterns. `container` (A, L, C), `weights` (L,) what share of the network each layer is.
+
+    `of(activations, containers (L,))` gives a pattern's cost as a share of the float network's: it is asked once for
+    the usual pattern of each activations and once for each layer that deviates from it alone. None: nothing is known,
+    each layer's deviation is 0 give or take its share. `doubt` is relative."""
+    usual = np.array([usual_pattern(kind) for kind in container])
+    base, extra = np.ones(len(activations)), np.zeros(container.shape)
+    for a, kind in enumerate(activations):
+        if of is not None:
+            base[a] = _asked(of, kind, usual[a], 1.0)
+            for layer, bits in _deviations(container[a], usual[a]):
+                pattern = usual[a].copy()
+                pattern[layer] = bits
+                extra[a, layer, container[a, layer] == bits] = _asked(of, kind, pattern, base[a]) - base[a]
+    differs = container != usual[:, :, None]
+    doubts = np.where(differs, np.maximum(weights[None, :, None] * doubt, 1e-4), 1e-6)
+    return Cost(base=base, extra=extra, doubt=doubts)
+
+
+def _asked(of: Callable[[str, Array], float], kind: str, pattern: Array, otherwise: float) -> float:
+    try:
+        return of(kind, pattern)
+    except CandidateError:  # a pattern that cannot be built costs nothing: it never will be a candidate
+        return otherwise
+
+
+def _deviations(container: Array, usual: Array) -> list[tuple[int, int]]:
+    """(layer, bits) of every container that is not the usual one; none for networks of too many layers to ask."""
+    if len(usual) > _MOST_ASKED:
+        return []
+    return [(n, bits) for n, row in enumerate(container) for bits in sorted(set(row.tolist()) - {usual[n], 0})]
+
+
+def usual_pattern(container: Array) -> Array:
+    """The container that most choices of each layer have, (L,), of one kind of activations (L, C)."""
+    return np.array([_most_common(row) for row in container])
+
+
+def _most_common(values: Array) -> int:
+    found, counts = np.unique(values[values > 0], return_counts=True)
+    return int(found[counts.argmax()]) if len(found) else 0

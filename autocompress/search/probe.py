@@ -1,0 +1,190 @@
+"""Probing a device: what it is, and which kernels its runtime really has, each tried in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.build import read_layers
+from autocompress.compress.skeleton import make_skeleton
+from autocompress.errors import AutocompressError, CandidateError, DeviceError
+from autocompress.measure.agent import RUNTIMES
+from autocompress.measure.host import Host, argv_of
+from autocompress.network import flatbuffer
+from autocompress.network.blueprint import Blueprint
+from autocompress.network.layers import LAYER_OPS, Layer, layers_of
+from autocompress.network.run import Runner
+from autocompress.specs import DeviceProfile, Runtime
+
+Array = np.ndarray[Any, Any]
+PAIRS = (
+    (32, "float32"), (16, "float32"), (8, "float32"), (4, "float32"), (8, "int8"), (4, "int8"), (8, "int16"),
+)  # fmt: skip
+# Relative to the outputs' root mean square: float kernels sum in another order, 8-bit activations round.
+MOST_ERROR = {"float": 0.01, "integer": 0.05}
+MOST_SLOWDOWN = 1.5  # of a narrow container against 8 bits: else the search would pay time for bytes unasked
+_SAMPLES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelTrial:
+    """One kernel tried on the device. `error`: of its outputs against a float network with the very weights of the
+    file, relative to their root mean square; `latency_ms` of a small layer; `fault` says why it is left out."""
+
+    op: str
+    bits: int
+    activations: str
+    error: float | None = None
+    latency_ms: float | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What a probe found: a profile to measure with, what the agent said of its host, and each kernel's trial."""
+
+    profile: DeviceProfile
+    facts: Mapping[str, Any]
+    kernels: tuple[KernelTrial, ...]
+
+
+def probe(
+    name: str, host: Any, *, runtime: str | None = None, threads: int | None = None,
+    on_kernel: Callable[[KernelTrial], None] = lambda _: None,
+) -> Probed:  # fmt: skip
+    """Try every kernel on a host (as a profile's `host`). `runtime`: by default the first that loads there;
+    `threads`: by default all available cores. DeviceError where the host or every runtime fails."""
+    profile = DeviceProfile(
+        name=name, description="", runtime=Runtime(name=runtime or "", threads=threads or 1), host=host,
+        memory_bytes=None, power_w=None, kernels={}, latency_model=None,
+    )  # fmt: skip
+    loads, cores = _loading(profile, runtime)
+    count = threads or cores
+    with Host(argv_of(profile), runtime=loads, threads=count) as there:
+        trials = tuple(trial for op in LAYER_OPS for trial in _tried(op, there, on_kernel))
+        described = replace(
+            profile,
+            description=_description(there),
+            runtime=Runtime(name=loads, threads=count),
+            memory_bytes=there.facts["memory_bytes"],
+            kernels=_table(trials),
+        )
+        return Probed(profile=described, facts=there.facts, kernels=trials)
+
+
+def _loading(profile: DeviceProfile, runtime: str | None) -> tuple[str, int]:
+    """The runtime asked for, or else the first that loads there, and the cores available."""
+    faults = []
+    for name in (runtime,) if runtime else RUNTIMES:
+        try:
+            with Host(argv_of(profile), runtime=name, threads=1) as host:
+                return name, int(host.facts["cores"])
+        except DeviceError as fault:
+            if "does not load" not in str(fault):
+                raise
+            faults.append(fault)
+    raise faults[0]
+
+
+def _description(there: Host) -> str:
+    facts = there.facts
+    what = facts["board"] or facts["cpu"] or facts["machine"]
+    return (
+        f"{what}, {facts['cores']} cores, {facts['os_bits']}-bit, probed with {there.runtime} {there.runtime_version}"
+    )
+
+
+def _tried(op: str, there: Host, on_kernel: Callable[[KernelTrial], None]) -> list[KernelTrial]:
+    """All kernels of one op, the narrow containers with their time against 8 bits."""
+    network = _network(op)
+    trials: list[KernelTrial] = []
+    layers = layers_of(flatbuffer.read(network))
+    for bits, activations in PAIRS:
+        trial = _trial(network, layers, bits, activations, there)
+        wide = [t for t in trials if (t.bits, t.activations) == (8, activations) and t.latency_ms is not None]
+        if trial.fault is None and bits < 8 and wide:
+            slower = (trial.latency_ms or 0.0) / (wide[0].latency_ms or 1.0)
+            if slower > MOST_SLOWDOWN:
+                trial = replace(trial, fault=f"takes {slower:.1f} times as long as 8 bits")
+        trials.append(trial)
+        on_kernel(trial)
+    return trials
+
+
+def _trial(network: bytes, layers: Sequence[Layer], bits: int, activations: str, there: Host) -> KernelTrial:
+    trial = KernelTrial(op=layers[0].op, bits=bits, activations=activations)
+    inputs = np.random.default_rng(0).standard_normal((_SAMPLES, *layers[0].input_shape[1:]), dtype=np.float32)
+    try:
+        file = make_skeleton(network, layers, [bits], activations, _ranges(network, inputs)).patch.snapshot()
+        outputs = there.outputs(file, [inputs])[0]
+        error = _error(outputs, _reference(network, file, layers, inputs))
+        trial = replace(trial, error=error)
+        if not error <= MOST_ERROR["float" if bits > 8 else "integer"]:
+            what = f"are off by {error:.0%}" if np.isfinite(error) else "are no numbers"
+            return replace(trial, fault=f"computes something else: its outputs {what}")
+        return replace(trial, latency_ms=there.measure(file, processes=1).latency_ms)
+    except CandidateError as fault:
+        return replace(trial, fault=str(fault).split(". Error:")[0])  # the quantizer goes on for a screen
+
+
+def _network(op: str) -> bytes:
+    """One layer with a ragged number of channels."""
+    if op == "FULLY_CONNECTED":
+        net = Blueprint((1, 96))
+        return net.finish(net.dense(net.input, 72, relu=False))
+    net = Blueprint((1, 16, 16, 12))
+    made = {
+        "CONV_2D": lambda: net.convolution(net.input, 20, (3, 3), relu=False),
+        "DEPTHWISE_CONV_2D": lambda: net.depthwise(net.input, relu=False),
+        "TRANSPOSE_CONV": lambda: net.upsample(net.input, 20, 3, 2),
+    }
+    return net.finish(made[op]())
+
+
+def _ranges(network: bytes, inputs: Array) -> dict[str, tuple[float, float]]:
+    """The ranges of inputs and outputs; of any other tensor that of both."""
+    outputs = _run(network, inputs)
+    low, high = float(min(inputs.min(), outputs.min())), float(max(inputs.max(), outputs.max()))
+    tree = flatbuffer.read(network)
+    graph = tree.subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    found = dict.fromkeys(names, (low, high))
+    found[names[graph.inputs[0]]] = float(inputs.min()), float(inputs.max())
+    found[names[graph.outputs[0]]] = float(outputs.min()), float(outputs.max())
+    return found
+
+
+def _reference(network: bytes, file: bytes, layers: Sequence[Layer], inputs: Array) -> Array:
+    """The outputs of the float network with the weights as they lie in `file`, on this machine's float kernels."""
+    (stored,), (layer,) = read_layers(file, layers), layers
+    weights = np.asarray(stored.values, np.float32)
+    if stored.scales is not None:
+        shape = [1] * weights.ndim
+        shape[layer.output_axis] = len(stored.scales)
+        weights = weights * np.asarray(stored.scales, np.float32).reshape(shape)
+    tree = flatbuffer.read(network)
+    flatbuffer.set_constant(tree, layer.weight, weights.astype(np.float32))
+    return _run(flatbuffer.write(tree), inputs)
+
+
+def _run(network: bytes, inputs: Array) -> Array:
+    runner = Runner(network)
+    return runner.run({runner.inputs[0].name: inputs})
+
+
+def _error(outputs: Array, wanted: Array) -> float:
+    """Root mean square of the difference over that of what is wanted; infinite where an output is no number."""
+    if outputs.shape != wanted.shape or not np.isfinite(outputs).all():
+        return float("inf")
+    return float(np.sqrt(np.mean((outputs - wanted) ** 2) / np.mean(wanted**2)))
+
+
+def _table(trials: Sequence[KernelTrial]) -> dict[str, tuple[tuple[int, str], ...]]:
+    working = [trial for trial in trials if trial.fault is None]
+    table = {op: tuple((t.bits, t.activations) for t in working if t.op == op) for op in LAYER_OPS}
+    if not any(table.values()):
+        raise AutocompressError("no kernel works there: " + (trials[0].fault or "") + "; install another runtime")
+    return {op: pairs for op, pairs in table.items() if pairs}

@@ -1,0 +1,173 @@
+"""The configuration worth evaluating next: the greatest expected gain in hypervolume among thousands of predicted ones.
+
+Candidates come from four places: members of the front, solutions of the tables for many prices of a byte (argmin over
+each layer's choices of damage + price x bytes + price x latency, as in SPDY and OBC), crossings and mutations of both;
+then the best of them climb over all their neighbours, one layer changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.search.beliefs import Beliefs, Prediction
+from autocompress.search.improvement import Cells, normal_below
+from autocompress.search.landscape import Landscape
+
+Array = np.ndarray[Any, Any]
+Row = tuple[int, ...]
+_PRICES = 48  # of a byte, for each kind of activations
+_MUTANTS, _CROSSINGS = 96, 64
+_CLIMBERS, _ROUNDS, _NEIGHBOURS = 3, 3, 160
+_ENUMERATED = 1500  # spaces up to this size are looked at whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A hard constraint on a predicted value: `name` as in `Prediction`, at most (or, `least`, at least) `bound`."""
+
+    name: str
+    bound: float
+    least: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What is sought: `objectives`, names as in `Prediction`, each divided by its `units`; the cells of the front in
+    these units; hard limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
+
+    objectives: tuple[str, ...]
+    units: Array
+    cells: Cells
+    limits: tuple[Limit, ...]
+    fails: Array
+
+    def gain(self, landscape: Landscape, prediction: Prediction, x: Array) -> Array:
+        """The expected gain of rows x (n,): that of the hypervolume times the chance to be buildable and feasible."""
+        mean = np.stack([prediction.mean[name] for name in self.objectives], axis=1) / self.units
+        deviation = np.stack([prediction.deviation[name] for name in self.objectives], axis=1) / self.units
+        chance = np.prod(1.0 - landscape.gather_kind(self.fails, x), axis=1)
+        gain: Array = self.cells.expected_gain(mean, deviation) * chance * feasibility(self.limits, prediction)
+        return gain
+
+
+def feasibility(limits: Sequence[Limit], prediction: Prediction) -> Array | float:
+    """The chance that all limits hold, taken as independent."""
+    chance: Array | float = 1.0
+    for limit in limits:
+        gap = limit.bound - prediction.mean[limit.name]
+        z = gap / np.maximum(prediction.deviation[limit.name], 1e-12)
+        chance = chance * normal_below(-z if limit.least else z)
+    return chance
+
+
+class Proposer:
+    """Looks for the best next row. `known` holds every row that must not be proposed again."""
+
+    def __init__(
+        self, landscape: Landscape, beliefs: Beliefs, goal: Goal, known: set[Row], rng: np.random.Generator
+    ) -> None:
+        self._land, self._beliefs, self._goal, self._known, self._rng = landscape, beliefs, goal, known, rng
+        self._value = beliefs.parts[0]
+        self._steps = [_efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
+                       for n, row in enumerate(landscape.rows)]  # fmt: skip
+
+    def best(self, elites: Array) -> Row | None:
+        """The row with the greatest expected gain that is not known; None where every row is. `elites` (m, 1 + L)."""
+        if self._land.configurations <= _ENUMERATED:
+            return self._best_of(np.array(list(self._land.all_rows())))
+        seeds = [elites, self._priced()]
+        pool = np.concatenate([part for part in seeds if len(part)])
+        pool = self._new(np.concatenate([pool, self._mutants(pool), self._crossings(pool)]))
+        gains = self._gains(pool)
+        for _ in range(_ROUNDS):
+            top = pool[np.argsort(-gains, kind="stable")[:_CLIMBERS]]
+            around = self._new(np.concatenate([self._neighbours(row) for row in top]), pool)
+            if not len(around):
+                break
+            pool, gains = np.concatenate([pool, around]), np.concatenate([gains, self._gains(around)])
+        return _row(pool[gains.argmax()]) if len(pool) else self._anything()
+
+    def _best_of(self, rows: Array) -> Row | None:
+        rows = self._new(rows)
+        return _row(rows[self._gains(rows).argmax()]) if len(rows) else None
+
+    def _gains(self, x: Array) -> Array:
+        gains = self._goal.gain(self._land, self._beliefs.predict(x), x)
+        # Where nothing is expected to be gained, the least damage decides, and among equals the order of making.
+        ranked: Array = gains + 1e-12 / (1.0 + self._beliefs.damage(x).sum(axis=1))
+        return ranked
+
+    def _new(self, x: Array, but: Array | None = None) -> Array:
+        """The canonical rows of x, each once, without known ones and those of `but`."""
+        skip = set() if but is None else set(map(_row, but))
+        kept = dict.fromkeys(row for row in map(_row, self._land.canonical(x)) if row not in self._known)
+        rows = [row for row in kept if row not in skip]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(self._land.rows))
+
+    def _priced(self) -> Array:
+        """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
+        kinds, layers = len(self._land.activations), len(self._land.rows)
+        typical = float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
+        prices = typical * 10.0 ** self._rng.uniform(-2.5, 2.5, (kinds, _PRICES))
+        found = np.zeros((kinds, _PRICES, 1 + layers), dtype=np.int64)
+        for kind in range(kinds):
+            found[kind, :, 0] = kind
+            slow = self._land.latency.extra[kind] * float(np.median(self._land.largest)) * self._rng.choice((0.0, 10.0))
+            draws = self._beliefs.parts[self._rng.integers(len(self._beliefs.parts), size=_PRICES)]
+            cost = draws + prices[kind][:, None, None] * (self._land.bytes + slow)
+            found[kind, :, 1:] = cost.argmin(axis=2)
+        return np.minimum(found.reshape(-1, 1 + layers), self._land.counts - 1)
+
+    def _mutants(self, pool: Array) -> Array:
+        parents = pool[self._rng.integers(len(pool), size=_MUTANTS)].copy()
+        changes = self._rng.integers(1, 4, size=_MUTANTS)
+        for row, count in zip(parents, changes, strict=True):
+            for place in self._rng.integers(len(row), size=count):
+                row[place] = self._another(int(place))
+        mutants: Array = parents
+        return mutants
+
+    def _another(self, place: int) -> int:
+        """A value for this place of a row, mostly one of the efficient choices."""
+        if place == 0 or self._rng.random() < 0.2:
+            return int(self._rng.integers(self._land.counts[place]))
+        return int(self._rng.choice(self._steps[place - 1]))
+
+    def _crossings(self, pool: Array) -> Array:
+        one, other = (pool[self._rng.integers(len(pool), size=_CROSSINGS)] for _ in range(2))
+        return np.where(self._rng.random(one.shape) < 0.5, one, other)
+
+    def _neighbours(self, row: Array) -> Array:
+        """Rows that differ from `row` in one place, by efficient choices; a sample of them where there are many."""
+        changes = [(1 + layer, int(choice)) for layer, steps in enumerate(self._steps) for choice in steps]
+        changes += [(0, kind) for kind in range(len(self._land.activations))]
+        if len(changes) > _NEIGHBOURS:
+            changes = [changes[n] for n in self._rng.choice(len(changes), _NEIGHBOURS, replace=False)]
+        around = np.repeat(row[None], len(changes), axis=0)
+        for n, (place, value) in enumerate(changes):
+            around[n, place] = value
+        return around
+
+    def _anything(self) -> Row | None:
+        """Any row that is not known."""
+        for _ in range(10_000):
+            row = self._rng.integers(self._land.counts)[None]
+            if len(new := self._new(row)):
+                return _row(new[0])
+        return next((row for row in self._land.all_rows() if row not in self._known), None)
+
+
+def _row(x: Array) -> Row:
+    return tuple(x.tolist())
+
+
+def _efficient(damage: Array, sizes: Array, container: Array) -> Array:
+    """The choices of one layer for which no other of the same containers has less damage (by a tenth) and fewer
+    bytes."""
+    better = (damage[:, None] * 1.1 < damage[None, :]) & (sizes[:, None] < sizes[None, :])
+    same = (container[:, : len(damage), None] == container[:, None, : len(damage)]).all(axis=0)
+    kept: Array = np.flatnonzero(~(better & same).any(axis=0))
+    return kept

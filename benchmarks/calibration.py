@@ -1,0 +1,201 @@
+"""Calibrates `local` and compares what the calibrated model predicts of networks it never saw with measurements.
+
+The designed set is measured and fitted as `autocompress device calibrate local` does. The networks, in float32, dynamic
+range and static int8: MobileNetV1 0.25, MobileNetV2 0.35, a ResNet-8, a DS-CNN and two MLP autoencoders (the one of
+MLPerf Tiny and a small one). Nothing of them is used in fitting. About seven minutes on an idle machine:
+`python benchmarks/calibration.py`. `--profile FILE` checks a calibrated profile instead of calibrating, `--keep FILE`
+stores the new one, `--networks FOLDER` keeps the networks there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import timeit
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from verdict import Goal, judge, print_run, print_table
+
+from autocompress.measure.host import local_host
+from autocompress.measure.predict import predict
+from autocompress.network.designs import Design
+from autocompress.records import Measurement
+from autocompress.search.calibration import calibrate, specimens
+from autocompress.specs import CalibratedModel, load_device
+from autocompress.specs.user_profiles import as_yaml
+
+NETWORKS = ("mobilenet-v1", "mobilenet-v2", "resnet-8", "ds-cnn", "autoencoder", "small-autoencoder")
+MOST_MEDIAN, MOST_P90, LEAST_SPEARMAN = 0.10, 0.20, 0.97
+PROCESSES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """One file: what the model says and what was measured."""
+
+    network: str
+    dtype: str
+    predicted: Measurement
+    measured: Measurement
+
+    @property
+    def error(self) -> float:
+        """predicted / measured - 1."""
+        return self.predicted.latency_ms / self.measured.latency_ms - 1
+
+
+def main() -> int:
+    """Calibrate or read, check, judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", help="a calibrated profile, a name or a file")
+    parser.add_argument("--keep", type=Path, help="where to write the new profile")
+    parser.add_argument("--networks", type=Path, help="folder where the networks are kept")
+    arguments = parser.parse_args()
+    print_run("Calibrated latency against measured, on networks outside the designed set", ("ai-edge-litert",))
+    networks = unseen(arguments.networks)
+    model = from_profile(arguments.profile) if arguments.profile else calibrated(arguments.keep)
+    checked = [*check(networks, model)]
+    show(checked)
+    show_cost(networks, model)
+    return judge(goals(checked))
+
+
+def from_profile(name: str) -> CalibratedModel:
+    """The model of a calibrated profile."""
+    model = load_device(name).latency_model
+    if not isinstance(model, CalibratedModel):
+        sys.exit(f"profile '{name}' is not calibrated")
+    return model
+
+
+def calibrated(keep: Path | None) -> CalibratedModel:
+    """A calibration of this machine, as the command makes it."""
+    profile = replace(load_device("local"), host="local")
+    found = calibrate(profile)
+    model = found.model
+    if keep is not None:
+        keep.write_text(as_yaml(replace(profile, latency_model=model)))
+    print(f"  calibrated with {len(found.samples)} files, {found.wall_s:.0f} s")
+    rows = [
+        (dtype, str(each.files), f"{each.median:.1%}", f"{each.p90:.1%}", f"{each.largest:.1%}")
+        for dtype, each in model.cross_validation.items()
+    ]
+    print_table("Cross-validation in the designed set", ("dtype", "files", "median", "p90", "largest"), rows)
+    return model
+
+
+def check(networks: list[Design], model: CalibratedModel) -> Iterator[Checked]:
+    """Predict and measure each network in each dtype."""
+    with local_host("ai-edge-litert", 1) as host:
+        for file in specimens(networks):
+            yield Checked(
+                network=file.design,
+                dtype=file.dtype,
+                predicted=predict(file.model, model),
+                measured=host.measure(file.model, processes=PROCESSES),
+            )
+
+
+def show(checked: list[Checked]) -> None:
+    """Predicted beside measured."""
+    rows = [
+        (
+            each.network,
+            each.dtype,
+            f"{each.predicted.latency_ms:.4f}",
+            f"{each.measured.latency_ms:.4f}",
+            f"{each.error:+.1%}",
+            f"{each.predicted.latency_error:.1%}",
+            "extrapolated" if each.predicted.extrapolated else "-",
+        )
+        for each in checked
+    ]
+    header = ("network", "dtype", "predicted ms", "measured ms", "off by", "said", "reach")
+    print_table("Networks outside the designed set", header, rows)
+
+
+def show_cost(networks: list[Design], model: CalibratedModel) -> None:
+    """How long a prediction takes."""
+    file = next(file for file in specimens(networks) if (file.design, file.dtype) == ("mobilenet-v2", "int8"))
+    seconds = min(timeit.repeat(lambda: predict(file.model, model), number=10, repeat=5)) / 10
+    print(f"\n  a prediction for MobileNetV2 0.35 int8 takes {seconds * 1e3:.2f} ms")
+
+
+def goals(checked: list[Checked]) -> list[Goal]:
+    """The stated goals."""
+    from scipy.stats import spearmanr
+
+    errors = np.abs([each.error for each in checked])
+    median, p90 = float(np.median(errors)), float(np.quantile(errors, 0.9))
+    ranks = spearmanr([c.predicted.latency_ms for c in checked], [c.measured.latency_ms for c in checked]).statistic
+    return [
+        Goal(wanted=f"median error <= {MOST_MEDIAN:.0%}", got=f"{median:.1%}", met=median <= MOST_MEDIAN),
+        Goal(wanted=f"90th percentile <= {MOST_P90:.0%}", got=f"{p90:.1%}", met=p90 <= MOST_P90),
+        Goal(wanted=f"Spearman >= {LEAST_SPEARMAN}", got=f"{ranks:.4f}", met=ranks >= LEAST_SPEARMAN),
+    ]
+
+
+# --- the networks, made in a child process: TensorFlow must not disturb the measurements -----------
+
+
+def unseen(kept: Path | None) -> list[Design]:
+    """The networks in float32."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (kept or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{name}.tflite" for name in NETWORKS]
+        if not all(file.exists() for file in files):
+            _make_in_child(folder)
+        return [Design(name=file.stem, kind="unseen", model=file.read_bytes()) for file in files]
+
+
+def _make_in_child(folder: Path) -> None:
+    code = f"import calibration; calibration.make({str(folder)!r})"
+    command = [sys.executable, "-c", code]
+    environment, here = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, Path(__file__).parent
+    made = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    if made.returncode:
+        sys.exit(f"the networks could not be made: {made.stderr[-2000:]}")
+
+
+def make(folder: str) -> None:
+    """Write the networks as float `.tflite` files. Weights are random where no training is at hand."""
+    import tensorflow as tf
+    import tf_keras
+
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    import networks as tested
+
+    from autocompress.network import flatbuffer
+    from autocompress.tasks import fashion_mnist
+
+    version_1 = tf_keras.applications.MobileNet((96, 96, 3), alpha=0.25, weights=None, classes=2)
+    made = {
+        "mobilenet-v1": tf.lite.TFLiteConverter.from_keras_model(version_1).convert(),
+        "mobilenet-v2": tested.load("mobilenet-v2").network,
+        "resnet-8": fashion_mnist.NETWORK.read_bytes(),
+        "ds-cnn": tested.load("ds-cnn").network,
+        "autoencoder": tf.lite.TFLiteConverter.from_keras_model(_autoencoder(tf_keras)).convert(),
+        "small-autoencoder": tested.load("shuttle").network,
+    }
+    for name, model in made.items():
+        Path(folder, f"{name}.tflite").write_bytes(flatbuffer.normalise(bytes(model)))
+
+
+def _autoencoder(keras: object) -> object:
+    """The anomaly detector of MLPerf Tiny: 640 inputs, four layers of 128, 8, four of 128, 640 outputs."""
+    layers = keras.layers  # type: ignore[attr-defined]
+    inputs = keras.Input((640,))  # type: ignore[attr-defined]
+    h = inputs
+    for units in (128, 128, 128, 128, 8, 128, 128, 128, 128):
+        h = layers.Dense(units, activation="relu")(h)
+    return keras.Model(inputs, layers.Dense(640)(h))  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""The guided sampler against Optuna's on one task: hypervolume by candidates, and the size that an accuracy costs.
+
+Every sampler runs a real search of its own (storage, constraints, corners first), on the same task, device, space and
+seeds. A configuration that two of them propose is evaluated once, so that none pays for another's work; `cost` counts
+it for each all the same. What building the layer tables took counts as so many candidates as would have been evaluated
+in that time. `tables` are solves on the uncorrected tables, one a price of a byte, no feedback: what the
+strongest peers do. Hypervolume as `report` defines it (validation data). The test values stand beside.
+
+A full run (1,000 trials, three seeds) takes hours: `--trials`, `--seeds`, `--samplers` make it shorter. For example
+`python benchmarks/search.py --trials 100 --seeds 0 --space weights-only --samplers guided tpe random`.
+With `--runs DIR` the studies stay there, and a run that was cut off goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from verdict import Goal, judge, print_run, print_table
+
+from autocompress import pareto
+from autocompress.measure.accuracy import Split
+from autocompress.records import Configuration, Evaluation, StudyRecord
+from autocompress.report import rows
+from autocompress.search import store
+from autocompress.search.latency import latency_on
+from autocompress.search.objective import Workbench
+from autocompress.search.request import Request
+from autocompress.search.study import Search
+from autocompress.specs import load_device, load_space
+from autocompress.tasks import LoadedTask, load_task
+
+EARLY = 20  # candidates after which guided is compared with all others' last
+SIZE_GOALS = ((26_000, 0.0010), (21_000, 0.0079), (19_000, 0.0136))  # bytes, test accuracy lost; of float .9186
+TABLE_SOLVES = 100
+TEST_IMAGES = 100  # a search ends with its front's test accuracy; here it is computed once, for the last front
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One search: its evaluations in order, hypervolume after each, seconds a candidate and for the tables, the
+    study."""
+
+    sampler: str
+    seed: int
+    evaluations: tuple[Evaluation, ...]
+    hypervolumes: tuple[float, ...]
+    candidate_s: float
+    tables_s: float
+    record: StudyRecord | None
+
+    @property
+    def probes(self) -> int:
+        """The layer tables' time in candidates, rounded up."""
+        return int(np.ceil(self.tables_s / self.candidate_s)) if self.tables_s else 0
+
+    def after(self, candidates: int) -> float:
+        """Hypervolume after so many candidates, tables counted as candidates."""
+        done = candidates - self.probes
+        return self.hypervolumes[min(done, len(self.hypervolumes)) - 1] if done > 0 else 0.0
+
+
+class Shared:
+    """Evaluations by configuration, shared by all searches of one seed, and what each took."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, tuple[Any, float]] = {}
+
+    def learn(self, runs: Path, study: str) -> None:
+        """Take over what a study of a run that was cut off has evaluated."""
+        if not (runs / study / "study.db").exists():
+            return
+        for trial in store.load_study(runs, study, None).get_trials():
+            attrs = trial.user_attrs
+            if "evaluation" in attrs and "divergence" in attrs:
+                found = Evaluation.from_dict(attrs["evaluation"])
+                self.known[found.configuration.digest] = (found, attrs["divergence"]), float(attrs["wall_s"])
+
+    def wrap(self, workbench: Workbench) -> None:
+        """Make a workbench look here first."""
+        evaluate: Callable[..., Any] = workbench.evaluate
+
+        def remembered(configuration: Configuration, *rest: Any) -> Any:
+            if configuration.digest not in self.known:
+                start = time.perf_counter()
+                found = evaluate(configuration, *rest)
+                self.known[configuration.digest] = found, time.perf_counter() - start
+            return self.known[configuration.digest][0]
+
+        workbench.evaluate = remembered  # type: ignore[method-assign]
+
+    def seconds(self, evaluations: Sequence[Evaluation]) -> float:
+        """Median seconds of these evaluations."""
+        return float(np.median([self.known[e.configuration.digest][1] for e in evaluations]))
+
+
+def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: str, seed: int, shared: Shared) -> Line:
+    """One search with one sampler."""
+    profile = load_device(asked.device)
+    with latency_on(profile) as latency:
+        request = Request(
+            task=task, profile=profile, space=load_space(asked.space), latency_source=latency.source, runs=runs,
+            sampler=sampler, seed=seed, name=f"{sampler}-{seed}", trials=asked.trials, threads=asked.threads,
+        )  # fmt: skip
+        start = time.perf_counter()
+        with Search(request, latency.bind(task.original)) as search:
+            shared.wrap(search.workbench)
+            # The calibration trace is every search's; what the tables add is guided's alone.
+            _ = search.workbench.reconstruction
+            tables_s = prepared(search, runs / f"{sampler}-{seed}-tables.json")
+            record = search.run(lambda _: None)
+    evaluations = tuple(e for _, e in rows.complete(record))
+    print(f"  {sampler}, seed {seed}: {len(evaluations)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
+    return Line(
+        sampler=sampler, seed=seed, evaluations=evaluations, hypervolumes=hypervolumes(record, evaluations),
+        candidate_s=shared.seconds(evaluations), tables_s=tables_s, record=record,
+    )  # fmt: skip
+
+
+def prepared(search: Search, noted: Path) -> float:
+    """Seconds that preparing the sampler took, this time or when it was done first."""
+    before = time.perf_counter()
+    search.prepare_sampler()
+    if not noted.exists():
+        noted.write_text(json.dumps(time.perf_counter() - before))
+    return float(json.loads(noted.read_text()))
+
+
+def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided: Line, shared: Shared) -> Line:
+    """Argmin of damage + price x bytes on the uncorrected tables, for TABLE_SOLVES prices, behind the same corners."""
+    profile = load_device(asked.device)
+    with latency_on(profile) as latency:
+        request = Request(
+            task=task, profile=profile, space=load_space(asked.space), latency_source=latency.source, runs=runs,
+            sampler="guided", seed=guided.seed, name="tables", trials=1, threads=asked.threads,
+        )  # fmt: skip
+        search = Search(request, latency.bind(task.original))
+        shared.wrap(search.workbench)
+        tables, _ = search.workbench.tables(search.choices)
+        found: dict[str, Evaluation] = {}
+        for price in np.logspace(-9, -4, 40 * TABLE_SOLVES):
+            picked = {row.name: row.choices[int(np.argmin(row.damage + price * row.bytes))] for row in tables.layers}
+            for kind in search.activations[-1:]:
+                configuration = Configuration(activations=kind, layers=picked).normalised()
+                found.setdefault(configuration.digest, configuration)  # type: ignore[arg-type]
+        spread = np.unique(np.linspace(0, len(found) - 1, min(TABLE_SOLVES, len(found))).astype(int))
+        solved = [search.workbench.evaluate(list(found.values())[n])[0] for n in spread]  # type: ignore[arg-type]
+    assert guided.record is not None
+    corners = guided.evaluations[: corner_count(search)]
+    evaluations = (*corners, *solved)
+    return Line(
+        sampler="tables", seed=guided.seed, evaluations=evaluations,
+        hypervolumes=hypervolumes(guided.record, evaluations), candidate_s=guided.candidate_s, tables_s=0.0,
+        record=None,
+    )  # fmt: skip
+
+
+def corner_count(search: Search) -> int:
+    """How many corners stand before the first suggestion."""
+    from autocompress.search.sampler import corners
+
+    return len(corners(search.activations, search.choices))
+
+
+def hypervolumes(record: StudyRecord, evaluations: Sequence[Evaluation]) -> tuple[float, ...]:
+    """Hypervolume after each evaluation."""
+    assert record.int8_download_bytes is not None
+    return tuple(
+        pareto.study_hypervolume(
+            [e.accuracy for e in evaluations[: n + 1]],
+            [e.measurement.latency_ms for e in evaluations[: n + 1]],
+            [e.download_bytes for e in evaluations[: n + 1]],
+            baseline_accuracy=record.baseline.accuracy,
+            baseline_latency_ms=record.baseline.measurement.latency_ms,
+            int8_download_bytes=record.int8_download_bytes,
+            higher_is_better=record.higher_is_better,
+        )
+        for n in range(len(evaluations))
+    )
+
+
+def print_lines(lines: Sequence[Line], counts: Sequence[int]) -> None:
+    """The medians over seeds, sampler by sampler."""
+    names = list(dict.fromkeys(line.sampler for line in lines))
+    table = []
+    for name in names:
+        mine = [line for line in lines if line.sampler == name]
+        cells = [f"{np.median([line.after(count) for line in mine]):.4f}" for count in counts]
+        table.append([name, str(int(np.median([line.probes for line in mine]))), *cells])
+    print_table("Hypervolume after n candidates (tables counted)", ["sampler", "probes", *map(str, counts)], table)
+
+
+def print_plot(lines: Sequence[Line], width: int = 72, height: int = 16) -> None:
+    """Hypervolume over candidates (logarithmic) in characters, the median over seeds."""
+    names = list(dict.fromkeys(line.sampler for line in lines))
+    longest = max(len(line.hypervolumes) + line.probes for line in lines)
+    counts = np.unique(np.geomspace(8, longest, width).astype(int))
+    values = {n: [np.median([li.after(c) for li in lines if li.sampler == n]) for c in counts] for n in names}
+    low, high = min(min(v) for v in values.values()), max(max(v) for v in values.values())
+    grid = [[" "] * len(counts) for _ in range(height)]
+    for name in reversed(names):
+        for x, value in enumerate(values[name]):
+            grid[round((high - value) / (high - low or 1) * (height - 1))][x] = name[0]
+    print("\nHypervolume over candidates (logarithmic): " + ", ".join(f"{n[0]} {n}" for n in names))
+    for y, row in enumerate(grid):
+        print(f"  {high - (high - low) * y / (height - 1):.3f} |{''.join(row)}")
+    print(f"        {counts[0]} ... {counts[-1]}")
+
+
+def size_rows(task: LoadedTask, line: Line, runs: Path, threads: int) -> list[tuple[int, float]]:
+    """(download bytes, test accuracy lost) of the points in accuracy and size that no other dominates."""
+    assert line.record is not None
+    split = Split(task.x_test, task.y_test, task.metric, task.network, threads=threads, seed=0)
+    base = split.baseline().value
+    points = np.array([[-e.accuracy, e.download_bytes] for e in line.evaluations])
+    kept = [e for e, on in zip(line.evaluations, pareto.non_dominated(points), strict=True) if on]
+    near = [e for e in kept if e.accuracy > line.record.baseline.accuracy - 0.03]
+    return [(e.download_bytes, base - split.quality((runs / e.artifact).read_bytes()).value) for e in near]
+
+
+def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]]) -> list[Goal]:
+    """The stated goals on what was run."""
+    goals = []
+    early = float(np.median([line.after(EARLY) for line in lines if line.sampler == "guided"]))
+    for name in dict.fromkeys(line.sampler for line in lines if line.sampler not in ("guided", "tables")):
+        others = [line for line in lines if line.sampler == name]
+        last, count = float(np.median([o.hypervolumes[-1] for o in others])), len(others[0].hypervolumes)
+        goals.append(Goal(
+            wanted=f"guided after {EARLY} candidates >= {name} after {count}", got=f"{early:.4f} and {last:.4f}",
+            met=early >= last,
+        ))  # fmt: skip
+    solves = [line for line in lines if line.sampler == "tables"]
+    if solves:
+        best = max(best_of_all(lines), 0.0)
+        tables = float(np.median([line.hypervolumes[-1] for line in solves]))
+        guided = float(np.median([li.after(TABLE_SOLVES) for li in lines if li.sampler == "guided"]))
+        share = (guided - tables) / (best - tables) if best > tables else 1.0
+        goals.append(Goal(
+            wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} table solves to all",
+            got=f"{guided:.4f}, tables {tables:.4f}, all {best:.4f}: {share:.0%}", met=share >= 0.25,
+        ))  # fmt: skip
+    for most_bytes, most_lost in SIZE_GOALS:
+        fitting = [(size, lost) for size, lost in sizes if lost <= most_lost]
+        smallest = min(fitting, default=None)
+        got = "none" if smallest is None else f"{smallest[0] / 1000:.1f} KB, test accuracy {-smallest[1]:+.4f}"
+        goals.append(Goal(
+            wanted=f"<= {most_bytes / 1000:.0f} KB download at test accuracy >= float - {most_lost:.4f}", got=got,
+            met=smallest is not None and smallest[0] <= most_bytes,
+        ))  # fmt: skip
+    return goals
+
+
+def best_of_all(lines: Sequence[Line]) -> float:
+    """The hypervolume of everything that any sampler found with any seed."""
+    record = next(line.record for line in lines if line.record is not None)
+    return hypervolumes(record, [e for line in lines for e in line.evaluations])[-1]
+
+
+def main() -> int:
+    """Search with every sampler, print the figures; exit code 1 where a goal is missed."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--task", default="fashion-mnist")
+    parser.add_argument("--device", default="rpi4")
+    parser.add_argument("--space", default="default")
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--samplers", nargs="+", default=["guided", "tpe", "nsga2", "random"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-tables", action="store_true", help="leave the solves on the uncorrected tables out")
+    parser.add_argument("--runs", type=Path, help="keep the studies here")
+    asked = parser.parse_args()
+    print_run("Samplers side by side", ("optuna", "ai-edge-litert", "numpy"))
+    print(f"  {asked.task} on {asked.device}, space {asked.space}, {asked.trials} candidates, seeds {asked.seeds}")
+    whole = load_task(asked.task)
+    few = {name: values[:TEST_IMAGES] for name, values in whole.x_test.items()}
+    task = replace(whole, x_test=few, y_test=None if whole.y_test is None else whole.y_test[:TEST_IMAGES])
+    with tempfile.TemporaryDirectory() as folder:
+        runs, lines = asked.runs or Path(folder), []
+        runs.mkdir(parents=True, exist_ok=True)
+        for seed in asked.seeds:
+            shared = Shared()
+            for sampler in asked.samplers:
+                shared.learn(runs, f"{sampler}-{seed}")
+            lines += [searched(asked, task, runs, sampler, seed, shared) for sampler in asked.samplers]
+            if not asked.no_tables and lines[-len(asked.samplers)].sampler == "guided":
+                lines.append(table_solves(asked, task, runs, lines[-len(asked.samplers)], shared))
+        counts = [n for n in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if n <= asked.trials]
+        print_lines(lines, counts)
+        print_plot(lines)
+        sizes = size_rows(whole, lines[0], runs, asked.threads)
+        table = [[f"{size / 1000:.1f}", f"{-lost:+.4f}"] for size, lost in sorted(sizes)]
+        print_table("guided: download (KB) and test accuracy against float", ["KB", "test"], table)
+        return judge(goals_of(lines, sizes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
