@@ -167,7 +167,7 @@ def test_every_figure_is_shown() -> None:
     ), measurement=replace(MEASURED, ratio_to_baseline=0.5, ratio_ci=(0.49, 0.52), doubtful=True)))  # fmt: skip
     for said in (
         "0.250 ms measured [0.240, 0.260], 95 % interval over 2 processes", "p90 0.300 ms",
-        "interquartile range 0.020 ms", "1 outliers of 6 samples", "0.500 [0.490, 0.520] of float.tflite (interleaved)",
+        "interquartile range 0.020 ms", "1 outlier of 6 samples", "0.500 [0.490, 0.520] of float.tflite (interleaved)",
         "doubtful", "3.00 ms load", "0.500 ms first inference", "9,400 KB peak", "95.7 KB file", "78.5 KB download",
         "1.60 mJ an inference, estimated", "accuracy 0.9000 [0.8800, 0.9200] on 1,000 test samples, kernels of rpi4",
         "0.9010 under the kernels of this machine: 3 predictions differ", "ai-edge-litert 2.3.0 · 1 thread · 64-bit",

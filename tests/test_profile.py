@@ -23,6 +23,7 @@ from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import CandidateError, DeviceError
 from autocompress.measure import agent, host, profile
+from autocompress.measure.accuracy import device_accuracy
 from autocompress.measure.host import Host
 from autocompress.network import flatbuffer
 from autocompress.network.layers import layers_of
@@ -251,6 +252,20 @@ def test_outputs_stop_where_a_frame_is_full(tmp_path: Path, monkeypatch: pytest.
     assert answer["samples"] == 4
     assert answer["outputs"] == [{"dtype": "<f4", "shape": (4, 4)}]
     assert len(body) == 64
+
+
+def test_outputs_of_an_aarch64_board() -> None:
+    """Its kernels are others: outputs are close, and the accuracy is that of those outputs."""
+    edge_host = pytest.importorskip("edge_host", reason="tests/edge_host.py, which makes the board, is not here")
+    x = next(iter(DIGITS.x_test.values()))
+    with Host(edge_host.aarch64_python(), runtime=TFLITE, threads=1) as opened:
+        assert opened.facts["machine"] == "aarch64"
+        (found,) = opened.outputs(DIGITS.original, [x])
+    here, y = Runner(DIGITS.original).run(DIGITS.x_test), DIGITS.y_test
+    np.testing.assert_allclose(found, here, atol=1e-4)
+    judged = device_accuracy(DIGITS.metric, found, y, x, kernels="board", here=here)
+    assert judged.value == DIGITS.metric.value(found, y, x)
+    assert judged.predictions_differ == np.count_nonzero(found.argmax(1) != here.argmax(1))
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ def _latency_line(measured: Measurement) -> str:
         return f"{digits(measured.latency_ms)} ms {kind} {error}"
     ends = measured.latency_ci_ms
     interval = "" if ends is None else f" [{digits(ends[0])}, {digits(ends[1])}], 95 % interval"
-    return f"{digits(measured.latency_ms)} ms measured{interval} over {len(measured.samples_ms)} processes"
+    return (
+        f"{digits(measured.latency_ms)} ms measured{interval} over {_count(len(measured.samples_ms), 'process', 'es')}"
+    )
 
 
 def _distribution(measured: Measurement) -> list[tuple[str, str]]:
@@ -118,7 +120,11 @@ def _distribution(measured: Measurement) -> list[tuple[str, str]]:
         return []
     samples = sum(map(len, measured.samples_ms))
     spread = f"p90 {digits(measured.p90_ms)} ms · interquartile range {digits(measured.iqr_ms)} ms"
-    return [("", f"{spread} · {measured.outliers} outliers of {samples:,} samples")]
+    return [("", f"{spread} · {_count(measured.outliers or 0, 'outlier')} of {samples:,} samples")]
+
+
+def _count(number: int, what: str, plural: str = "s") -> str:
+    return f"{number:,} {what}{plural * (number != 1)}"
 
 
 def _accuracy_lines(found: DeviceAccuracy) -> list[tuple[str, str]]:
@@ -128,14 +134,14 @@ def _accuracy_lines(found: DeviceAccuracy) -> list[tuple[str, str]]:
     if found.value_here is not None:
         differ = f"outputs differ by up to {found.largest_difference:.2g}"
         if found.predictions_differ is not None:
-            differ = f"{found.predictions_differ} predictions differ, {differ}"
+            differ = f"{_count(found.predictions_differ, 'prediction')} differ, {differ}"
         lines.append(("", f"{found.value_here:.4f} under the kernels of this machine: {differ}"))
     return lines
 
 
 def _environment_lines(measured: Measurement) -> list[tuple[str, str]]:
     version, bits = measured.runtime_version or "", measured.os_bits
-    parts = [f"{measured.runtime} {version}".strip(), f"{measured.threads} thread{'s' * (measured.threads != 1)}"]
+    parts = [f"{measured.runtime} {version}".strip(), _count(measured.threads or 1, "thread")]
     lines = [("runtime", " · ".join(parts + ([f"{bits}-bit"] if bits else [])))]
     if measured.environment is not None:
         lines += _host_lines(measured.environment)
