@@ -20,6 +20,9 @@ from autocompress.measure.accuracy import device_accuracy
 from autocompress.metrics import get_metric
 from autocompress.records import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
 from autocompress.report.measurement import document, histogram, print_measurement
+from autocompress.search.objective import Workbench
+from autocompress.specs import load_device
+from autocompress.tasks import load_task
 
 DOCUMENTED = [
     "schema", "model", "device", "latency_ms", "latency_source", "latency_error", "latency_ci_ms", "extrapolated",
@@ -227,6 +230,18 @@ def test_thinned_samples_are_every_kth(runs: list[list[float]], most: int) -> No
         assert len(kept) <= most
         step = -(-len(run) // most) or 1
         assert list(kept) == run[::step]
+
+
+def test_a_study_stores_thinned_samples(tmp_path: Path) -> None:
+    task = load_task("digits")
+    many = replace(MEASURED, samples_ms=(tuple(np.linspace(0.2, 0.3, 5000).tolist()),) * 3)
+    bench = Workbench(
+        task, load_device("rpi4"), lambda *_: many, runs=tmp_path, artifacts=tmp_path / "artifacts", seed=0, threads=1
+    )
+    stored = bench.baseline.measurement
+    assert [len(run) for run in stored.samples_ms] == [200] * 3
+    assert stored == many.thinned()
+    assert bench.remeasured(bench.baseline) == many.thinned()
 
 
 def test_records_come_back_from_json_and_old_ones_too() -> None:

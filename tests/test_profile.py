@@ -16,6 +16,7 @@ import networks
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from edge_host import aarch64_python
 from hypothesis import given
 from hypothesis import strategies as st
 from test_host import Background, agent_pid, children, wait_for
@@ -256,9 +257,8 @@ def test_outputs_stop_where_a_frame_is_full(tmp_path: Path, monkeypatch: pytest.
 
 def test_outputs_of_an_aarch64_board() -> None:
     """Its kernels are others: outputs are close, and the accuracy is that of those outputs."""
-    edge_host = pytest.importorskip("edge_host", reason="tests/edge_host.py, which makes the board, is not here")
     x = next(iter(DIGITS.x_test.values()))
-    with Host(edge_host.aarch64_python(), runtime=TFLITE, threads=1) as opened:
+    with Host(aarch64_python(), runtime=TFLITE, threads=1) as opened:
         assert opened.facts["machine"] == "aarch64"
         (found,) = opened.outputs(DIGITS.original, [x])
     here, y = Runner(DIGITS.original).run(DIGITS.x_test), DIGITS.y_test
