@@ -19,6 +19,7 @@ from autocompress.errors import AutocompressError
 DENSE_OPS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 LAYER_OPS = (*DENSE_OPS, "DEPTHWISE_CONV_2D")
 UNKNOWN_OP = "UNKNOWN"
+_COUNTED_INPUTS = {"CONV_2D": 2, "FULLY_CONNECTED": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3}  # 1 else
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
 _ONCE_OPS = ("DEQUANTIZE", "DENSIFY")
 _BITS = {
@@ -51,8 +52,9 @@ NO_TENSOR = Tensor("", (0,))
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of the main graph: its schema name, inputs in order, and first output. `window`: the positions
-    that a pooling looks at, 1 for other operators."""
+    """One operator of the main graph: its schema name, its inputs in order up to the last that latency depends on
+    (weight and activation; no bias, no second operand), and its first output. `window`: the positions that a pooling
+    looks at, 1 for other operators."""
 
     op: str
     inputs: tuple[Tensor, ...]
@@ -120,6 +122,7 @@ class _Reader:
         self.graph = self.model.Subgraphs(0)
         codes = map(self.model.OperatorCodes, range(self.model.OperatorCodesLength()))
         self.ops = [_names("BuiltinOperator").get(_builtin_code(code), UNKNOWN_OP) for code in codes]
+        self.types = _names("TensorType")
         self.tensors: dict[int, Tensor] = {-1: NO_TENSOR}
 
     def read(self) -> list[Operator]:
@@ -127,7 +130,7 @@ class _Reader:
         found = []
         for operator in map(self.graph.Operators, range(self.graph.OperatorsLength())):
             op = self.ops[operator.OpcodeIndex()]
-            inputs = [] if operator.InputsIsNone() else operator.InputsAsNumpy().tolist()
+            inputs = _integers(operator.InputsAsNumpy())
             output = operator.Outputs(0) if operator.OutputsLength() else -1
             if not (op in _ONCE_OPS and self._is_constant(inputs[0])):
                 window = _window(operator) if op in _POOLS else 1
@@ -135,7 +138,8 @@ class _Reader:
         return found
 
     def _operator(self, op: str, inputs: list[int], output: int, window: int) -> Operator:
-        made = Operator(op, tuple(map(self._tensor, inputs)), self._tensor(output), window)
+        counted = inputs[: _COUNTED_INPUTS.get(op, 1)]
+        made = Operator(op, tuple(map(self._tensor, counted)), self._tensor(output), window)
         if op in LAYER_OPS and (len(inputs) < 2 or len(made.weight.shape) < 2):
             raise ValueError(f"{op} without a weight")
         return made
@@ -144,13 +148,18 @@ class _Reader:
         index = max(index, -1)
         if index not in self.tensors:
             tensor = self.graph.Tensors(index)
-            shape = () if tensor.ShapeIsNone() else np.abs(tensor.ShapeAsNumpy()).tolist()
-            self.tensors[index] = Tensor(_names("TensorType").get(tensor.Type(), ""), tuple(shape))
+            shape = tuple(map(abs, _integers(tensor.ShapeAsNumpy())))
+            self.tensors[index] = Tensor(self.types.get(tensor.Type(), ""), shape)
         return self.tensors[index]
 
     def _is_constant(self, index: int) -> bool:
         buffer = self.model.Buffers(self.graph.Tensors(index).Buffer())
         return bool(buffer.DataLength() > 0 or buffer.Offset() > 1)  # Offset: data behind the flatbuffer
+
+
+def _integers(vector: Any) -> list[int]:
+    """A vector of a flatbuffer; the accessors give 0 where there is none."""
+    return vector.tolist() if isinstance(vector, np.ndarray) else []
 
 
 def _window(operator: Any) -> int:
