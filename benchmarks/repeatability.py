@@ -19,10 +19,11 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.measure.host import LEAST_RUN_S, WARMUP_S, Host, local_host
 from autocompress.records import Measurement
+from autocompress.search.latency import steady
 from autocompress.tasks import load_task
 
 MOST_SPREAD, LEAST_HELD, MOST_COST_MS = 0.05, 0.9, 50.0
-CHILDREN, TRIES = 20, 3
+CHILDREN = 20
 
 
 def held(values: list[float], intervals: list[tuple[float, float] | None]) -> int:
@@ -61,15 +62,6 @@ def goals_of(processes: int, found: list[Measurement]) -> tuple[list[list[str]],
         wanted = f"{processes} processes: the grand median of the {name} in >= {LEAST_HELD:.0%} of the intervals"
         goals.append(Goal(wanted=wanted, got=f"{count} of {len(found)}", met=count >= LEAST_HELD * len(found)))
     return rows, goals
-
-
-def steady(host: Host, model: bytes, baseline: bytes, processes: int) -> Measurement:
-    """A measurement during which the baseline held still, or the last of some tries."""
-    for _ in range(TRIES - 1):
-        found = host.measure(model, baseline=baseline, processes=processes)
-        if not found.doubtful:
-            return found
-    return host.measure(model, baseline=baseline, processes=processes)
 
 
 def cost_ms(host: Host, model: bytes) -> list[float]:

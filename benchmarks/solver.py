@@ -146,14 +146,8 @@ def builder_of(network: Network) -> Builder:
 def exported(network: Network, builder: Builder, asked: Configuration, solved: Sequence[SolvedLayer]) -> Weights:
     """Build the file (which verifies it) and take the weights out of it again; the bias as it was solved."""
     stored = read_layers(builder.build(asked, solved), network.layers)
-    weights: Weights = []
-    for layer, read, wanted in zip(network.layers, stored, solved, strict=True):
-        values = read.values.astype(np.float64)
-        if read.scales is not None:
-            along = [-1 if axis == layer.output_axis else 1 for axis in range(values.ndim)]
-            values = values * read.scales.reshape(along)
-        weights.append((values, wanted.bias))
-    return weights
+    rows = zip(network.layers, stored, solved, strict=True)
+    return [(read.weights(layer), wanted.bias) for layer, read, wanted in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,14 +30,6 @@ LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 TRIALS = 3
 
 
-@pytest.fixture
-def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
-    with edge_host.board(tmp_path / "board") as board:
-        for name, value in board.environment().items():
-            monkeypatch.setenv(name, value)
-        yield board
-
-
 def search(runs: Path, device: str, trials: int, *more: str) -> list[str]:
     command = [sys.executable, "-m", "autocompress.cli", "search", "--device", device, "--host", "board"]
     asked = ["--task", "digits", "--space", "quick", "--trials", str(trials), "--study", "s", "--runs", str(runs)]

@@ -34,13 +34,6 @@ with Host(sys.argv[1:], runtime="ai-edge-litert", threads=1) as host:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    """Python with a temporary folder, so a cache and a lock, of its own."""
-    (tmp_path / "tmp").mkdir()
-    return ["/usr/bin/env", f"TMPDIR={tmp_path / 'tmp'}", sys.executable]
-
-
-@pytest.fixture
 def host(command: list[str]) -> Iterator[Host]:
     with Host(command, runtime=LITERT, threads=1) as host:
         yield host

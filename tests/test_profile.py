@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +33,6 @@ from autocompress.tasks import load_task
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 DIGITS = load_task("digits")
 MODEL = dense_model(inputs=128, outputs=64)
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    (tmp_path / "tmp").mkdir()
-    return ["/usr/bin/env", f"TMPDIR={tmp_path / 'tmp'}", sys.executable]
 
 
 @pytest.fixture

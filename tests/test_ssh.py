@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,6 @@ with Host(ssh_argv(host_of("board")), runtime="ai-edge-litert", threads=1) as ho
     print("measuring", flush=True)
     host.measure(dense_model(), processes=1, min_run_s=60.0)
 """
-
-
-@pytest.fixture
-def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
-    with edge_host.board(tmp_path / "board") as board:
-        for name, value in board.environment().items():
-            monkeypatch.setenv(name, value)
-        yield board
 
 
 def open_host(destination: str = "board", runtime: str = LITERT, **options: Any) -> Host:

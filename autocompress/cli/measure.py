@@ -111,13 +111,12 @@ def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tu
 def _measured(
     profile: DeviceProfile, file: bytes, baseline: bytes | None, processes: int, asked: _Accuracy | None
 ) -> tuple[Measurement, OpProfile, DeviceAccuracy | None]:
-    from autocompress.measure.host import Host, argv_of
+    from autocompress.measure.host import profile_host
 
     def waiting(line: str) -> None:
         typer.echo(line, err=True)
 
-    runtime = profile.runtime
-    with Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=waiting) as there:
+    with profile_host(profile, waiting) as there:
         try:
             measured = there.measure(file, baseline=baseline, processes=processes)
             judged = None if asked is None else asked.on(there, profile.name)

@@ -65,11 +65,8 @@ def search(
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task
 
-    profile, chosen, patience_s = (
-        at_host(load_device(device), host),
-        load_space(space),
-        seconds(host_wait, "--host-wait"),
-    )
+    profile, chosen = at_host(load_device(device), host), load_space(space)
+    patience_s = seconds(host_wait, "--host-wait")
     limits = tuple(parse_constraint(text) for text in constraint or ())
     budget = None if time_budget is None else seconds(time_budget)
     if size not in ("download", "file"):

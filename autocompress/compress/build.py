@@ -47,6 +47,14 @@ class StoredLayer:
         """How many distinct stored values the weight has."""
         return len(np.unique(self.values))
 
+    def weights(self, layer: Layer) -> Array:
+        """The weights of this layer that the stored values stand for, float64, in the layer's shape."""
+        values: Array = self.values.astype(np.float64)
+        if self.scales is None:
+            return values
+        values *= self.scales.reshape([-1 if axis == layer.output_axis else 1 for axis in range(values.ndim)])
+        return values
+
 
 class Builder:
     """Builds candidates of one float network; skeletons are made once per pattern of containers and kept."""

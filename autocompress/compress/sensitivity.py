@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, corrected_bias
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
+from autocompress.files import write_whole
 from autocompress.network import flatbuffer, trace
 from autocompress.network.segments import Patchable
 from autocompress.records import LayerChoice
@@ -213,9 +213,7 @@ def kept_tables(folder: Path, key: str, build: Callable[[], Tables]) -> tuple[Ta
     tables = build()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{key}.{os.getpid()}.partial"
-        partial.write_bytes(_encoded(tables, key))
-        partial.replace(path)
+        write_whole(path, _encoded(tables, key))
     except OSError as fault:
         note = f"the layer tables could not be kept in {folder}: {fault.strerror}"
     return tables, note

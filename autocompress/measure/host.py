@@ -280,6 +280,12 @@ def at_host(profile: DeviceProfile, host: str | None) -> DeviceProfile:
     return profile if host is None else replace(profile, host=host_of(host))
 
 
+def profile_host(profile: DeviceProfile, on_wait: Callable[[str], None] | None = None) -> Host:
+    """The host of a profile that has one, with the profile's runtime and threads."""
+    runtime = profile.runtime
+    return Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=on_wait)
+
+
 def argv_of(profile: DeviceProfile) -> list[str]:
     """The command that starts Python on the device, up to and including the Python executable."""
     host: Any = profile.host

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError
+from autocompress.network.layers import EXPANDING_OPS, LAYER_OPS
 
 DENSE_OPS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-LAYER_OPS = (*DENSE_OPS, "DEPTHWISE_CONV_2D")
 UNKNOWN_OP = "UNKNOWN"
 _COUNTED_INPUTS = {"CONV_2D": 2, "FULLY_CONNECTED": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3}  # 1 else
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
-_ONCE_OPS = ("DEQUANTIZE", "DENSIFY")
 _BITS = {
     "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT64": 64, "INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8,
     "INT16": 16, "UINT16": 16, "INT32": 32, "UINT32": 32, "INT64": 64, "UINT64": 64, "BOOL": 8,
@@ -132,7 +131,7 @@ class _Reader:
             op = self.ops[operator.OpcodeIndex()]
             inputs = _integers(operator.InputsAsNumpy())
             output = operator.Outputs(0) if operator.OutputsLength() else -1
-            if not (op in _ONCE_OPS and self._is_constant(inputs[0])):
+            if not (op in EXPANDING_OPS and self._is_constant(inputs[0])):
                 window = _window(operator) if op in _POOLS else 1
                 found.append(self._operator(op, inputs, output, window))
         return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autocompress.network import flatbuffer
-from autocompress.network.layers import INPUTS, LAYER_OPS
+from autocompress.network.layers import EXPANDING_OPS, INPUTS, LAYER_OPS
 from autocompress.records import OpProfile, OpTime
 
 PROFILED_RUNTIME = "ai-edge-litert"
@@ -74,7 +74,7 @@ def weighted_ops(tree: Any) -> list[WeightedOp]:
     expanded: set[int] = set()
     for position, operator in enumerate(tree.subgraphs[0].operators):
         op = flatbuffer.op_name(tree, operator)
-        if op in ("DEQUANTIZE", "DENSIFY") and _has_data(tree, int(operator.inputs[0])):
+        if op in EXPANDING_OPS and _has_data(tree, int(operator.inputs[0])):
             expanded.add(int(operator.outputs[0]))
         if op in LAYER_OPS and len(operator.inputs) > max(INPUTS[op][:2]):
             weight = int(operator.inputs[INPUTS[op][1]])

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.network import flatbuffer
-from autocompress.network.layers import INPUTS
-
-_UNPACKED_OPS = ("DEQUANTIZE", "DENSIFY")  # of a constant: it is a weight that is stored otherwise
+from autocompress.network.layers import EXPANDING_OPS, INPUTS
 
 
 def kernel_pattern(model: bytes) -> str:
@@ -55,6 +53,6 @@ def _constants(tree: Any, graph: Any) -> dict[str, str]:
 
 def _weights(op: str, operator: Any) -> list[int]:
     """The inputs of an operator that hold weights or biases."""
-    if op in _UNPACKED_OPS:
+    if op in EXPANDING_OPS:
         return [operator.inputs[0]]
     return [operator.inputs[i] for i in INPUTS.get(op, ())[1:] if i < len(operator.inputs)]

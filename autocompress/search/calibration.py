@@ -12,7 +12,7 @@ import numpy as np
 from autocompress.compress.skeleton import make_skeleton, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.measure.calibrate import Sample, calibrated_model, cross_validate, summary
-from autocompress.measure.host import Host, argv_of
+from autocompress.measure.host import Host, profile_host
 from autocompress.measure.operators import operators
 from autocompress.measure.terms import terms_of
 from autocompress.network import flatbuffer, trace
@@ -96,7 +96,7 @@ def calibrate(
         raise AutocompressError(f"share {share:g} of the designed set is not in (0, 1]; 1 measures all of it")
     start = time.monotonic()
     files = list(specimens(designed_set(share)))
-    with Host(argv_of(profile), runtime=profile.runtime.name, threads=profile.runtime.threads) as host:
+    with profile_host(profile) as host:
         samples, refused = _Passes(host, files, on_progress).run()
         runtime = CalibratedRuntime(
             name=host.runtime, version=host.runtime_version, threads=host.threads, os_bits=host.facts["os_bits"]

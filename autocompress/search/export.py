@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autocompress.compress.build import compressed
 from autocompress.errors import AutocompressError
+from autocompress.files import write_whole
 from autocompress.records import StudyRecord, TrialRecord
 from autocompress.report import rows
 
@@ -29,16 +30,10 @@ def write_export(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
     parts = {f"{stem}.tflite": model, f"{stem}.tflite.gz": compressed(model), f"{stem}.json": card}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = tuple(_write(folder / name, content) for name, content in parts.items())
+        for name, content in parts.items():
+            write_whole(folder / name, content)
     except OSError as fault:
         raise AutocompressError(
             f"cannot write into {folder}: {fault.strerror}; give another folder with --out"
         ) from fault
-    return written  # type: ignore[return-value]
-
-
-def _write(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-    return path
+    return tuple(folder / name for name in parts)  # type: ignore[return-value]

@@ -16,7 +16,6 @@ import numpy as np
 
 from autocompress.compress.sensitivity import Tables
 from autocompress.errors import CandidateError
-from autocompress.network.layers import Layer
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.deflate import Deflate, deflate_of
 from autocompress.search.objective import Workbench
@@ -184,7 +183,8 @@ def landscape_of(
         for at, layer in enumerate(layers):
             row = [workbench.container(layer, choice.bits, kind) or 0 for choice in choices[layer.name]]
             container[a, at] = row + row[-1:] * (longest - len(row))
-    macs, weights = (np.array([value(layer) for layer in layers], np.float64) for value in (_macs, _weights))
+    macs = np.array([max(1, layer.macs) for layer in layers], np.float64)
+    weights = np.array([layer.weights for layer in layers], np.float64)
 
     def latency(kind: str, containers: Array) -> float:
         taken = workbench.modelled_latency(workbench.layout(containers.tolist(), kind)[0])
@@ -205,14 +205,6 @@ def landscape_of(
         file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
         deflate=tuple(_deflate(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)),
     )
-
-
-def _macs(layer: Layer) -> int:
-    return max(1, layer.macs)
-
-
-def _weights(layer: Layer) -> int:
-    return layer.weights
 
 
 def _deflate(workbench: Workbench, kind: str, containers: Array) -> Deflate | None:

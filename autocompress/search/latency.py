@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from autocompress.errors import AutocompressError, DeviceError
-from autocompress.measure.host import Host, argv_of
+from autocompress.measure.host import Host, profile_host
 from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
 from autocompress.records import Measurement
@@ -34,7 +34,7 @@ class LatencySource:
             model = self._profile.latency_model
             return lambda file, processes: predict(file, model)
         host = self._host
-        return lambda file, processes: _steady(host, file, None if file == baseline else baseline, processes)
+        return lambda file, processes: steady(host, file, None if file == baseline else baseline, processes)
 
     def check_same(self, baseline: Measurement) -> None:
         """DeviceError where a study's baseline was measured with another version of the runtime or another OS than the
@@ -62,7 +62,7 @@ class LatencySource:
         return f"{profile.runtime.name} ({profile.name})", host.measure(baseline, baseline=None, processes=3)
 
 
-def _steady(host: PatientHost, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
+def steady(host: Host | PatientHost, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
     """A measurement during which the baseline held still; after some tries the one whose interval is narrowest, which
     says that it is doubtful."""
     tries: list[Measurement] = []
@@ -105,7 +105,5 @@ def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = sil
 
 
 def patient_host(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> PatientHost:
-    """The host of a profile that has one, with the profile's runtime and threads."""
-    runtime = profile.runtime
-    host = Host(argv_of(profile), runtime=runtime.name, threads=runtime.threads, on_wait=say)
-    return PatientHost(host, wait_s=wait_s, say=say)
+    """The host of a profile that has one, waited for where it is away."""
+    return PatientHost(profile_host(profile, say), wait_s=wait_s, say=say)

@@ -18,6 +18,7 @@ from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
+from autocompress.files import write_whole
 from autocompress.measure.accuracy import Quality, Split
 from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer, trace
@@ -104,9 +105,8 @@ class Workbench:
         """The float network, its file as given."""
         try:
             quality, model = self._validation.baseline(), self._task.original
-            return self._evaluation(
-                self.float_configuration(), model, quality, self._latency(model, FRONT_PROCESSES), 0.0
-            )
+            measurement, download = self._latency(model, FRONT_PROCESSES), download_bytes(model)
+            return self._evaluation(self.float_configuration(), model, download, quality, measurement, 0.0)
         except CandidateError as fault:
             raise AutocompressError(
                 f"the float network cannot be evaluated on '{self._profile.name}': {fault}"
@@ -129,23 +129,22 @@ class Workbench:
         build_s = time.perf_counter() - start
         # A modelled latency costs nothing and may tell that the candidate is dominated; a measured one costs most.
         modelled = self._latency(model, SEARCH_PROCESSES) if self._profile.host is None else None
-        bar = None if bar_of is None else bar_of(self._before(configuration, model, modelled))
+        download = download_bytes(model)
+        bar = None if bar_of is None else bar_of(self._before(model, download, modelled))
         outputs = self._outputs(model, bar)
         apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
         quality, measurement = self._validation.judged(outputs), modelled or self._latency(model, SEARCH_PROCESSES)
-        evaluation = self._evaluation(configuration, model, quality, measurement, build_s)
+        evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
         self._remember_scores(evaluation.sha256, outputs)
         return evaluation, apart
 
-    def _before(
-        self, configuration: Configuration, model: bytes, measurement: Measurement | None
-    ) -> Mapping[str, float | None]:
+    def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
         """What is known of a candidate before its metric, by the names of an evaluation's values."""
         latency = None if measurement is None else measurement.latency_ms
         energy = None if latency is None else energy_mj(latency, self._profile)
         return {
             "latency_ms": latency, "energy_mj": energy, "file_bytes": float(len(model)),
-            "download_bytes": float(download_bytes(model)),
+            "download_bytes": float(download),
             "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
         }  # fmt: skip
 
@@ -208,8 +207,9 @@ class Workbench:
         return quantize
 
     def _evaluation(
-        self, configuration: Configuration, model: bytes, quality: Quality, measurement: Measurement, build_s: float
-    ) -> Evaluation:
+        self, configuration: Configuration, model: bytes, download: int, quality: Quality, measurement: Measurement,
+        build_s: float,
+    ) -> Evaluation:  # fmt: skip
         sha256, artifact = store(model, self._artifacts)
         return Evaluation(
             configuration=configuration,
@@ -218,7 +218,7 @@ class Workbench:
             accuracy_delta_ci=quality.delta_interval,
             measurement=measurement.thinned(),
             file_bytes=len(model),
-            download_bytes=download_bytes(model),
+            download_bytes=download,
             sha256=sha256,
             artifact=os.path.relpath(artifact, self._runs),
             energy_mj=energy_mj(measurement.latency_ms, self._profile),
@@ -288,14 +288,12 @@ class Workbench:
 
 
 def store(model: bytes, folder: Path) -> tuple[str, Path]:
-    """Write a file under its sha256: to a temporary name first, then renamed, so that it is whole or not there."""
+    """Write a file under its sha256, if it is not there yet."""
     sha256 = hashlib.sha256(model).hexdigest()
     path = folder / f"{sha256}.tflite"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{sha256}.{os.getpid()}.partial"
-        partial.write_bytes(model)
-        partial.replace(path)
+        write_whole(path, model)
     return sha256, path
 
 

@@ -12,8 +12,8 @@ from autocompress.compress.build import read_layers
 from autocompress.compress.skeleton import make_skeleton
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.measure.agent import RUNTIMES
-from autocompress.measure.host import Host, argv_of
-from autocompress.network import flatbuffer
+from autocompress.measure.host import Host, profile_host
+from autocompress.network import flatbuffer, trace
 from autocompress.network.blueprint import Blueprint
 from autocompress.network.layers import LAYER_OPS, Layer, layers_of
 from autocompress.network.run import Runner
@@ -58,29 +58,28 @@ def probe(
     """Try every kernel on a host (as a profile's `host`). `runtime`: by default the first that loads there;
     `threads`: by default all available cores. DeviceError where the host or every runtime fails."""
     profile = DeviceProfile(
-        name=name, description="", runtime=Runtime(name=runtime or "", threads=threads or 1), host=host,
+        name=name, description="", runtime=Runtime(name=runtime or next(iter(RUNTIMES)), threads=1), host=host,
         memory_bytes=None, power_w=None, kernels={}, latency_model=None,
     )  # fmt: skip
-    loads, cores = _loading(profile, runtime)
-    count = threads or cores
-    with Host(argv_of(profile), runtime=loads, threads=count) as there:
+    loads, cores = _loading(profile, (runtime,) if runtime else tuple(RUNTIMES))
+    profile = replace(profile, runtime=Runtime(name=loads, threads=threads or cores))
+    with profile_host(profile) as there:
         trials = tuple(trial for op in LAYER_OPS for trial in _tried(op, there, on_kernel))
         described = replace(
             profile,
             description=_description(there),
-            runtime=Runtime(name=loads, threads=count),
             memory_bytes=there.facts["memory_bytes"],
             kernels=_table(trials),
         )
         return Probed(profile=described, facts=there.facts, kernels=trials)
 
 
-def _loading(profile: DeviceProfile, runtime: str | None) -> tuple[str, int]:
-    """The runtime asked for, or else the first that loads there, and the cores available."""
+def _loading(profile: DeviceProfile, runtimes: Sequence[str]) -> tuple[str, int]:
+    """The first of the runtimes that loads there, and the cores available."""
     faults = []
-    for name in (runtime,) if runtime else RUNTIMES:
+    for name in runtimes:
         try:
-            with Host(argv_of(profile), runtime=name, threads=1) as host:
+            with profile_host(replace(profile, runtime=Runtime(name=name, threads=1))) as host:
                 return name, int(host.facts["cores"])
         except DeviceError as fault:
             if "does not load" not in str(fault):
@@ -118,7 +117,8 @@ def _trial(network: bytes, layers: Sequence[Layer], bits: int, activations: str,
     trial = KernelTrial(op=layers[0].op, bits=bits, activations=activations)
     inputs = np.random.default_rng(0).standard_normal((_SAMPLES, *layers[0].input_shape[1:]), dtype=np.float32)
     try:
-        file = make_skeleton(network, layers, [bits], activations, _ranges(network, inputs)).patch.snapshot()
+        ranges = trace.activation_ranges(network, {layers[0].input: inputs}, chunk=1, threads=1)
+        file = make_skeleton(network, layers, [bits], activations, ranges).patch.snapshot()
         outputs = there.outputs(file, [inputs])[0]
         error = _error(outputs, _reference(network, file, layers, inputs))
         trial = replace(trial, error=error)
@@ -144,29 +144,11 @@ def _network(op: str) -> bytes:
     return net.finish(made[op]())
 
 
-def _ranges(network: bytes, inputs: Array) -> dict[str, tuple[float, float]]:
-    """The ranges of inputs and outputs; of any other tensor that of both."""
-    outputs = _run(network, inputs)
-    low, high = float(min(inputs.min(), outputs.min())), float(max(inputs.max(), outputs.max()))
-    tree = flatbuffer.read(network)
-    graph = tree.subgraphs[0]
-    names = [tensor.name.decode() for tensor in graph.tensors]
-    found = dict.fromkeys(names, (low, high))
-    found[names[graph.inputs[0]]] = float(inputs.min()), float(inputs.max())
-    found[names[graph.outputs[0]]] = float(outputs.min()), float(outputs.max())
-    return found
-
-
 def _reference(network: bytes, file: bytes, layers: Sequence[Layer], inputs: Array) -> Array:
     """The outputs of the float network with the weights as they lie in `file`, on this machine's float kernels."""
     (stored,), (layer,) = read_layers(file, layers), layers
-    weights = np.asarray(stored.values, np.float32)
-    if stored.scales is not None:
-        shape = [1] * weights.ndim
-        shape[layer.output_axis] = len(stored.scales)
-        weights = weights * np.asarray(stored.scales, np.float32).reshape(shape)
     tree = flatbuffer.read(network)
-    flatbuffer.set_constant(tree, layer.weight, weights.astype(np.float32))
+    flatbuffer.set_constant(tree, layer.weight, stored.weights(layer).astype(np.float32))
     return _run(flatbuffer.write(tree), inputs)
 
 

@@ -208,7 +208,7 @@ class Search:
 
         UnmetError after MOST_FAILURES failed trials in a row."""
         start = self._lap = time.perf_counter()
-        if not self._enough(start):
+        if not self._enough(start, self.record()):
             try:
                 self.study.optimize(
                     self._objective,
@@ -224,16 +224,17 @@ class Search:
             raise UnmetError(f"the last {MOST_FAILURES} trials failed, the search ends; the last reason: {last}")
         return record
 
-    def _enough(self, start: float) -> bool:
-        complete = sum(record.state == "complete" for record in self._records.values())
+    def _enough(self, start: float, record: StudyRecord) -> bool:
+        complete = sum(trial.state == "complete" for trial in record.trials)
         by_count = self.request.trials is not None and complete >= self.request.trials
         by_time = self.request.time_budget_s is not None and time.perf_counter() - start >= self.request.time_budget_s
-        return by_count or by_time or (self.request.until_flat and rows.is_flat(self.record()))
+        return by_count or by_time or (self.request.until_flat and rows.is_flat(record))
 
     def _after(self, study: optuna.Study, trial: FrozenTrial, start: float, on_trial: Progress) -> None:
         self._records[trial.number] = store.trial_record(trial)
-        on_trial(self.record())
-        if self._enough(start) or self._failures_in_a_row() >= MOST_FAILURES or self._exhausted():
+        record = self.record()
+        on_trial(record)
+        if self._enough(start, record) or self._failures_in_a_row() >= MOST_FAILURES or self._exhausted():
             study.stop()
 
     def _exhausted(self) -> bool:
