@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli import device
+from autocompress.cli import device, sweep
 from autocompress.cli.measure import measure
 from autocompress.cli.search import search
 from autocompress.cli.study import export, report
@@ -18,6 +18,7 @@ app = typer.Typer(
 for _command in (search, report, export, measure):
     app.command()(_command)
 app.add_typer(device.app, name="device")
+app.add_typer(sweep.app, name="sweep")
 
 
 @app.callback(invoke_without_command=True)
