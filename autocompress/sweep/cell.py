@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from autocompress.errors import CandidateError
@@ -28,7 +29,7 @@ from autocompress.sweep.night import CellNight, Check, FileFigures, packed, spre
 from autocompress.sweep.plan import Cell, study_name
 from autocompress.tasks import load_task
 
-CANARY_PROCESSES = 5
+CANARY_PROCESSES = 10
 Say = Callable[[str], None]
 
 
@@ -96,13 +97,18 @@ class _Work:
         self._known: dict[str, Pairs] = {}  # by kernel pattern: pairs with the float network
         self.checks: list[Check] = []
 
-    def canary(self) -> float | None:
-        """The float network's latency now; None where it is modelled."""
+    def canary(self) -> tuple[float, ...] | None:
+        """The float network's latency now, a process each; None where it is modelled."""
         if self._host is None:
             return None
+        found = compare.steady(self._float_processes, self._rules.drift)
+        self._say(f"canary {median(found):.4g} ms")
+        return found
+
+    def _float_processes(self) -> tuple[float, ...]:
+        assert self._host is not None
         measured = self._host.measure(self._opened.workbench.float_network, processes=CANARY_PROCESSES)
-        self._say(f"canary {measured.latency_ms:.4g} ms")
-        return measured.latency_ms
+        return tuple(median(samples) for samples in measured.samples_ms)
 
     def _pairs(self, model: bytes, reference: bytes, count: int) -> Pairs:
         """`count` pairs of fresh processes, a process of each file in turn."""
@@ -126,8 +132,8 @@ class _Work:
                 checks = self._checks(was, label)
             except CandidateError as fault:
                 self.checks.append(
-                    Check(file=label, metric="build", before=0.0, after=1.0, effect=1.0, p=0.0, interval=(1.0, 1.0),
-                          note=str(fault))
+                    Check(file=label, metric="build", before=0.0, after=1.0, effect=1.0, p=0.0, certain=True,
+                          interval=(1.0, 1.0), note=str(fault))
                 )  # fmt: skip
                 continue
             self.checks += checks
@@ -209,7 +215,7 @@ class _Work:
 
     # What a later night compares with
 
-    def found(self, first: float | None) -> CellNight:
+    def found(self, first: tuple[float, ...] | None) -> CellNight:
         """The cell as it stands at the end of the night."""
         record, request, accepted = self._opened.record(), self._opened.request, self._job.accepted
         trials = rows.front(record)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
 from autocompress import pareto
 from autocompress.specs import VerdictRules
 from autocompress.sweep import evidence
-from autocompress.sweep.night import CellNight, Check, FileFigures, unpacked
+from autocompress.sweep.night import Canary, CellNight, Check, FileFigures, unpacked
 
+_CANARIES = 3
 _Z95 = 1.959963984540054
-_DRAWS = 400
 SEQUENTIAL = ("latency_ms", "peak_memory_bytes")
 THRESHOLDS = {
     "latency_ms": "latency", "accuracy": "metric", "file_bytes": "size", "download_bytes": "size",
@@ -42,9 +43,15 @@ def certain(file: str, metric: str, before: float, after: float) -> Check:
     """A check of figures that have no noise: sizes, modelled latencies."""
     effect = after / before - 1
     return Check(
-        file=file, metric=metric, before=before, after=after, effect=effect, p=1.0 if effect == 0 else 0.0,
+        file=file,
+        metric=metric,
+        before=before,
+        after=after,
+        effect=effect,
+        p=1.0 if effect == 0 else 0.0,
+        certain=True,
         interval=(effect, effect),
-    )  # fmt: skip
+    )
 
 
 def metric_check(file: str, was: FileFigures, accuracy: float, scores: str | None, *, rises: bool) -> Check:
@@ -54,7 +61,7 @@ def metric_check(file: str, was: FileFigures, accuracy: float, scores: str | Non
     effect = sign * (accuracy - was.accuracy)
     check = Check(file=file, metric="accuracy", before=was.accuracy, after=accuracy, effect=effect)
     if effect == 0 and scores == was.scores:
-        return replace(check, p=1.0, interval=(0.0, 0.0))
+        return replace(check, p=1.0, certain=True, interval=(0.0, 0.0))
     if scores is None or was.scores is None:
         return replace(check, note="the metric has no samples to pair")
     before, after = unpacked(was.scores), unpacked(scores)
@@ -149,42 +156,58 @@ def memory_check(file: str, was: Sequence[int], now: Sequence[int]) -> Check | N
     )  # fmt: skip
 
 
-def hypervolume_check(was: CellNight, now: CellNight, seed: int = 0) -> Check:
-    """The hypervolumes of two fronts. Its noise is that of the latencies, drawn log-normally from their intervals; the
-    metric is on the same samples and the sizes are exact."""
+def hypervolume_check(was: CellNight, now: CellNight) -> Check:
+    """The hypervolumes of two fronts. Its noise is that of the latencies, by their intervals; the metric is on the same
+    samples and the sizes are exact."""
     check = Check(file="front", metric="hypervolume", before=was.hypervolume, after=now.hypervolume)
     if was.hypervolume is None or now.hypervolume is None or was.scales is None or now.scales is None:
         return replace(check, note="no hypervolume: no plain int8 file or no front")
     if was.data_sha256 != now.data_sha256:
         return replace(check, note="validation data changed")
     if was.hypervolume == now.hypervolume:
-        return replace(check, effect=0.0, p=1.0, interval=(0.0, 0.0))
+        return replace(check, effect=0.0, p=1.0, certain=True, interval=(0.0, 0.0))
     if was.hypervolume <= 0:
         return replace(check, note="the accepted front has no hypervolume")
     effect = 1 - now.hypervolume / was.hypervolume
-    rng = np.random.default_rng(seed)
-    draws = [_drawn_volumes(night, rng) for night in (was, now)]
-    sd = math.hypot(*(float(each.std()) for each in draws)) / was.hypervolume
-    p = (1.0 if effect == 0 else 0.0) if sd == 0 else evidence.normal_p(effect / sd)
-    return replace(check, effect=effect, p=p, interval=(effect - _Z95 * sd, effect + _Z95 * sd))
+    sd = math.hypot(_volume_sd(was, was.scales), _volume_sd(now, now.scales)) / was.hypervolume
+    p = 0.0 if sd == 0 else evidence.normal_p(effect / sd)
+    return replace(check, effect=effect, p=p, certain=sd == 0, interval=(effect - _Z95 * sd, effect + _Z95 * sd))
 
 
-def _drawn_volumes(night: CellNight, rng: np.random.Generator) -> evidence.Floats:
-    assert night.scales is not None
+def _volume_sd(night: CellNight, scales: tuple[float, float, float]) -> float:
+    """The standard deviation of a front's hypervolume by the delta method: each latency is moved by that of its
+    logarithm. Points of one latency are of one kernel pattern, measured once: they move together."""
     points = np.array(night.points, dtype=np.float64).reshape(-1, 5)
-    sd = np.log(points[:, 3] / points[:, 2]) / (2 * _Z95)
-    baseline_accuracy, baseline_ms, int8_bytes = night.scales
-    if not sd.any():
-        return np.zeros(1)
-    return np.array([
-        pareto.study_hypervolume(
-            points[:, 0], points[:, 1] * np.exp(sd * rng.standard_normal(len(sd))), points[:, 4],
-            baseline_accuracy=baseline_accuracy, baseline_latency_ms=baseline_ms, int8_download_bytes=int8_bytes,
-            higher_is_better=night.higher_is_better,
-        ) for _ in range(_DRAWS)
-    ])  # fmt: skip
+    accuracy, latency, low, high, download = points.T
+    sd, moved = np.log(high / low) / (2 * _Z95), []
+    for value in np.unique(latency[sd > 0]):
+        group = latency == value
+        slower = np.where(group, latency * np.exp(sd), latency)
+        moved.append(
+            pareto.study_hypervolume(
+                accuracy, slower, download, baseline_accuracy=scales[0], baseline_latency_ms=scales[1],
+                int8_download_bytes=scales[2], higher_is_better=night.higher_is_better,
+            ) - (night.hypervolume or 0.0)
+        )  # fmt: skip
+    return math.hypot(*moved)
 
 
-def drift(canary_ms: tuple[float, float] | None) -> float:
-    """By how much of the smaller the canary's first and last latency differ; 0 where there is none."""
-    return 0.0 if canary_ms is None else max(canary_ms) / min(canary_ms) - 1
+def drift(canary_ms: Canary | None) -> float:
+    """By how much the canary surely changed from its first to its last processes, of the smaller (rank sums at 5 %); 0
+    where that is not sure or there is none."""
+    if canary_ms is None:
+        return 0.0
+    shift = evidence.rank_sum(np.log(canary_ms[0]), np.log(canary_ms[1]))
+    return math.expm1(abs(shift.estimate)) if shift.p <= 0.05 else 0.0
+
+
+def steady(measure: Callable[[], tuple[float, ...]], limit: float) -> tuple[float, ...]:
+    """The canary's fastest processes in a row: measured until the two fastest rows agree within half of the limit, three
+    times at most. Something else on the machine slows it for some seconds; that is no drift of the night, and what a
+    clock or a throttle does slows every row."""
+    found: list[tuple[float, ...]] = []
+    while len(found) < _CANARIES:
+        found = sorted([*found, measure()], key=median)
+        if len(found) > 1 and median(found[1]) / median(found[0]) - 1 <= limit / 2:
+            break
+    return found[0]

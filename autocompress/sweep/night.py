@@ -19,6 +19,7 @@ from autocompress.errors import AutocompressError
 from autocompress.files import write_whole
 
 Array = np.ndarray[Any, Any]
+Canary = tuple[tuple[float, ...], tuple[float, ...]]
 SCHEMA = 1
 
 
@@ -45,7 +46,8 @@ class FileFigures:
 class Check:
     """One comparison with the accepted night. `effect` > 0 is worse: relative, for the metric in its unit; `interval`
     its 95 % interval; `p` two-sided, of no difference, over all looks; None where nothing can be said, and `note` says
-    why. `confirmed`: whether it was seen again at the end of the night; None where that was not needed."""
+    why. `certain`: without noise, `p` is 0 or 1. `confirmed`: whether it was seen again at the end of the night; None
+    where that was not needed."""
 
     file: str
     metric: str
@@ -53,6 +55,7 @@ class Check:
     after: float | None
     effect: float | None = None
     p: float | None = None
+    certain: bool = False
     interval: tuple[float, float] | None = None
     pairs: int = 0
     confirmed: bool | None = None
@@ -62,8 +65,8 @@ class Check:
 @dataclass(frozen=True, kw_only=True)
 class CellNight:
     """One cell of a night. `state`: done | away (its device) | failed | late (no time was left). `canary_ms`: the float
-    network's latency first and last. `points`: the whole front as rows of accuracy, latency, its interval's ends,
-    download; `scales`: the baseline's accuracy and latency, and the plain int8 file's download."""
+    network's latency in each of some processes, first and last. `points`: the whole front as rows of accuracy, latency,
+    its interval's ends, download; `scales`: the baseline's accuracy and latency, and the plain int8 file's download."""
 
     cell: str
     state: str
@@ -73,7 +76,7 @@ class CellNight:
     higher_is_better: bool = True
     data_sha256: str | None = None
     latency_source: str | None = None
-    canary_ms: tuple[float, float] | None = None
+    canary_ms: Canary | None = None
     trials: int = 0
     front: tuple[FileFigures, ...] = ()
     checks: tuple[Check, ...] = ()
@@ -90,6 +93,7 @@ class CellNight:
         values["front"] = tuple(FileFigures(**_tuples(FileFigures, each)) for each in values["front"])
         values["checks"] = tuple(Check(**_tuples(Check, each)) for each in values["checks"])
         values["points"] = tuple(map(tuple, values["points"]))
+        values["canary_ms"] = values["canary_ms"] and tuple(map(tuple, values["canary_ms"]))
         return cls(**_tuples(cls, values))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 from xml.etree import ElementTree
 
@@ -46,7 +47,7 @@ def markdown(found: Findings) -> str:
         lines.append(f"- {_MARKS[each.verdict]} **{each.verdict}** {_cell(sentence(each))}")
     lines += ["", "| cell | state | trials | hypervolume | canary first, last | time |", "|---|---|--:|--:|--:|--:|"]
     for cell in found.night.cells:
-        canary = "" if cell.canary_ms is None else ", ".join(f"{ms:.4g} ms" for ms in cell.canary_ms)
+        canary = "" if cell.canary_ms is None else ", ".join(f"{median(each):.4g} ms" for each in cell.canary_ms)
         volume = "" if cell.hypervolume is None else f"{cell.hypervolume:.4f}"
         state = cell.state if cell.reason is None else f"{cell.state}: {cell.reason}"
         lines.append(

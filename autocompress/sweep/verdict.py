@@ -43,13 +43,17 @@ class Event:
 
 
 def verdicts(night: Night, rules: VerdictRules) -> tuple[Verdict, ...]:
-    """The verdicts of a night's comparisons, in the order of its cells."""
+    """The verdicts of a night's comparisons, in the order of its cells.
+
+    What is certain needs no correction and takes no part in it: what cannot be rejected by chance does not count among
+    the comparisons (Tarone 1990, Biometrics 46)."""
     found = [(cell, check) for cell in night.cells for check in cell.checks]
-    adjusted = evidence.holm([1.0 if check.p is None else check.p for _, check in found])
-    return tuple(_verdict(cell, check, p, rules) for (cell, check), p in zip(found, adjusted, strict=True))
+    tested = [check for _, check in found if check.p is not None and not check.certain]
+    adjusted = dict(zip(map(id, tested), evidence.holm([check.p or 0.0 for check in tested]), strict=True))
+    return tuple(_verdict(cell, check, adjusted.get(id(check), check.p), rules) for cell, check in found)
 
 
-def _verdict(cell: CellNight, check: Check, p: float, rules: VerdictRules) -> Verdict:
+def _verdict(cell: CellNight, check: Check, p: float | None, rules: VerdictRules) -> Verdict:
     verdict, note = judged(check, p, rules)
     moved = drift(cell.canary_ms)
     if verdict == "worse" and check.metric in TIMED and moved > rules.drift:
@@ -59,10 +63,10 @@ def _verdict(cell: CellNight, check: Check, p: float, rules: VerdictRules) -> Ve
     )
 
 
-def judged(check: Check, p: float, rules: VerdictRules) -> tuple[str, str | None]:
+def judged(check: Check, p: float | None, rules: VerdictRules) -> tuple[str, str | None]:
     """The verdict on one comparison with the adjusted `p`, and why it is unknown."""
     limit = threshold(check.metric, rules)
-    if check.effect is None or check.p is None:
+    if check.effect is None or p is None:
         return "unknown", None
     if p <= rules.alpha and abs(check.effect) >= limit:
         if check.confirmed is False:
@@ -122,7 +126,11 @@ def _series(nights: Sequence[Night]) -> Iterable[tuple[str, list[int], list[floa
     rows: dict[str, tuple[list[int], list[float]]] = {}
     for night in nights:
         for cell in night.cells:
-            named = [] if cell.canary_ms is None else [(f"{cell.cell}: canary", math.sqrt(math.prod(cell.canary_ms)))]
+            named = (
+                []
+                if cell.canary_ms is None
+                else [(f"{cell.cell}: canary", float(np.median([*cell.canary_ms[0], *cell.canary_ms[1]])))]
+            )
             named += [
                 (f"{cell.cell}: {check.file} {check.metric}", check.after)
                 for check in cell.checks if check.metric == "latency_ms" and check.after is not None and check.pairs
