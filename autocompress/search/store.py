@@ -91,9 +91,8 @@ def storage_url(runs: Path, name: str, storage: str | None) -> str:
 
 
 @contextmanager
-def locked(folder: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold `folder/lock` exclusively; AutocompressError where another process does (`busy` says so, else that the study
-    is being searched) or the folder cannot be written."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder/lock` exclusively; AutocompressError where another process does or the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -106,7 +105,7 @@ def locked(folder: Path, busy: str | None = None) -> Iterator[None]:
         yield
     except BlockingIOError as fault:
         raise AutocompressError(
-            busy or f"study '{folder.name}' is being searched by another process; wait for it or choose another --study"
+            f"study '{folder.name}' is being searched by another process; wait for it or choose another --study"
         ) from fault
     finally:
         os.close(handle)

@@ -202,7 +202,7 @@ def drift(canary_ms: Canary | None) -> float:
 
 
 def steady(measure: Callable[[], tuple[float, ...]], limit: float) -> tuple[float, ...]:
-    """The canary's fastest processes in a row: measured until the two fastest rows agree within half of the limit, three
+    """The fastest row of processes of the canary: measured until the two fastest agree within half of the limit, three
     times at most. Something else on the machine slows it for some seconds; that is no drift of the night, and what a
     clock or a throttle does slows every row."""
     found: list[tuple[float, ...]] = []

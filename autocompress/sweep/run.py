@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from autocompress.errors import AutocompressError
 from autocompress.search.store import locked
 from autocompress.specs import Sweep
 from autocompress.sweep.night import CellNight, Night, Nights
@@ -35,8 +36,7 @@ def run_night(sweep: Sweep, runs: Path, say: Say) -> Outcome:
     """Run a night, or go on with the one that was cut. One at a time: AutocompressError where another runs."""
     check(sweep)
     nights = Nights(runs, sweep.name)
-    busy = f"sweep '{sweep.name}' is running already in {nights.folder}; wait for that night to end"
-    with locked(nights.folder, busy):
+    with _only_one(nights.folder, sweep.name):
         number, began = nights.begin(datetime.now().astimezone().isoformat(timespec="seconds"))
         accepted = nights.accepted()
         running = _Running(sweep, runs, nights, 0 if accepted is None else planned(accepted), say)
@@ -54,6 +54,20 @@ def run_night(sweep: Sweep, runs: Path, say: Say) -> Outcome:
         path = nights.save(night)
         nights.close()
     return Outcome(night=night, path=path, nights=nights)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path, name: str) -> Iterator[None]:
+    """Hold the sweep's lock; AutocompressError where another night of it runs."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except AutocompressError as fault:
+            if not isinstance(fault.__cause__, BlockingIOError):
+                raise
+            said = f"sweep '{name}' is running already in {folder}; wait until that night ends"
+            raise AutocompressError(said) from fault
+        yield
 
 
 def planned(accepted: Night) -> int:
