@@ -17,13 +17,14 @@ from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
 from autocompress.search.sampler import Choices, parameters
+from autocompress.search.storage import open_storage, retry
 
 
 def open_study(request: Request, sampler: BaseSampler, identity: store.Identity) -> optuna.Study:
     """The study that the request names, made where there is none; AutocompressError where it was made with something
     else."""
     url = store.storage_url(request.runs, request.study_name, request.storage)
-    storage = store.open_storage(url, store.retry)
+    storage = open_storage(url, retry)
     known = {s.study_name for s in optuna.get_all_study_summaries(storage, include_best_trial=False)}
     if request.study_name not in known:
         rises = request.task.metric.higher_is_better
