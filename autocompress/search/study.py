@@ -85,11 +85,14 @@ class Search:
     def _measures(self) -> bool:
         return self.request.latency_source == "measured"
 
-    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
-        """A measurement during which nobody builds where it runs."""
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """While a measurement runs: nobody builds where it runs."""
         host = self.request.profile.host
         here = host == "local" or (isinstance(host, Mapping) and "command" in host)
-        with self._floor.alone() if here else self._floor.idle():
+        return self._floor.alone() if here else self._floor.idle()
+
+    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
+        with self.undisturbed():
             return self._measure(file, processes)
 
     def _others(self) -> Others:

@@ -19,6 +19,7 @@ from autocompress.network.pattern import kernel_pattern
 from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search.latency import LatencySource, latency_on
+from autocompress.search.opening import versions
 from autocompress.search.request import Request
 from autocompress.search.store import parse_constraint
 from autocompress.search.study import Search
@@ -68,7 +69,16 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
             objectives=sweep.objectives,
             size=sweep.size,
             constraints=tuple(parse_constraint(text) for text in cell.budget.constraints),
-            threads=len(os.sched_getaffinity(0)),
+            threads=max(1, len(os.sched_getaffinity(0)) // len(sweep.devices)),
+            words={
+                "task": cell.task.task,
+                "model": cell.task.model,
+                "data": cell.task.data,
+                "metric": cell.task.metric,
+                "device": cell.device.profile,
+                "host": cell.device.host,
+                "space": cell.space.space,
+            },
         )
         with Search(request, latency.bind(task.original)) as opened:
             work = _Work(job, opened, latency.host, say)
@@ -107,7 +117,8 @@ class _Work:
 
     def _float_processes(self) -> tuple[float, ...]:
         assert self._host is not None
-        measured = self._host.measure(self._opened.workbench.float_network, processes=CANARY_PROCESSES)
+        with self._opened.undisturbed():
+            measured = self._host.measure(self._opened.workbench.float_network, processes=CANARY_PROCESSES)
         return tuple(median(samples) for samples in measured.samples_ms)
 
     def _pairs(self, model: bytes, reference: bytes, count: int) -> Pairs:
@@ -115,7 +126,8 @@ class _Work:
         assert self._host is not None
         found = Pairs()
         for _ in range(count):
-            one = self._host.measure(model, baseline=reference, processes=1)
+            with self._opened.undisturbed():
+                one = self._host.measure(model, baseline=reference, processes=1)
             assert one.ratio_to_baseline is not None
             memory = () if one.peak_memory_bytes is None else (one.peak_memory_bytes,)
             found += Pairs(log_ratios=(math.log(one.ratio_to_baseline),), memory_bytes=memory)
@@ -296,8 +308,6 @@ def _scales(record: StudyRecord) -> tuple[float, float, float] | None:
 
 
 def _versions(record: StudyRecord) -> Mapping[str, str]:
-    from autocompress.search.study import versions
-
     measured = record.baseline.measurement
     device: dict[str, Any] = (
         {} if measured.runtime is None else {"device": f"{measured.runtime} {measured.runtime_version}"}
