@@ -345,6 +345,18 @@ def test_a_worse_network_is_found_and_the_page_says_so(tmp_path: Path) -> None:
     assert len(records(runs)) == 2  # another network, another study
 
 
+def test_a_stored_file_that_was_changed_is_named_and_left_out(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "[rpi4]")
+    run(night(file, tmp_path))
+    accept(file, tmp_path)
+    (first, second) = Nights(tmp_path, "s").night(1).cells[0].front
+    (tmp_path / first.artifact).write_bytes(b"something else")
+    found = json.loads(run(night(file, tmp_path, "--json"), 1).stdout)
+    (worse,) = (each for each in found["verdicts"] if each["verdict"] == "worse")
+    assert (worse["metric"], worse["note"]) == ("artifact", f"{first.artifact} is missing or changed")
+    assert [each["sha256"] for each in found["cells"][0]["front"]] == [second.sha256]
+
+
 def damaged(network: bytes) -> bytes:
     """The network with noise in the weights of its last layer."""
     tree, rng = flatbuffer.read(network), np.random.default_rng(0)

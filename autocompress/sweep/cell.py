@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -143,11 +143,7 @@ class _Work:
             try:
                 checks = self._checks(was, label)
             except CandidateError as fault:
-                self.checks.append(
-                    Check(file=label, metric="build", before=0.0, after=1.0, effect=1.0, p=0.0, certain=True,
-                          interval=(1.0, 1.0), note=str(fault))
-                )  # fmt: skip
-                continue
+                checks = [compare.broken(label, "build", str(fault))]
             self.checks += checks
             self._say(f"accepted file {label}: {', '.join(c.metric for c in checks)} compared")
 
@@ -157,27 +153,34 @@ class _Work:
             compare.certain(label, name, getattr(was, name), getattr(now, name))
             for name in ("file_bytes", "download_bytes")
         ]
-        rises = self._opened.request.task.metric.higher_is_better
-        metric = compare.metric_check(label, was, now.accuracy, self._scores(now), rises=rises)
-        if self._host is None:
-            return [
-                *sizes,
-                metric,
-                compare.certain(label, "latency_ms", was.latency_ms, now.measurement.latency_ms),
-            ]
-        return [*sizes, metric, *self._measured_checks(was, now, label)]
-
-    def _measured_checks(self, was: FileFigures, now: Evaluation, label: str) -> list[Check]:
-        model = (self._job.runs / now.artifact).read_bytes()
+        found = [*sizes, self._metric_check(was, now, label)]
         kept = _kept(self._job.runs / was.artifact, was.sha256)
-        before = Pairs(log_ratios=was.log_ratios, memory_bytes=was.memory_bytes)
-        between_nights = now.sha256 == was.sha256 or kept is None
-        if between_nights and not was.log_ratios:
-            why = "the accepted night measured no pairs"
+        if kept is None:
+            found.append(compare.broken(label, "artifact", f"{was.artifact} is missing or changed"))
+        if self._host is None:
+            latency = compare.certain(label, "latency_ms", was.latency_ms, now.measurement.latency_ms)
+            return [*found, latency]
+        return [*found, *self._measured_checks(was, now, kept, label)]
+
+    def _metric_check(self, was: FileFigures, now: Evaluation, label: str) -> Check:
+        task, accepted = self._opened.request.task, self._job.accepted
+        if accepted is not None and accepted.data_sha256 != task.data_sha256:
+            return Check(file=label, metric="accuracy", before=was.accuracy, after=now.accuracy,
+                         note="the data changed")  # fmt: skip
+        rises = task.metric.higher_is_better
+        return compare.metric_check(label, was, now.accuracy, self._scores(now), rises=rises)
+
+    def _measured_checks(self, was: FileFigures, now: Evaluation, kept: bytes | None, label: str) -> list[Check]:
+        """Latency and memory: in turn with the accepted file itself or, where tonight's is the same, with the float
+        network, as on the accepted night."""
+        same, floats = now.sha256 == was.sha256, self._opened.workbench.float_network
+        if kept is None or (same and not was.log_ratios):
+            why = "the accepted file is missing" if kept is None else "the accepted night measured no pairs"
             return [Check(file=label, metric="latency_ms", before=was.latency_ms, after=None, note=why)]
-        reference = self._opened.workbench.float_network if between_nights else kept
-        assert reference is not None
-        race = Race(before if between_nights else None, self._rules, self._job.comparisons)
+        model = kept if same else (self._job.runs / now.artifact).read_bytes()
+        reference = floats if same else kept
+        before = Pairs(log_ratios=was.log_ratios, memory_bytes=was.memory_bytes)
+        race = Race(before if same else None, self._rules, self._job.comparisons)
         race.run(lambda count: self._pairs(model, reference, count))
         if race.is_worse_or_better():
             self._races[label] = (race, model, reference)
@@ -231,7 +234,7 @@ class _Work:
         """The cell as it stands at the end of the night."""
         record, request, accepted = self._opened.record(), self._opened.request, self._job.accepted
         trials = rows.front(record)
-        front = tuple(self._figures(trials[n]) for n in spread(len(trials), self._rules.files))
+        front = self._front([trials[n] for n in spread(len(trials), self._rules.files)])
         last = self.canary()
         night = CellNight(
             cell=self._job.cell.name,
@@ -252,12 +255,23 @@ class _Work:
         volume = () if accepted is None else (compare.hypervolume_check(accepted, night),)
         return replace(night, checks=(*self.checks, *volume))
 
-    def _figures(self, trial: TrialRecord) -> FileFigures:
-        evaluation = trial.evaluation
-        assert evaluation is not None
-        pairs = self._reference_pairs((self._job.runs / evaluation.artifact).read_bytes())
+    def _front(self, trials: Sequence[TrialRecord]) -> tuple[FileFigures, ...]:
+        """The figures of these files. One that is not what it was stored as is named and left out."""
+        found = []
+        for trial in trials:
+            assert trial.evaluation is not None
+            model = _kept(self._job.runs / trial.evaluation.artifact, trial.evaluation.sha256)
+            if model is not None:
+                found.append(self._figures(trial.number, trial.evaluation, model))
+            elif ("artifact", label := trial.evaluation.sha256[:12]) not in {(c.metric, c.file) for c in self.checks}:
+                why = f"{trial.evaluation.artifact} is missing or changed"
+                self.checks.append(compare.broken(label, "artifact", why))
+        return tuple(found)
+
+    def _figures(self, number: int, evaluation: Evaluation, model: bytes) -> FileFigures:
+        pairs = self._reference_pairs(model)
         return FileFigures(
-            trial=trial.number,
+            trial=number,
             configuration=evaluation.configuration.to_dict(),
             sha256=evaluation.sha256,
             artifact=evaluation.artifact,
@@ -284,7 +298,7 @@ class _Work:
 
 
 def _kept(path: Path, digest: str) -> bytes | None:
-    """An accepted file as it was; None where it is gone or changed."""
+    """A stored file as it was; None where it is gone or changed."""
     content = path.read_bytes() if path.is_file() else b""
     return content if sha256(content).hexdigest() == digest else None
 

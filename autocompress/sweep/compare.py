@@ -19,7 +19,7 @@ _Z95 = 1.959963984540054
 SEQUENTIAL = ("latency_ms", "peak_memory_bytes")
 THRESHOLDS = {
     "latency_ms": "latency", "accuracy": "metric", "file_bytes": "size", "download_bytes": "size",
-    "peak_memory_bytes": "memory", "hypervolume": "hypervolume", "build": "metric",
+    "peak_memory_bytes": "memory", "hypervolume": "hypervolume", "build": "metric", "artifact": "metric",
 }  # fmt: skip
 
 
@@ -51,6 +51,13 @@ def certain(file: str, metric: str, before: float, after: float) -> Check:
         p=1.0 if effect == 0 else 0.0,
         certain=True,
         interval=(effect, effect),
+    )
+
+
+def broken(file: str, metric: str, why: str) -> Check:
+    """What cannot be compared because it cannot be had any more: surely worse."""
+    return Check(
+        file=file, metric=metric, before=0.0, after=1.0, effect=1.0, p=0.0, certain=True, interval=(1.0, 1.0), note=why
     )
 
 

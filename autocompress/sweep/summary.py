@@ -13,7 +13,8 @@ from autocompress.sweep.verdict import Event, Verdict
 
 _MARKS = {"worse": "❌", "better": "✅", "same": "➖", "unknown": "❔"}
 _NAMES = {"latency_ms": "latency", "accuracy": "metric", "file_bytes": "file size", "download_bytes": "download size",
-          "peak_memory_bytes": "peak memory", "hypervolume": "hypervolume", "build": "build"}  # fmt: skip
+          "peak_memory_bytes": "peak memory", "hypervolume": "hypervolume",
+          "build": "build", "artifact": "stored file"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,12 @@ def sentence(each: Verdict) -> str:
     """One comparison in words, without its verdict."""
     check = each.check
     parts = [f"{each.cell} {check.file}: {_NAMES[check.metric]}"]
-    if check.before is not None and check.after is not None and check.effect is not None and check.metric != "build":
+    if (
+        check.before is not None
+        and check.after is not None
+        and check.effect is not None
+        and check.metric not in ("build", "artifact")
+    ):
         parts.append(f"{check.before:.5g} → {check.after:.5g} ({change(each)})")
     if each.p is not None and check.p is not None:
         parts.append(f"p = {each.p:.2g} of all comparisons" if each.p > 0 else "certain")
