@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autocompress.cli.finetune import finetune_best, remember_words
 from autocompress.cli.study import show
 from autocompress.cli.terms import (
     DEFAULT_RUNS,
@@ -60,6 +61,9 @@ def search(
     constraint: Annotated[list[str] | None, typer.Option(help="As 'latency_ms<=8'; may be repeated.")] = None,
     size: Annotated[str, typer.Option(help="What size means: download (gzip) or file.")] = "download",
     study: Annotated[str | None, typer.Option(help="Study name; the same name goes on where it stopped.")] = None,
+    finetune: Annotated[
+        int, typer.Option(help="Train so many of the front's best on, each at most 3 minutes.", min=0)
+    ] = 0,
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0)] = 0,
@@ -105,10 +109,13 @@ def search(
         )
         with Search(request, latency.bind(loaded.original)) as opened:
             latency.check_same(opened.baseline.measurement)
-            _run(opened, console, as_json, latency.second_runtime(loaded.original))
+            remember_words(
+                opened, task=task, model=model, data=data, metric=metric, device=device, host=host, space=space
+            )
+            _run(opened, console, as_json, latency.second_runtime(loaded.original), finetune)
 
 
-def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any) -> None:
+def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any, finetune: int) -> None:
     """Run an opened search with its header, progress and front on screen."""
     from autocompress.report import rows, terminal
 
@@ -121,8 +128,10 @@ def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any) -
         console, record, trials=request.trials, time_budget_s=request.time_budget_s
     ) as progress:
         record = opened.run(progress.update)
+    missed = finetune_best(opened, finetune, console)
+    record = opened.record()
     show(record, console, request.runs, request.storage, as_json)
-    if not rows.front(record):
+    if missed or not rows.front(record):
         raise typer.Exit(1)
 
 
