@@ -96,33 +96,43 @@ class ConstrainedLayer:
             index: Any = tf.constant(self._index)
         else:
             assert self._latent is not None
-            index = tf.argmin(tf.abs((self._latent * self._size)[..., None] - table), -1, tf.int32)
+            index = _nearest(self._latent * self._size, table)
         return tf.gather(table, index) * self._keep, index
 
-    def put(self) -> None:
-        """Write the weights that the variables stand for into the network."""
+    def _float_weight(self) -> Any:
+        """A float layer's weight, rounded to what its container holds."""
+        import tensorflow as tf
+
+        assert self._latent is not None
+        weight = self._latent * self._scale0 * self._keep
+        return tf.cast(tf.cast(weight, tf.float16), tf.float32) if self._choice.bits == 16 else weight
+
+    def put(self) -> tuple[Any, Any]:
+        """Write the weights that the variables stand for into the network; their levels and places in the table."""
+        levels, index = None, None
         if self._ratio is None:
-            assert self._latent is not None
-            self._kernel.assign(self._latent * self._scale0 * self._keep)
+            self._kernel.assign(self._float_weight())
         else:
-            self._kernel.assign(self._levels()[0] * (self._scale0 * self._ratio))
+            levels, index = self._levels()
+            self._kernel.assign(levels * _short(self._scale0 * self._ratio))
         if self._bias is not None:
-            self._bias.assign(self._bias0 + self._shift * self._bias_unit)
+            self._bias.assign(_short(self._bias0 + self._shift * self._bias_unit))
+        return levels, index
 
     @property
     def weights(self) -> list[Any]:
         """The network's own variables: gradients are taken for these."""
         return [self._kernel] if self._bias is None else [self._kernel, self._bias]
 
-    def gradients(self, of_weights: list[Any]) -> list[Any]:
-        """Gradients of `variables` from those of `weights`, by the chain rule."""
+    def gradients(self, of_weights: list[Any], put: tuple[Any, Any]) -> list[Any]:
+        """Gradients of `variables` from those of `weights`, by the chain rule; `put` is what `put` returned."""
         import tensorflow as tf
 
         pulled, found = of_weights[0] * self._keep, []
         if self._ratio is None:
             found.append(pulled * self._scale0)
         else:
-            levels, index = self._levels()
+            levels, index = put
             by_level = pulled * (self._scale0 * self._ratio) * self._size
             if self._latent is not None:
                 inside = tf.cast(tf.abs(self._latent) * self._size <= self._limit, tf.float32)
@@ -140,15 +150,31 @@ class ConstrainedLayer:
         """The layer as the builder takes it, from the variables as they stand."""
         bias = None
         if self._bias0 is not None and self._shift is not None:
-            bias = (self._bias0 + self._shift.numpy() * self._bias_unit).astype(np.float32)
+            bias = _short(self._bias0 + self._shift * self._bias_unit).numpy()
         if self._ratio is None:
-            assert self._latent is not None
-            weight = (self._latent.numpy() * self._scale0 * self._keep).astype(np.float32)
-            return SolvedLayer(weight=keras.from_keras_order(self._layer, _stored(weight, self._choice)), bias=bias)
+            return SolvedLayer(weight=keras.from_keras_order(self._layer, self._float_weight().numpy()), bias=bias)
         levels = keras.from_keras_order(self._layer, np.rint(self._levels()[0].numpy()).astype(np.int8))
-        scale = (self._scale0 * self._ratio.numpy()).reshape(-1).astype(np.float32)
+        scale = _short(self._scale0 * self._ratio).numpy().reshape(-1)
         per_channel = scale.reshape([-1 if axis == self._layer.output_axis else 1 for axis in range(levels.ndim)])
         return SolvedLayer(weight=(levels * per_channel).astype(np.float32), bias=bias, levels=levels, scale=scale)
+
+
+def _nearest(values: Any, table: Any) -> Any:
+    """The place in the table (K,), which need not be sorted, of the entry nearest to each value."""
+    import tensorflow as tf
+
+    order = tf.argsort(table)
+    ordered = tf.gather(table, order)
+    place = tf.searchsorted((ordered[1:] + ordered[:-1]) / 2, tf.reshape(values, [-1]), "right")
+    return tf.reshape(tf.gather(order, place), tf.shape(values))
+
+
+def _short(values: Any) -> Any:
+    """Scales and biases with 8 bits of mantissa, as bfloat16: half of their bytes are zero in the file, which a
+    download does not pay for, and training makes up for the rest."""
+    import tensorflow as tf
+
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
 def scale_shape(layer: Layer, kernel: tuple[int, ...]) -> tuple[int, ...]:
@@ -167,8 +193,3 @@ def _table(start: SolvedLayer, choice: LayerChoice) -> Array | None:
 def _root_mean_square(values: Array) -> float:
     used = values[values != 0].astype(np.float64)
     return float(np.sqrt((used * used).mean())) if len(used) else 1.0
-
-
-def _stored(weight: Array, choice: LayerChoice) -> Array:
-    """A float weight rounded to what its container holds."""
-    return weight.astype(np.float16).astype(np.float32) if choice.bits == 16 else weight

@@ -39,19 +39,19 @@ class Student:
         self.variables = [v for layer in self.layers for v in layer.variables]
         self._weights = [layer.weights for layer in self.layers]
 
-    def put(self) -> None:
-        """Write what the variables stand for into the network."""
-        for layer in self.layers:
-            layer.put()
+    def put(self) -> list[tuple[Any, Any]]:
+        """Write what the variables stand for into the network; what `gradients` needs of it."""
+        return [layer.put() for layer in self.layers]
 
     def outputs(self, x: Any) -> Any:
         """The network's outputs as it stands; differentiable in its weights."""
         return self.network(x, training=False)
 
-    def gradients(self, tape: Any, loss: Any) -> list[Any]:
-        """Gradients of `variables` of a loss that `tape` recorded."""
+    def gradients(self, tape: Any, loss: Any, put: Sequence[tuple[Any, Any]]) -> list[Any]:
+        """Gradients of `variables` of a loss that `tape` recorded after `put`."""
         of_weights = tape.gradient(loss, self._weights)
-        return [g for layer, each in zip(self.layers, of_weights, strict=True) for g in layer.gradients(each)]
+        rows = zip(self.layers, of_weights, put, strict=True)
+        return [gradient for layer, each, state in rows for gradient in layer.gradients(each, state)]
 
     def solved(self) -> tuple[SolvedLayer, ...]:
         """All layers as the builder takes them; those the outputs do not depend on as they came."""

@@ -86,10 +86,10 @@ class _Training:
         self._optimizer.build(student.variables)
 
         def step(x: Any, teacher: Any, labels: Any) -> Any:
-            student.put()
+            put = student.put()
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(loss_of(student.outputs(x), teacher, labels))
-            gradients = student.gradients(tape, loss)
+            gradients = student.gradients(tape, loss, put)
             self._optimizer.apply_gradients(zip(gradients, student.variables, strict=True))
             return loss
 
