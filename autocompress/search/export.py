@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autocompress.compress.build import compressed
+from autocompress.compress.download import compressed
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.files import write_whole
 from autocompress.network import android, flatbuffer
@@ -58,6 +58,7 @@ def write_bundle(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
     model = _artifact(trial, runs)
     stem, notes = _stem(record, trial), list[str]()
     parts = {f"{stem}.tflite": model, f"{stem}.tflite.gz": compressed(model)}
+    _note_other_size(trial, parts[f"{stem}.tflite.gz"], notes)
     extra = _c_parts(model, record, trial, stem, notes) if "c" in options.formats else {}
     extra |= _android_part(model, record, trial, stem, options, notes) if "android" in options.formats else {}
     shipped = Shipped(
@@ -94,6 +95,15 @@ def _artifact(trial: TrialRecord, runs: Path) -> bytes:
     if hashlib.sha256(model).hexdigest() != trial.evaluation.sha256:
         raise AutocompressError(f"the candidate's file has changed since it was measured: {source}; do not ship it")
     return model
+
+
+def _note_other_size(trial: TrialRecord, packed: bytes, notes: list[str]) -> None:
+    assert trial.evaluation is not None
+    counted = trial.evaluation.download_bytes
+    if len(packed) != counted:
+        notes.append(
+            f"the .tflite.gz has {len(packed)} bytes, the study counted {counted} with another version of autocompress"
+        )
 
 
 def _stem(record: StudyRecord, trial: TrialRecord) -> str:
