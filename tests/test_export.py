@@ -31,6 +31,7 @@ from autocompress.compress.build import decoded
 from autocompress.metrics import METRICS
 from autocompress.network import android, c_source
 from autocompress.report.card import escaped
+from autocompress.search.bundle import verify
 from autocompress.search.contents import stored_weights
 from autocompress.tasks import load_task
 
@@ -40,19 +41,6 @@ PROGRAMS = Path(__file__).parent.parent / "autocompress" / "search" / "bundle"
 
 def call(*arguments: str | Path | int) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def program(path: Path) -> Any:
-    """A program of a bundle as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-VERIFY = program(PROGRAMS / "verify.py")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +172,7 @@ def test_predict_runs_samples(runs: Path, data: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", samples)
     done = run(tmp_path / "predict.py", tmp_path / "x.npy")
     assert done.returncode == 0, done.stderr
-    outputs, _ = VERIFY.outputs_of((tmp_path / card["model"]).read_bytes(), {"x_test": samples}, "test")
+    outputs, _ = verify.outputs_of((tmp_path / card["model"]).read_bytes(), {"x_test": samples}, "test")
     assert [int(n) for n in re.findall(r"largest output (\d+)", done.stdout)] == outputs.argmax(1).tolist()
     assert "0: largest output" in run(tmp_path / "predict.py").stdout
     np.save(tmp_path / "x.npy", samples[:, :4])
@@ -290,13 +278,13 @@ def test_verify_reads_what_the_schema_reads(runs: Path) -> None:
     files = [DIGITS.original, *(path.read_bytes() for path in sorted(runs.glob("own/artifacts/*.tflite")))]
     for file in files:
         ours = [{k: v for k, v in weight.to_dict().items() if k != "op"} for weight in stored_weights(file)]
-        assert VERIFY.layers_of(file) == ours
+        assert verify.layers_of(file) == ours
 
 
 @given(st.binary(min_size=1, max_size=40), st.booleans())
 def test_four_bit_values_are_read_alike(raw: bytes, odd: bool) -> None:
     size = 2 * len(raw) - odd
-    ours, theirs = decoded(np.frombuffer(raw, np.uint8), "INT4", size), VERIFY.four_bits(raw, size)
+    ours, theirs = decoded(np.frombuffer(raw, np.uint8), "INT4", size), verify.four_bits(raw, size)
     assert len(np.unique(ours)) == len(np.unique(theirs))
     assert (ours == 0).tolist() == (theirs == 0).tolist()
 
@@ -312,7 +300,7 @@ def test_verify_computes_the_metrics_of_the_search(name: str, seed: int, samples
     if y is None:
         y = rng.permutation(np.arange(samples) % (2 if name == "roc-auc" else columns))
     expected = METRICS[name].value(outputs, y, x)
-    assert VERIFY.metric_of(name, outputs, y, x) == pytest.approx(expected, abs=1e-9)
+    assert verify.metric_of(name, outputs, y, x) == pytest.approx(expected, abs=1e-9)
 
 
 def test_verify_needs_the_float_network_for_fidelity(data: Path, tmp_path: Path) -> None:
@@ -409,12 +397,12 @@ def test_dynamic_range_is_said_to_be_none_of_a_microcontroller(runs: Path, tmp_p
 
 def metadata_of(file: bytes) -> Any:
     """The root table of the TFLite metadata, by the layout of FlatBuffers alone."""
-    root = VERIFY.Table(file, int.from_bytes(file[:4], "little"))
+    root = verify.Table(file, int.from_bytes(file[:4], "little"))
     (buffer,) = [entry.number(1, "<I") for entry in root.tables(6) if text(entry, 0) == "TFLITE_METADATA"]
     start, size = root.tables(4)[buffer].span(0)
     content = file[start : start + size]
     assert content[4:8] == b"M001"
-    return VERIFY.Table(content, int.from_bytes(content[:4], "little"))
+    return verify.Table(content, int.from_bytes(content[:4], "little"))
 
 
 def text(table: Any, field: int) -> str:
@@ -436,15 +424,15 @@ def test_metadata_say_what_the_network_is_and_change_nothing(runs: Path, data: P
     assert "float32, shape 1 x 10" in text(result, 1)
     (unit,) = given.tables(4)
     assert unit.number(0, "B") == 1
-    mean, deviation = (np.frombuffer(*span(VERIFY, unit, field)) for field in (0, 1))
+    mean, deviation = (np.frombuffer(*span(unit, field)) for field in (0, 1))
     assert (mean.tolist(), deviation.tolist()) == ([1.0], [16.0])
     samples = {"x_test": np.load(data / "data.npz")["x_test"][:50]}
-    plain, described = (VERIFY.outputs_of(file, samples, "test")[0] for file in (model, path.read_bytes()))
+    plain, described = (verify.outputs_of(file, samples, "test")[0] for file in (model, path.read_bytes()))
     assert (plain == described).all()
     assert "no input normalisation" not in done.stderr
 
 
-def span(verify: Any, unit: Any, field: int) -> tuple[bytes, str]:
+def span(unit: Any, field: int) -> tuple[bytes, str]:
     """The floats of a field of the options behind a union."""
     options_at = unit._field(1)
     options = verify.Table(unit.data, options_at + int.from_bytes(unit.data[options_at : options_at + 4], "little"))
