@@ -25,7 +25,10 @@ from autocompress.specs.legality import allowed_activations, allowed_choices, co
 from autocompress.specs.space import Rule, SearchSpace
 from autocompress.specs.sweep import Sweep, SweepBudget, SweepDevice, SweepSpace, SweepTask, VerdictRules
 
+SCHEMA_KINDS = ("space", "device", "sweep")  # the kinds of files that `json_schema` knows
+
 __all__ = [
+    "SCHEMA_KINDS",
     "CalibratedModel",
     "CalibratedRuntime",
     "Coefficients",

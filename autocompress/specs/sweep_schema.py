@@ -54,7 +54,7 @@ def _least_first(value: list[int]) -> list[int]:
 
 
 Pairs = Annotated[list[Annotated[int, Field(ge=2, le=200)]], AfterValidator(_least_first)]
-Duration = Annotated[Any, PlainValidator(_seconds), WithJsonSchema({"type": ["string", "number"]})]
+Duration = Annotated[Any, PlainValidator(_seconds), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Profile = Annotated[str, BeforeValidator(_known("device_profiles", "device"))]
 Space = Annotated[str, BeforeValidator(_known("search_spaces", "search space"))]
@@ -81,7 +81,7 @@ class TaskFile(Strict):
         return self
 
 
-class DeviceEntry(Strict):
+class SweepDeviceFile(Strict):
     """A device, and where it is reached."""
 
     name: Name | None = Field(None, description="in reports; default: of the profile")
@@ -89,7 +89,7 @@ class DeviceEntry(Strict):
     host: str | None = Field(None, description="local or user@name[:PYTHON], instead of the profile's")
 
 
-class SpaceEntry(Strict):
+class SweepSpaceFile(Strict):
     """A search space."""
 
     name: Name | None = Field(None, description="in reports; default: of the space")
@@ -132,9 +132,9 @@ class SweepFile(Strict):
     schema_: SchemaOne = Field(alias="schema")
     name: Name
     tasks: list[Annotated[TaskFile, BeforeValidator(_as_mapping("task"))]] = Field(min_length=1)
-    devices: list[Annotated[DeviceEntry, BeforeValidator(_as_mapping("profile"))]] = Field(min_length=1)
-    spaces: list[Annotated[SpaceEntry, BeforeValidator(_as_mapping("space"))]] = Field(
-        default_factory=lambda: [SpaceEntry(name=None, space="default")], min_length=1
+    devices: list[Annotated[SweepDeviceFile, BeforeValidator(_as_mapping("profile"))]] = Field(min_length=1)
+    spaces: list[Annotated[SweepSpaceFile, BeforeValidator(_as_mapping("space"))]] = Field(
+        default_factory=lambda: [SweepSpaceFile(name=None, space="default")], min_length=1
     )
     budgets: list[BudgetFile] = Field(
         default_factory=lambda: [BudgetFile(name=None, trials=100, trials_per_night=None, time=None)], min_length=1
@@ -192,13 +192,13 @@ def _task(entry: TaskFile, folder: Path) -> SweepTask:
     return SweepTask(name=entry.name or _plain(stem), task=task, model=model, data=data, metric=entry.metric)
 
 
-def _device(entry: DeviceEntry, folder: Path) -> SweepDevice:
+def _device(entry: SweepDeviceFile, folder: Path) -> SweepDevice:
     return SweepDevice(
         name=entry.name or _plain(Path(entry.profile).stem), profile=_placed(entry.profile, folder), host=entry.host
     )
 
 
-def _space(entry: SpaceEntry, folder: Path) -> SweepSpace:
+def _space(entry: SweepSpaceFile, folder: Path) -> SweepSpace:
     return SweepSpace(name=entry.name or _plain(Path(entry.space).stem), space=_placed(entry.space, folder))
 
 
