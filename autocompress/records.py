@@ -331,6 +331,17 @@ class Importance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """One start of a search on a study: the words of its command (none where it was not started from the command line),
+    by whom, on which machine, and when in seconds since the epoch."""
+
+    command: tuple[str, ...]
+    user: str | None
+    host: str | None
+    started_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyRecord:
     """A study as plain data, for reports: what was asked, the baseline, all trials, and test values where computed."""
 
@@ -356,3 +367,5 @@ class StudyRecord:
     test_ci: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 % intervals of `test_accuracy`
     notes: tuple[str, ...] = ()
     importance: tuple[Importance, ...] = ()  # of the knee; only where there are layer tables
+    hashes: Mapping[str, str] = field(default_factory=dict)  # what it was made with -> SHA-256
+    runs: tuple[SearchRun, ...] = ()  # oldest first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autocompress.cli.study import show
-from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, Waits, console_of, guarded, seconds
+from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, Waits, console_of, guarded, seconds, words_of
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @guarded
 def search(
+    context: typer.Context,
     device: Annotated[
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
@@ -92,6 +93,7 @@ def search(
                 size=size,
                 constraints=limits,
                 threads=_cores(),
+                command=words_of(context),
             )
         )
         with Search(request, latency.bind(loaded.original)) as opened:

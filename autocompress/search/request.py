@@ -39,6 +39,7 @@ class Request:
     threads: int = 1
     tier: str = "sequential"
     notes: tuple[str, ...] = field(default=())
+    command: tuple[str, ...] = ()  # the words that started it, for the record
 
     @property
     def study_name(self) -> str:

@@ -1,20 +1,24 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
 User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`,
-`versions`, `importance`, `test:SHA256` (metric on the test split and its interval) and `measured:PATTERN` (the careful
-latency of front members, by their kernel pattern). Of a trial: `evaluation` (written before its values are told),
-`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early."""
+`versions`, `importance`, `runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test
+split and its interval) and `measured:PATTERN` (the careful latency of front members, by their kernel pattern). Of a
+trial: `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and
+`seen` of one that was stopped early."""
 
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
 import os
 import re
+import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records import Constraint, Evaluation, Importance, Measurement, StudyRecord, TrialRecord
+from autocompress.records import Constraint, Evaluation, Importance, Measurement, SearchRun, StudyRecord, TrialRecord
 
 _HEARTBEAT_S, _GRACE_S = 2, 6
 _STATES = {
@@ -223,7 +227,29 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
         importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
+        hashes={
+            key.removesuffix("_sha256"): value for key, value in asdict(identity).items()
+            if key.endswith("_sha256") and value is not None
+        },
+        runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
+    )  # fmt: skip
+
+
+def without_password(text: str) -> str:
+    """The text with the password of a URL in it left out."""
+    return re.sub(r"(://[^/:@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def note_run(study: optuna.Study, command: Sequence[str]) -> None:
+    """Add this start of a search to the study: who, where, when, and the command without a storage's password."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        user = None
+    run = SearchRun(
+        command=tuple(map(without_password, command)), user=user, host=socket.gethostname(), started_s=time.time()
     )
+    study.set_user_attr("runs", [*study.user_attrs.get("runs", ()), asdict(run)])
 
 
 def careful_key(evaluation: Evaluation) -> str:
@@ -257,8 +283,15 @@ def identity_of(study: optuna.Study) -> Identity | None:
 
 def _identity(stored: Mapping[str, Any]) -> Identity:
     lists = ("objectives", "constraints")
-    fields: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
-    return Identity(**fields)
+    known = {field.name for field in fields(Identity)}
+    if set(stored) != known:
+        odd = ", ".join(sorted(known ^ set(stored)))
+        raise AutocompressError(
+            f"the study was made by another version of autocompress ({odd}); read it with that version, or search "
+            "again under a new name"
+        )
+    values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
+    return Identity(**values)
 
 
 def parse_constraint(text: str) -> Constraint:

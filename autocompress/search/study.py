@@ -163,6 +163,7 @@ class Search:
             self.study.set_user_attr("notes", [*self.request.task.notes, *self.request.notes])
             self.study.set_user_attr("versions", versions())
             self.study.set_user_attr("baseline", self.workbench.baseline.to_dict())
+        store.note_run(self.study, self.request.command)
         store.recover(self.study, self._values)
         found = corners(self.activations, self.choices)
         self._corner_digests = {corner.normalised().digest for corner in found}
