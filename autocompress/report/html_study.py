@@ -120,7 +120,7 @@ def _point(
         "activations": configuration.activations,
         "layers": _layers(evaluation, layers, choices),
         "sha256": evaluation.sha256,
-        "feasible": not any(rows.violation(evaluation, constraint) for constraint in record.constraints),
+        "feasible": rows.feasible(record, evaluation),
     }
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from autocompress import pareto
 from autocompress.records import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 
@@ -24,30 +27,29 @@ def hypervolume_steps(record: StudyRecord, most: int | None = None) -> tuple[Ste
     done = rows.complete(record)
     if record.int8_download_bytes is None or not done:
         return ()
-    places = range(len(done)) if most is None else {len(done) - 1 - k * len(done) // most for k in range(most)}
-    members: list[tuple[Sequence[float], Evaluation]] = []
+    ends = range(1, len(done) + 1) if most is None else sorted({-(-len(done) * k // most) for k in range(1, most + 1)})
+    vectors = np.empty((0, len(record.objectives)))
+    members: list[Evaluation] = []
     steps: list[Step] = []
-    changed = False
-    for place, (trial, evaluation) in enumerate(done):
-        members, news = _joined(members, record, evaluation)
-        changed = changed or news
-        if (changed and place in places) or place == len(done) - 1:
-            steps.append(_step(record, trial, [e for _, e in members]))
-            changed = False
+    begin = 0
+    for end in ends:
+        found = [(v, e) for _, e in done[begin:end] if (v := _vector(record, e)) is not None]
+        news = [(v, e) for v, e in found if not (vectors <= v).all(axis=1).any()]
+        begin = end
+        if news:
+            vectors = np.vstack([vectors, *(v for v, _ in news)])
+            on = pareto.non_dominated(vectors)
+            members = [e for e, kept in zip([*members, *(e for _, e in news)], on, strict=True) if kept]
+            vectors = vectors[on]
+        if news or end == len(done):
+            steps.append(_step(record, done[end - 1][0], members))
     return tuple(steps)
 
 
-def _joined(
-    members: list[tuple[Sequence[float], Evaluation]], record: StudyRecord, evaluation: Evaluation
-) -> tuple[list[tuple[Sequence[float], Evaluation]], bool]:
-    """The front with one more evaluation, and whether that changed it."""
-    vector = rows.objective_vector(record, evaluation)
-    if vector is None or any(rows.violation(evaluation, constraint) for constraint in record.constraints):
-        return members, False
-    if any(all(a <= b for a, b in zip(other, vector, strict=True)) for other, _ in members):
-        return members, False
-    kept = [m for m in members if not all(a <= b for a, b in zip(vector, m[0], strict=True))]
-    return [*kept, (vector, evaluation)], True
+def _vector(record: StudyRecord, evaluation: Evaluation) -> pareto.Floats | None:
+    """The values of the objectives, to be minimised; None for what cannot be on the front."""
+    found = rows.objective_vector(record, evaluation)
+    return None if found is None or not rows.feasible(record, evaluation) else np.array(found)
 
 
 def _step(record: StudyRecord, trial: TrialRecord, front: Sequence[Evaluation]) -> Step:

@@ -55,8 +55,7 @@ def front(record: StudyRecord) -> tuple[TrialRecord, ...]:
     candidates = [
         (trial, evaluation, vector)
         for trial, evaluation in complete(record)
-        if (vector := objective_vector(record, evaluation)) is not None
-        and not any(violation(evaluation, constraint) for constraint in record.constraints)
+        if (vector := objective_vector(record, evaluation)) is not None and feasible(record, evaluation)
     ]
     mask = pareto.non_dominated([vector for _, _, vector in candidates])
     kept = [(trial, evaluation) for (trial, evaluation, _), on in zip(candidates, mask, strict=True) if on]
@@ -148,9 +147,16 @@ def hypervolume(record: StudyRecord) -> float | None:
 
 def volume(record: StudyRecord, evaluations: Sequence[Evaluation]) -> float | None:
     """The hypervolume of these evaluations of the study, as in `hypervolume`."""
+    points = scaled(record, evaluations)
+    return None if points is None else pareto.hypervolume(points, np.ones(3))
+
+
+def scaled(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats | None:
+    """Loss, latency and download of these evaluations, (n, 3), in the scales of the study's hypervolume; None while no
+    plain int8 file is known."""
     if record.int8_download_bytes is None:
         return None
-    return pareto.study_hypervolume(
+    return pareto.study_points(
         [e.accuracy for e in evaluations],
         [e.measurement.latency_ms for e in evaluations],
         [e.download_bytes for e in evaluations],
@@ -159,6 +165,11 @@ def volume(record: StudyRecord, evaluations: Sequence[Evaluation]) -> float | No
         int8_download_bytes=record.int8_download_bytes,
         higher_is_better=record.higher_is_better,
     )
+
+
+def feasible(record: StudyRecord, evaluation: Evaluation) -> bool:
+    """Whether it meets the study's constraints."""
+    return not any(violation(evaluation, constraint) for constraint in record.constraints)
 
 
 def is_flat(record: StudyRecord) -> bool:

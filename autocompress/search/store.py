@@ -31,7 +31,7 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Constraint, Evaluation, Importance, Measurement, SearchRun, StudyRecord, TrialRecord
 
 _HEARTBEAT_S, _GRACE_S = 2, 6
-_STATES = {
+STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }  # fmt: skip
@@ -185,7 +185,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
     finished = trial.datetime_complete
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=STATES[trial.state],
         evaluation=None if stored is None else Evaluation.from_dict(stored),
         reason=trial.user_attrs.get("reason"),
         finished_s=None if finished is None else finished.timestamp(),
@@ -196,16 +196,21 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
 def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None) -> StudyRecord:
     """The whole study as plain data; `trials` where they are at hand already. Front members carry their careful
     latency. AutocompressError for a study whose baseline was never evaluated or that another program made."""
-    attrs = study.user_attrs
-    if "identity" not in attrs or "baseline" not in attrs:
-        raise AutocompressError(f"study '{study.study_name}' has no baseline yet; run the search again, it goes on")
-    identity = _identity(attrs["identity"])
-    frozen = study.get_trials(deepcopy=False, states=tuple(_STATES))
+    frozen = study.get_trials(deepcopy=False, states=tuple(STATES))
     rows = [trial_record(trial) for trial in frozen] if trials is None else trials
+    wall_s = sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen)
+    return record_of(study.study_name, study.user_attrs, rows, wall_s)
+
+
+def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord], wall_s: float) -> StudyRecord:
+    """The record of a study with these user attributes and trials; AutocompressError as `read_record`."""
+    if "identity" not in attrs or "baseline" not in attrs:
+        raise AutocompressError(f"study '{name}' has no baseline yet; run the search again, it goes on")
+    identity = _identity(attrs["identity"])
     baseline = Evaluation.from_dict(attrs["baseline"])
     tests = {key.removeprefix("test:"): value for key, value in attrs.items() if key.startswith("test:")}
     return StudyRecord(
-        name=study.study_name,
+        name=name,
         task=identity.task,
         device=identity.device,
         latency_source=identity.latency_source,
@@ -220,10 +225,10 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         constraints=tuple(parse_constraint(text) for text in identity.constraints),
         baseline=baseline,
         int8_download_bytes=attrs.get("int8_download_bytes"),
-        trials=tuple(_with_careful_latency(row, attrs) for row in rows),
+        trials=tuple(_with_careful_latency(row, attrs) for row in trials),
         test_accuracy={sha256: tested[0] for sha256, tested in tests.items()},
         test_ci={sha256: (tested[1], tested[2]) for sha256, tested in tests.items()},
-        wall_s=sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen),
+        wall_s=wall_s,
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
         importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
