@@ -21,6 +21,7 @@ from autocompress.report import rows
 from autocompress.report.progress import Step, hypervolume_steps
 
 _STEPS = 12  # points of a study's curve
+_DAY_S = 86_400
 WANTED = {"accuracy": "most accurate", "latency_ms": "fastest", "download_bytes": "smallest"}
 
 
@@ -221,7 +222,11 @@ def _best(points: Sequence[Point], limit: Limit, name: str, usable: Callable[[Po
 
 
 def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[Standing, ...]:
-    volumes = {record.name: rows.hypervolume(record) for record in records}
+    steps = {record.name: hypervolume_steps(record, most=_STEPS) for record in records}
+    volumes = {
+        record.name: steps[record.name][-1].hypervolume if steps[record.name] else rows.volume(record, [])
+        for record in records
+    }
     known = [volume for volume in volumes.values() if volume is not None]
     found = [
         Standing(
@@ -230,7 +235,7 @@ def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[
             hypervolume=own,
             on_front=sum(point.record is record for point in front),
             int8=plain_int8(record),
-            steps=hypervolume_steps(record, most=_STEPS),
+            steps=steps[record.name],
         )
         for record in records
     ]
@@ -239,12 +244,12 @@ def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[
 
 def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
     """Loss, latency and download in each study's own scales, as in its hypervolume, day after day."""
-    days: defaultdict[str, list[pareto.Floats]] = defaultdict(list)
+    days: defaultdict[int, list[pareto.Floats]] = defaultdict(list)
     for record in records:
-        found: defaultdict[str, list[Evaluation]] = defaultdict(list)
+        found: defaultdict[int, list[Evaluation]] = defaultdict(list)
         for trial, evaluation in rows.complete(record):
             if trial.finished_s is not None and rows.feasible(record, evaluation):
-                found[_day(trial.finished_s)].append(evaluation)
+                found[int(trial.finished_s // _DAY_S)].append(evaluation)
         for day, evaluations in found.items():
             points = rows.scaled(record, evaluations)
             days[day] += [] if points is None else [points]
@@ -253,9 +258,9 @@ def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
         joined = np.vstack([front, *days[day]])
         front = joined[pareto.non_dominated(joined)]
         volume = pareto.hypervolume(front, np.ones(3))
-        nights.append(Night(day=day, hypervolume=volume, trials=sum(map(len, days[day]))))
+        nights.append(Night(day=_date(day), hypervolume=volume, trials=sum(map(len, days[day]))))
     return tuple(nights)
 
 
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d")
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_S, timezone.utc).strftime("%Y-%m-%d")
