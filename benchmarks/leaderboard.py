@@ -30,6 +30,7 @@ from verdict import Goal, judge, print_run
 
 from autocompress.records import Configuration, Environment, Evaluation, LayerChoice, Measurement
 from autocompress.search import store
+from autocompress.search.storage import open_storage
 
 LAYERS = [f"conv_2d_{n}" for n in range(8)]
 CHOICES = [
@@ -68,7 +69,7 @@ def make_study(folder: Path, number: int, trials: int) -> None:
     """One study with its baseline and trials, as a search stores them."""
     folder.mkdir(parents=True)
     rng, measured = np.random.default_rng(number), number % 2 == 1
-    storage = store.open_storage(f"sqlite:///{folder}/study.db")
+    storage = open_storage(f"sqlite:///{folder}/study.db")
     study = optuna.create_study(
         study_name=folder.name, storage=storage, directions=["maximize", "minimize", "minimize"]
     )

@@ -11,12 +11,13 @@ from autocompress.cli.leaderboard import leaderboard
 from autocompress.cli.measure import measure
 from autocompress.cli.search import search
 from autocompress.cli.study import export, report
+from autocompress.cli.worker import worker
 
 app = typer.Typer(
     name="autocompress", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Search per-layer sparsity, bit-width and cluster count; get the Pareto front as verified .tflite files.",
 )  # fmt: skip
-for _command in (search, report, export, measure, leaderboard):
+for _command in (search, report, export, measure, leaderboard, worker):
     app.command()(_command)
 app.add_typer(device.app, name="device")
 

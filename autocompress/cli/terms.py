@@ -52,7 +52,7 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-def words_of(context: typer.Context) -> tuple[str, ...]:
+def given_words(context: typer.Context) -> tuple[str, ...]:
     """The command as it was given, word by word: what was left to its default is left out."""
     words = ["autocompress", *context.command_path.split()[1:]]
     for parameter in context.command.params:

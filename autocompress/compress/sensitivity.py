@@ -9,6 +9,7 @@ The tables are kept on disk, named by what they were made from, and are written 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -24,32 +25,30 @@ import numpy as np
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, corrected_bias
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
-from autocompress.files import write_whole
+from autocompress.files import exclusive, write_whole
 from autocompress.network import flatbuffer, trace
 from autocompress.network.segments import Patchable
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
-VERSION = 1  # of the solver and of what follows from it here: older tables are made again
+VERSION = 2  # of the solver and of what follows from it here: older tables are made again
 PROBES = 3  # a layer
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken
 _SWEEPS = 2
-_COLUMNS = ("error", "bytes", "damage", "histogram")
+_COLUMNS = ("error", "bytes", "damage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTable:
     """One layer: `error` (share of its output energy), `bytes` (deflated weights), `damage` (divergence of the
-    network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`; `histogram` (C,
-    256): how often each byte value is stored."""
+    network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`."""
 
     name: str
     choices: tuple[LayerChoice, ...]
     error: Array
     bytes: Array
     damage: Array
-    histogram: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,6 @@ def _layer_table(
         error=error,
         bytes=seen.bytes,
         damage=damage_curve(probes, error),
-        histogram=seen.histogram,
     )
 
 
@@ -200,22 +198,36 @@ def table_key(
 def kept_tables(folder: Path, key: str, build: Callable[[], Tables]) -> tuple[Tables, str | None]:
     """The tables called `key` from `folder`, else built and put there; and a note where a file could not be used.
 
-    Two processes that build the same tables end with the same file."""
-    path, note = folder / f"{key}.npz", None
+    Of processes that want the same tables one builds them, the others wait."""
+    path = folder / f"{key}.npz"
+    with contextlib.suppress(FileNotFoundError):
+        return _usable(path, key, build)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where nothing can be written nothing is shared either
+            stack.enter_context(exclusive(folder / f"{key}.lock"))
+        with contextlib.suppress(FileNotFoundError):
+            return _usable(path, key, build)
+        return _built(path, key, build, None)
+
+
+def _usable(path: Path, key: str, build: Callable[[], Tables]) -> tuple[Tables, str | None]:
+    """The tables in a file, made again where they cannot be used; FileNotFoundError where there are none."""
     try:
         return _read(path, key), None
     except FileNotFoundError:
-        pass
+        raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as fault:
-        note = (
-            f"the layer tables in {path.name} could not be used ({type(fault).__name__}: {fault}); they are made again"
-        )
+        why = f"({type(fault).__name__}: {fault})"
+    return _built(path, key, build, f"the layer tables in {path.name} could not be used {why}; they are made again")
+
+
+def _built(path: Path, key: str, build: Callable[[], Tables], note: str | None) -> tuple[Tables, str | None]:
     tables = build()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, _encoded(tables, key))
     except OSError as fault:
-        note = f"the layer tables could not be kept in {folder}: {fault.strerror}"
+        note = f"the layer tables could not be kept in {path.parent}: {fault.strerror}"
     return tables, note
 
 

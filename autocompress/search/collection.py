@@ -92,14 +92,17 @@ def _trials(connection: Connection, key: Mapping[str, int]) -> tuple[list[TrialR
     attributes: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for trial_id, name, text in connection.execute(sqlalchemy.text(_TRIAL_ATTRIBUTES), key):
         attributes[trial_id][name] = text
-    rows = connection.execute(sqlalchemy.text(_TRIALS), key).all()
+    rows = [row for row in connection.execute(sqlalchemy.text(_TRIALS), key) if row.state != TrialState.WAITING.name]
     states = {state.name: name for state, name in store.STATES.items()}
     trials = [
-        _trial(number, states[state], finished, attributes[trial_id])
-        for trial_id, number, state, finished in rows
-        if state != TrialState.WAITING.name
+        _trial(number, states[state], finished, attributes[trial_id]) for trial_id, number, state, finished in rows
     ]
-    return trials, sum(float(texts.get("wall_s", 0.0)) for texts in attributes.values())
+    spans = [
+        (trial.finished_s - float(attributes[trial_id]["wall_s"]), trial.finished_s)
+        for (trial_id, *_), trial in zip(rows, trials, strict=True)
+        if trial.finished_s is not None and "wall_s" in attributes[trial_id]
+    ]
+    return trials, store.union_s(spans)
 
 
 def _trial(number: int, state: str, finished: Any, texts: Mapping[str, str]) -> TrialRecord:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder, download_bytes
+from autocompress.compress.build import Builder
+from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
@@ -48,8 +49,10 @@ class Workbench:
 
     def __init__(
         self, task: LoadedTask, profile: DeviceProfile, latency: Latency, *, runs: Path, artifacts: Path, seed: int,
-        threads: int, tier: str = "sequential",
+        threads: int, tier: str = "sequential", pause: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """`pause` is called between the pieces of an evaluation, so that others may measure."""
+        self._pause = pause
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self._tree = flatbuffer.read(task.network)
@@ -125,13 +128,16 @@ class Workbench:
             solved = self._solve(configuration)
         except np.linalg.LinAlgError as fault:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
+        self._pause()
         model = self._builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         # A modelled latency costs nothing and may tell that the candidate is dominated; a measured one costs most.
         modelled = self._latency(model, SEARCH_PROCESSES) if self._profile.host is None else None
         download = download_bytes(model)
         bar = None if bar_of is None else bar_of(self._before(model, download, modelled))
+        self._pause()
         outputs = self._outputs(model, bar)
+        self._pause()
         apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
         quality, measurement = self._validation.judged(outputs), modelled or self._latency(model, SEARCH_PROCESSES)
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)

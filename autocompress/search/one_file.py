@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autocompress.compress.build import download_bytes
+from autocompress.compress.download import download_bytes
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.measure.accuracy import device_accuracy
 from autocompress.measure.host import Host, local_host
