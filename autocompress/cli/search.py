@@ -19,6 +19,7 @@ from autocompress.cli.terms import (
     Storage,
     Waits,
     console_of,
+    given_words,
     guarded,
     seconds,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 @guarded
 def search(
+    context: typer.Context,
     device: Annotated[
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
@@ -110,6 +112,7 @@ def search(
                 objectives=tuple(objective or ("metric", "latency", "size")),
                 size=size,
                 constraints=limits,
+                command=given_words(context),
                 threads=max(1, cores() // workers),
                 words=words_of(task=task, model=model, data=data, metric=metric, device=device, host=host, space=space),
             )

@@ -52,10 +52,50 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
+def given_words(context: typer.Context) -> tuple[str, ...]:
+    """The command as it was given, word by word: what was left to its default is left out."""
+    words = ["autocompress", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name is None or source is None or source.name != "COMMANDLINE":
+            continue
+        value, name = context.params[parameter.name], parameter.opts[0]
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            words += [] if parameter.param_type_name == "argument" else [name]
+            words += [] if isinstance(item, bool) else [str(item)]
+    return tuple(words)
+
+
 def print_json(document: Any) -> None:
     import json
 
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; AutocompressError where there is none."""
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise AutocompressError(
+            f"cannot read {path}: {fault}; give the output of: autocompress measure --json"
+        ) from fault
+    if not isinstance(found, dict):
+        raise AutocompressError(f"{path} holds no JSON object; give the output of: autocompress measure --json")
+    return found
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file that is whole or not there; AutocompressError where it cannot be written."""
+    from autocompress.files import write_whole
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.encode())
+    except OSError as fault:
+        raise AutocompressError(f"cannot write {path}: {fault.strerror}; give another place") from fault
 
 
 class Waits:
