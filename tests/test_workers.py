@@ -167,7 +167,8 @@ def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: 
 
 
 def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> None:
-    with started(command(tmp_path, "--space", "default", trials=60)) as process:
+    heard = ["/usr/bin/env", "--default-signal=INT"]  # background jobs of a shell ignore it
+    with started([*heard, *command(tmp_path, "--space", "default", trials=60)]) as process:
         wait_until(process, lambda: counted(tmp_path) >= 5)
         (other,) = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does

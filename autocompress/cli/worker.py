@@ -73,7 +73,10 @@ def worker(
             constraints=_constraints(identity.constraints),
             threads=chosen,
         )
-        with threads_of(chosen), Search(request, latency.bind(loaded.original), joins=True) as opened:
+        with (
+            threads_of(chosen),
+            Search(request, latency.bind(loaded.original), expected=latency.expected(), joins=True) as opened,
+        ):
             latency.check_same(opened.baseline.measurement)
             before = len(opened.record().trials)
             record = opened.run(lambda _: None)

@@ -92,6 +92,13 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
         study.set_user_attr("baseline", workbench.baseline.to_dict())
 
 
+def note(study: optuna.Study, text: str) -> None:
+    """Add a note to the study, once."""
+    notes = study.user_attrs["notes"]
+    if text not in notes:
+        study.set_user_attr("notes", [*notes, text])
+
+
 def queue(
     study: optuna.Study, corners: Iterable[Configuration], activations: tuple[str, ...], choices: Choices
 ) -> None:
