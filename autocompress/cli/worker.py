@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.terms import DEFAULT_RUNS, Runs, Storage, Waits, console_of, guarded, seconds
+from autocompress.cli.terms import DEFAULT_RUNS, HOST_WAIT, HostWait, Runs, Storage, Waits, console_of, guarded, seconds
 from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def worker(
     host: Annotated[
         str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON]; default: where the search does.")
     ] = None,
-    host_wait: Annotated[
-        str, typer.Option(help="Wait so long for a host that is away: 90s, 15m, 2h; 0: not at all.")
-    ] = "15m",
+    host_wait: HostWait = HOST_WAIT,
     threads: Annotated[
         int | None, typer.Option(help="Threads of this process; default: all cores of this machine.", min=1)
     ] = None,

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder, download_bytes
+from autocompress.compress.build import Builder
+from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
