@@ -180,6 +180,9 @@ class GuidedSampler(BaseSampler):
             loss, *shares = (reference.share(evaluation, name) for name in names)
             values = (loss, _doubt(evaluation), *shares)
             objectives = self._front_point(evaluation)
+        elif (seen := trial.user_attrs.get("seen", {})).get("latency_ms") is not None:  # screened: no metric, no front
+            shares = [seen[name] / reference.unit(name) for name in ("latency_ms", "file_bytes", "download_bytes")]
+            values = (math.nan, math.nan, *shares, math.nan)
         divergence = float(trial.user_attrs.get("divergence", math.nan))
         # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
         trained = "finetuned_from" in trial.user_attrs
