@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of
 import numpy as np
 
 from autocompress import stats
-from autocompress.compress.build import download_bytes
+from autocompress.compress.download import download_bytes
 from autocompress.finetune.recipe import Lesson, Progress, Recipe
 from autocompress.finetune.train import finetune
 from autocompress.measure.accuracy import Split

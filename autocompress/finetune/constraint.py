@@ -15,10 +15,12 @@ import numpy as np
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.network import keras
 from autocompress.network.layers import Layer
+from autocompress.network.scales import SCALE_BITS
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 _TINY = 1e-12
+_BIAS_BITS = 8  # of the mantissa, as the builder stores it
 
 
 class ConstrainedLayer:
@@ -114,9 +116,9 @@ class ConstrainedLayer:
             self._kernel.assign(self._float_weight())
         else:
             levels, index = self._levels()
-            self._kernel.assign(levels * _short(self._scale0 * self._ratio))
+            self._kernel.assign(levels * _short(self._scale0 * self._ratio, SCALE_BITS))
         if self._bias is not None:
-            self._bias.assign(_short(self._bias0 + self._shift * self._bias_unit))
+            self._bias.assign(_short(self._bias0 + self._shift * self._bias_unit, _BIAS_BITS))
         return levels, index
 
     @property
@@ -150,11 +152,11 @@ class ConstrainedLayer:
         """The layer as the builder takes it, from the variables as they stand."""
         bias = None
         if self._bias0 is not None and self._shift is not None:
-            bias = _short(self._bias0 + self._shift * self._bias_unit).numpy()
+            bias = _short(self._bias0 + self._shift * self._bias_unit, _BIAS_BITS).numpy()
         if self._ratio is None:
             return SolvedLayer(weight=keras.from_keras_order(self._layer, self._float_weight().numpy()), bias=bias)
         levels = keras.from_keras_order(self._layer, np.rint(self._levels()[0].numpy()).astype(np.int8))
-        scale = _short(self._scale0 * self._ratio).numpy().reshape(-1)
+        scale = _short(self._scale0 * self._ratio, SCALE_BITS).numpy().reshape(-1)
         per_channel = scale.reshape([-1 if axis == self._layer.output_axis else 1 for axis in range(levels.ndim)])
         return SolvedLayer(weight=(levels * per_channel).astype(np.float32), bias=bias, levels=levels, scale=scale)
 
@@ -169,12 +171,13 @@ def _nearest(values: Any, table: Any) -> Any:
     return tf.reshape(tf.gather(order, place), tf.shape(values))
 
 
-def _short(values: Any) -> Any:
-    """Scales and biases with 8 bits of mantissa, as bfloat16: half of their bytes are zero in the file, which a
-    download does not pay for, and training makes up for the rest."""
+def _short(values: Any, bits: int) -> Any:
+    """`scales.short` of float32 values, in TensorFlow: what the file keeps of scales and biases."""
     import tensorflow as tf
 
-    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+    dropped = 23 - bits  # of float32's mantissa
+    counted = tf.bitcast(values, tf.int32) + (1 << (dropped - 1))
+    return tf.bitcast(tf.bitwise.bitwise_and(counted, -(1 << dropped)), tf.float32)
 
 
 def scale_shape(layer: Layer, kernel: tuple[int, ...]) -> tuple[int, ...]:

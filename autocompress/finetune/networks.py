@@ -11,6 +11,7 @@ from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.finetune.constraint import ConstrainedLayer
 from autocompress.network import keras
 from autocompress.network.layers import Layer
+from autocompress.network.scales import short
 from autocompress.records import Configuration
 
 Array = np.ndarray[Any, Any]
@@ -106,12 +107,13 @@ def _on_grid(x: Any, low: float, high: float, activations: str) -> Any:
     import tensorflow as tf
 
     if activations == "int16":
-        scale = max(abs(low), abs(high), 1e-12) / 32767
+        scale = float(short(max(abs(low), abs(high), 1e-12) / 32767, up=True))
         least, most = -32767 * scale, 32767 * scale
     else:
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max(high - low, 1e-12) / 255
         zero = float(np.rint(-128 - low / scale))
+        scale = float(short(scale, up=True))
         least, most = (-128 - zero) * scale, (127 - zero) * scale
     clipped = tf.clip_by_value(x, least, most)
     return clipped + tf.stop_gradient(tf.round(clipped / scale) * scale - clipped)
