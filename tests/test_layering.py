@@ -21,6 +21,7 @@ FLOORS = (
     {"sweep"},
     {"cli"},
 )
+KERAS = {"network.convert", "network.keras", "network.keras_layers", "network.keras_operators", "finetune", "tasks"}
 FENCES = {
     "tensorflow": {
         "network.convert",
