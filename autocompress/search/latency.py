@@ -27,6 +27,11 @@ class LatencySource:
         self._profile, self._host, self._connected = profile, host, connected
         self.source = "modelled" if host is None else "measured"
 
+    @property
+    def host(self) -> PatientHost | None:
+        """The device's host; None where its model answers."""
+        return self._host
+
     def bind(self, baseline: bytes) -> Latency:
         """A function (file, processes) -> Measurement; measurements are interleaved with `baseline`."""
         if self._host is None:

@@ -104,11 +104,14 @@ class Search:
             return self._patterns.known(file, SEARCH_PROCESSES)
         return self._measure(file, SEARCH_PROCESSES)
 
-    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
-        """A measurement during which nobody builds where it runs."""
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """While a measurement runs: nobody builds where it runs."""
         host = self.request.profile.host
         here = host == "local" or (isinstance(host, Mapping) and "command" in host)
-        with self._floor.alone() if here else self._floor.idle():
+        return self._floor.alone() if here else self._floor.idle()
+
+    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
+        with self.undisturbed():
             return self._measure(file, processes)
 
     def _others(self) -> Others:
@@ -180,7 +183,7 @@ class Search:
             store.recover(self.study, self.values, self._roll.is_dead)
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """The objectives' values of an evaluation."""
+        """The values of the study's objectives; CandidateError where one could not be had."""
         return objective_values(evaluation, self.request.objectives, self.request.size)
 
     def prepare_sampler(self) -> None:
@@ -368,6 +371,12 @@ class Search:
             trial.set_user_attr("divergence", divergence)
         trial.set_user_attr("evaluation", evaluation.to_dict())
         return evaluation
+
+    def finish(self) -> StudyRecord:
+        """The whole study, read again, with the careful figures of its front."""
+        self._ledger.read()
+        self._finish()
+        return self.record()
 
     def _finish(self) -> None:
         if self.request.latency_source == "measured":
