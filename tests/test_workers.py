@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -326,3 +327,22 @@ def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "cannot be opened" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_trials_are_read_as_optuna_reads_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    space = {"layer": optuna.distributions.CategoricalDistribution(["a", "b"])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats
+        study = optuna.create_study(study_name="s", storage=open_storage(url), directions=["maximize", "minimize"])
+        study.enqueue_trial({"layer": "b"}, user_attrs={"retry_of": 3})
+        first, second = study.ask(space), study.ask(space)
+    first.set_user_attr("evaluation", {"accuracy": 0.5})
+    first.set_constraint("size<=1", -1.0)
+    study.tell(first, [float("inf"), 2.0])
+    study.tell(second, state=optuna.trial.TrialState.PRUNED)
+    study.add_trial(optuna.trial.create_trial(params={"layer": "a"}, distributions=space, values=[1.0, 2.0]))
+    study.enqueue_trial({"layer": "a"})
+    theirs = optuna.load_study(study_name="s", storage=url).get_trials()
+    assert optuna.load_study(study_name="s", storage=open_storage(url)).get_trials() == theirs
+    assert [t.state.name for t in theirs] == ["COMPLETE", "PRUNED", "COMPLETE", "WAITING"]

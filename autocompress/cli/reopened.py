@@ -53,11 +53,10 @@ def reopened(
             name=study, storage=storage, objectives=identity.objectives, size=identity.size,
             constraints=tuple(map(parse_constraint, identity.constraints)), threads=chosen, words=words,
         )  # fmt: skip
+        expected, joining = latency.expected(), joins is not None
         with (
             threads_of(chosen),
-            Search(
-                request, latency.bind(loaded.original), expected=latency.expected(), joins=joins is not None
-            ) as opened,
+            Search(request, latency.bind(loaded.original), expected=expected, joins=joining) as opened,
         ):
             latency.check_same(opened.baseline.measurement)
             yield opened

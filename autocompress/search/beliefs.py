@@ -13,7 +13,7 @@ from autocompress.search.surrogate import Curve, Damage, Linear, Seen, fit_curve
 
 Array = np.ndarray[Any, Any]
 _DRAWS = 8  # of the damage model's parameters; the first is their mean
-_MOST_TRIALS = 800  # that the regressions look at, the latest
+MOST_TRIALS = 800  # that the regressions need, the latest: more cost time and teach little
 _OWN = (0.5, 0.5)  # prior variances of each layer's corrections: its damage, and more of it with its zeros
 _SHARED = (0.05, 1.0, 0.25, 0.25, 0.25)  # and of those of all layers
 _SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float32 and of integer activations: mean, variance
@@ -39,10 +39,6 @@ class Trials:
     download: Array
     memory: Array
 
-    def latest(self) -> Trials:
-        """The latest _MOST_TRIALS of them."""
-        return Trials(**{name: values[-_MOST_TRIALS:] for name, values in vars(self).items()})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -60,7 +56,6 @@ class Beliefs:
         self, landscape: Landscape, trials: Trials, *, download_unit: float, scale: float, rng: np.random.Generator
     ) -> None:
         self._land, self._unit, self._scale = landscape, download_unit, scale
-        trials = trials.latest()
         self._damage = self._fit_damage(trials)
         self.draws = self._damage.draw(rng, _DRAWS)
         tables = [self._damage.parts(theta, _by_choice(landscape.seen)).T for theta in self.draws]

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
 from autocompress.records import Constraint, Evaluation, Importance, value_name
-from autocompress.search.beliefs import Beliefs, Trials
+from autocompress.search.beliefs import MOST_TRIALS, Beliefs, Trials
 from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
 from autocompress.search.landscape import Landscape
@@ -141,7 +141,9 @@ class GuidedSampler(BaseSampler):
 
     def _beliefs(self, done: Sequence[_Known], rng: np.random.Generator) -> Beliefs:
         land, unit = self._landscape(), self._reference().unit("download_bytes")
-        return Beliefs(land, _arrays(done, land), download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
+        return Beliefs(
+            land, _arrays(done[-MOST_TRIALS:], land), download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng
+        )
 
     def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
         """What each technique does in each layer of the configuration of trial `number`, by all trials."""

@@ -163,6 +163,18 @@ class Workbench:
         self._remember_scores(evaluation.sha256, outputs)
         return evaluation, apart
 
+    def _screen(
+        self, model: bytes, values: Mapping[str, float | None], apart: float, samples: int, screen: Screen
+    ) -> None:
+        expected = None if self._expected is None else self._expected(model)
+        reason = None if expected is None or values["latency_ms"] is None else screen(values)
+        if reason is not None and expected is not None:
+            raise Screened(
+                reason, samples=samples, accuracy=float(values["accuracy"] or 0.0), divergence=apart,
+                latency_ms=expected.latency_ms, file_bytes=len(model),
+                download_bytes=int(values["download_bytes"] or 0),
+            )  # fmt: skip
+
     def material(self, configuration: Configuration) -> Material:
         """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
         solver cannot."""
@@ -186,18 +198,6 @@ class Workbench:
             return self._solve(configuration)
         except np.linalg.LinAlgError as fault:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
-
-    def _screen(
-        self, model: bytes, values: Mapping[str, float | None], apart: float, samples: int, screen: Screen
-    ) -> None:
-        expected = None if self._expected is None else self._expected(model)
-        reason = None if expected is None or values["latency_ms"] is None else screen(values)
-        if reason is not None and expected is not None:
-            raise Screened(
-                reason, samples=samples, accuracy=float(values["accuracy"] or 0.0), divergence=apart,
-                latency_ms=expected.latency_ms, file_bytes=len(model),
-                download_bytes=int(values["download_bytes"] or 0),
-            )  # fmt: skip
 
     def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
         """What is known of a candidate before its metric, by the names of an evaluation's values; of a latency that

@@ -183,7 +183,7 @@ class Search:
             store.recover(self.study, self.values, self._roll.is_dead)
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """The objectives' values of an evaluation."""
+        """The values of the study's objectives; CandidateError where one could not be had."""
         return objective_values(evaluation, self.request.objectives, self.request.size)
 
     def prepare_sampler(self) -> None:
