@@ -320,7 +320,26 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         done = call(*arguments)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert said in done.stderr
-    done = call("--storage", "postgresql+nodriver://me:secret@host/db", "--format", "json")
-    assert done.exit_code == 1
-    assert "secret" not in done.stdout + done.stderr
-    assert "***" in json.loads(done.stdout)["left_out"][0]["what"]
+    for storage, said in (
+        ("postgresql+nodriver://me:secret@host/db", "postgresql+nodriver://me:***@host/db"),
+        (f"sqlite:///{tmp_path}/none.db", "there is no such file"),
+        ("nonsense", "no study can be read in nonsense"),
+    ):
+        done = call("--storage", storage)
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+        assert "secret" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fine_tuned_points_say_so(tmp_path: Path) -> None:
+    tuned = make_trial(0, 0.92, 0.1, 10_000, finetuned=True)
+    board = document(groups_of([make_record(tuned)]), [])
+    assert board["groups"][0]["front"][0]["summary"].endswith(" · fine-tuned")
+
+
+def test_a_runs_folder_with_odd_letters_is_read(tmp_path: Path) -> None:
+    write_study(tmp_path / "a", make_record(*ALL, name="x"))
+    (tmp_path / "a").rename(tmp_path / "a?b#c %20")
+    (found,), _ = read_all(tmp_path / "a?b#c %20", None)
+    assert found.name == "x"

@@ -55,7 +55,7 @@ def study_data(
         "summary": "the float network as given", "sha256": record.baseline.sha256,
         "layers": _layers(record.baseline, layers, choices), "activations": "float32",
     }  # fmt: skip
-    found: dict[str, Any] = rows.plain(
+    found: dict[str, Any] = rows.as_json(
         {
             "study": record.name,
             "higher_is_better": record.higher_is_better,
@@ -116,7 +116,7 @@ def _point(
     configuration = evaluation.configuration.normalised()
     return _values(record, evaluation) | {
         "number": trial.number,
-        "summary": rows.summary(configuration) + (" · fine-tuned" if evaluation.finetuned else ""),
+        "summary": rows.words(evaluation),
         "activations": configuration.activations,
         "layers": _layers(evaluation, layers, choices),
         "sha256": evaluation.sha256,

@@ -35,7 +35,7 @@ def board_page(groups: Sequence[Group], board: Mapping[str, Any], *, written_s: 
 
 def _others(group: Group) -> list[dict[str, Any]]:
     """What the chart shows of the points that are on the front of their study only."""
-    found: list[dict[str, Any]] = rows.plain(
+    found: list[dict[str, Any]] = rows.as_json(
         [
             {
                 "study": point.record.name, "trial": point.trial.number, "accuracy": point.evaluation.accuracy,

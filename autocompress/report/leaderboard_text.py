@@ -29,7 +29,7 @@ class Table:
 
 def document(groups: Sequence[Group], left_out: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The document of `leaderboard --format json`: plain data that is valid JSON. `left_out`: (what, why)."""
-    found: dict[str, Any] = rows.plain(
+    found: dict[str, Any] = rows.as_json(
         {
             "schema": 1,
             "groups": [_group(group) for group in groups],
@@ -78,7 +78,7 @@ def point_values(point: Point, int8: Mapping[str, Evaluation | None]) -> dict[st
         "energy_mj": evaluation.energy_mj,
         "to_float": _against(evaluation, record.baseline) | {"latency": _latency_ratio(record, evaluation)},
         "to_int8": None if reference is None else _against(evaluation, reference),
-        "summary": rows.summary(evaluation.configuration),
+        "summary": rows.words(evaluation),
         "sha256": evaluation.sha256,
         "artifact": evaluation.artifact,
     }

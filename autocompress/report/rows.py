@@ -115,7 +115,7 @@ def document(record: StudyRecord) -> dict[str, Any]:
     trials = front(record)
     states = Counter(trial.state for trial in record.trials)
     versions = dict.fromkeys(("autocompress", "optuna", "ai-edge-quantizer", "runtime"))
-    found: dict[str, Any] = plain(
+    found: dict[str, Any] = as_json(
         {
             "schema": 1,
             "study": record.name,
@@ -186,7 +186,7 @@ def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     best."""
     evaluation = _evaluated(trial)
     configuration = evaluation.configuration
-    found: dict[str, Any] = plain(
+    found: dict[str, Any] = as_json(
         {
             "schema": 1,
             "study": record.name,
@@ -223,6 +223,11 @@ def summary(configuration: Configuration) -> str:
     if clusters:
         parts.append(f"{_span(clusters)} cl")
     return " · ".join(part for part in parts if part)
+
+
+def words(evaluation: Evaluation) -> str:
+    """An evaluation's configuration in a few words, and whether it was trained on."""
+    return summary(evaluation.configuration) + (" · fine-tuned" if evaluation.finetuned else "")
 
 
 def _span(values: Sequence[float]) -> str:
@@ -323,13 +328,13 @@ def _measurements(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]
     } | measured
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The same data as strict JSON takes it: lists for tuples, null for what is not finite, Python's own
     numbers for NumPy's, and text without lone surrogates (argv holds them where it is no UTF-8)."""
     if isinstance(value, Mapping):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
+        return {as_json(str(key)): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, np.generic):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import optuna
@@ -17,7 +16,7 @@ _KEY = "search"
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """`by`: the worker that leads the search. `trials`: complete ones wanted; `ends_at`: seconds since the epoch; None:
-    no such end. `words`: how the command named task, device and space. Of the study's earlier runs nothing is kept."""
+    no such end. Of the study's earlier runs nothing is kept."""
 
     by: str
     trials: int | None
@@ -25,7 +24,6 @@ class Asked:
     until_flat: bool
     sampler: str
     seed: int
-    words: Mapping[str, str | None]
 
     @staticmethod
     def complete(record: StudyRecord) -> int:
@@ -48,7 +46,6 @@ def announce(study: optuna.Study, request: Request, by: str) -> None:
         until_flat=request.until_flat,
         sampler=request.sampler,
         seed=request.seed,
-        words=dict(request.words),
     )
     study.set_user_attr(_KEY, asdict(asked))
 

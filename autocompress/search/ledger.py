@@ -33,7 +33,7 @@ class Ledger:
     def _enter(self, trial: FrozenTrial) -> TrialRecord:
         record = self.records[trial.number] = store.trial_record(trial)
         digest = trial.user_attrs.get("digest")
-        if record.evaluation is not None:
+        if record.evaluation is not None and not record.evaluation.finetuned:
             self.seen[record.evaluation.configuration.digest] = record.evaluation
         if digest is not None and record.state == "failed":
             self.failed[digest] = record.reason

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
 _CHUNK = 64
 _PROBE_MACS = 4e9  # of all samples that a probe of the layer tables runs
 SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A candidate as training takes it: the float `network`, its layers as the solver left them, and the `ranges` of
+    static activations (None: float ones)."""
+
+    network: bytes
+    layers: tuple[Layer, ...]
+    solved: tuple[SolvedLayer, ...]
+    ranges: Ranges | None
 
 
 class Workbench:
@@ -124,10 +136,7 @@ class Workbench:
         if configuration.is_baseline:
             return self.baseline, 0.0
         start = time.perf_counter()
-        try:
-            solved = self._solve(configuration)
-        except np.linalg.LinAlgError as fault:
-            raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
+        solved = self._solved(configuration)
         self._pause()
         model = self._builder.build(configuration, solved)
         build_s = time.perf_counter() - start
@@ -143,6 +152,30 @@ class Workbench:
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
         self._remember_scores(evaluation.sha256, outputs)
         return evaluation, apart
+
+    def material(self, configuration: Configuration) -> Material:
+        """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
+        solver cannot."""
+        static = configuration.activations != "float32"
+        return Material(
+            network=self._task.network, layers=self.layers, solved=tuple(self._solved(configuration)),
+            ranges=self._ranges if static else None,
+        )  # fmt: skip
+
+    def evaluate_trained(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> Evaluation:
+        """The evaluation of a configuration whose layers were trained: built, verified and measured as any other."""
+        start = time.perf_counter()
+        model = self._builder.build(configuration, solved)
+        build_s = time.perf_counter() - start
+        quality, measurement = self._validation.quality(model), self._latency(model, SEARCH_PROCESSES)
+        found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
+        return replace(found, finetuned=True)
+
+    def _solved(self, configuration: Configuration) -> Sequence[SolvedLayer]:
+        try:
+            return self._solve(configuration)
+        except np.linalg.LinAlgError as fault:
+            raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
 
     def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
         """What is known of a candidate before its metric, by the names of an evaluation's values."""

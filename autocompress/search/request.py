@@ -19,7 +19,8 @@ from autocompress.tasks import LoadedTask
 class Request:
     """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the
     study shall hold, earlier runs included; None with a `time_budget_s`. `until_flat`: end where the hypervolume
-    stands still. `words`: how the command named task, device and space, for the workers that join."""
+    stands still. `words`: how the command named task, device and space, so that
+    the study can be opened by its name alone."""
 
     task: LoadedTask
     profile: DeviceProfile

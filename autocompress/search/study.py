@@ -361,6 +361,16 @@ class Search:
         trial.set_user_attr("evaluation", evaluation.to_dict())
         return evaluation
 
+    def finish(self) -> StudyRecord:
+        """The whole study, read again, with the careful figures of its front."""
+        self._ledger.read()
+        self._finish()
+        return self.record()
+
+    def values(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """The values of the study's objectives; CandidateError where one could not be had."""
+        return self._values(evaluation)
+
     def _finish(self) -> None:
         if self.request.latency_source == "measured":
             finish.measure_front(self.study, self.workbench, self.record)
