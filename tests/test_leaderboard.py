@@ -180,6 +180,7 @@ def test_nights_are_the_hypervolume_of_all_found_by_then(found, least) -> None:
         so_far = [t.evaluation for t in trials if t.finished_s < until and t.evaluation.accuracy >= constraint[0].bound]
         expected = pareto.hypervolume(rows.scaled(records[0], so_far), np.ones(3))
         assert night.hypervolume == pytest.approx(expected)
+        assert night.finished_s == until - 86_400.0 + 7
     assert sum(night.trials for night in group.nights) == sum(rows.feasible(records[0], t.evaluation) for t in trials)
 
 
