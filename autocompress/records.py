@@ -315,7 +315,8 @@ def value_name(objective: str, size: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as stored. `state`: complete | stopped_early | failed | running; `reason` why it failed or stopped."""
+    """One trial as stored. `state`: complete | stopped_early | screened | failed | running; `reason` why it failed or
+    stopped."""
 
     number: int
     state: str

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli import device
+from autocompress.cli import device, sweep
 from autocompress.cli.finetune import finetune
 from autocompress.cli.leaderboard import leaderboard
 from autocompress.cli.measure import measure
@@ -21,6 +21,7 @@ app = typer.Typer(
 for _command in (search, report, export, measure, finetune, leaderboard, worker):
     app.command()(_command)
 app.add_typer(device.app, name="device")
+app.add_typer(sweep.app, name="sweep")
 
 
 @app.callback(invoke_without_command=True)

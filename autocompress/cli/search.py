@@ -117,7 +117,10 @@ def search(
                 words=words_of(task=task, model=model, data=data, metric=metric, device=device, host=host, space=space),
             )
         )
-        with threads_of(request.threads), Search(request, latency.bind(loaded.original)) as opened:
+        with (
+            threads_of(request.threads),
+            Search(request, latency.bind(loaded.original), expected=latency.expected()) as opened,
+        ):
             latency.check_same(opened.baseline.measurement)
             with Team(worker_command(request, host_wait), workers - 1, request.threads) as team:
                 _run(opened, team, console, as_json, latency.second_runtime(loaded.original), finetune)

@@ -90,7 +90,11 @@ def export(
     check_options(options)
     loaded = load_study(runs, study, storage)
     record, identity = read_record(loaded), identity_of(loaded)
-    options = replace(options, data_sha256=None if identity is None else identity.data_sha256)
+    options = replace(
+        options,
+        data_sha256=None if identity is None else identity.data_sha256,
+        words=loaded.user_attrs.get("words", {}),
+    )
     written = write_bundle(record, rows.pick(record, pick), runs, to, options)
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))

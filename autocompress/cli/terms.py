@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from autocompress.errors import AutocompressError
+from autocompress.specs.duration import seconds as seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,14 +112,3 @@ class Waits:
         if now_s - self._shown_s.get(line, -math.inf) >= _SAY_AGAIN_S:
             self._shown_s[line] = now_s
             self._console.print(Text(line, style="yellow"), soft_wrap=True)
-
-
-def seconds(text: str, what: str = "time budget") -> float:
-    """Seconds of `90s`, `10m`, `1h30m` or a bare number of seconds; AutocompressError for anything else."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise AutocompressError(f"{what} '{text}' is no duration; write it as 90s, 10m or 1h30m")
-    return sum(float(number) * units[unit] for number, unit in parts)

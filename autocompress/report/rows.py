@@ -14,7 +14,7 @@ from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
 from autocompress.records import Configuration, Constraint, Evaluation, StudyRecord, TrialRecord, value_name
 
-STATES = ("complete", "stopped_early", "failed", "running")
+STATES = ("complete", "stopped_early", "screened", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
 FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
 

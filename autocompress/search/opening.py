@@ -95,6 +95,13 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
     store.note_run(study, request.command)
 
 
+def note(study: optuna.Study, text: str) -> None:
+    """Add a note to the study, once."""
+    notes = study.user_attrs["notes"]
+    if text not in notes:
+        study.set_user_attr("notes", [*notes, text])
+
+
 def queue(
     study: optuna.Study, corners: Iterable[Configuration], activations: tuple[str, ...], choices: Choices
 ) -> None:

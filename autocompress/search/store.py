@@ -5,7 +5,7 @@ User attributes of a study: `identity` (what it was made with), `baseline`, `int
 split and its interval), `measured:PATTERN` (the careful latency of front members, by their kernel pattern),
 `pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was asked for, see asked.py).
 Of a trial: `worker` (whose it is), `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`,
-`reason`, `digest`, and `seen` of one that was stopped early."""
+`reason`, `digest`, and `seen` of one that was stopped early or screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
@@ -129,9 +129,10 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
     """One trial as plain data."""
     stored = trial.user_attrs.get("evaluation")
     finished = trial.datetime_complete
+    screened = "latency_ms" in trial.user_attrs.get("seen", {})
     return TrialRecord(
         number=trial.number,
-        state=STATES[trial.state],
+        state="screened" if screened else STATES[trial.state],
         evaluation=None if stored is None else Evaluation.from_dict(stored),
         reason=trial.user_attrs.get("reason"),
         finished_s=None if finished is None else finished.timestamp(),
