@@ -276,8 +276,8 @@ def test_the_command_to_repeat_is_the_given_one_else_what_the_study_says() -> No
         "autocompress search --data 'my data.npz'"
     )
     assert repeat_command(make_record(*ALL), ["--runs", "r"]) == (
-        "autocompress search --task fashion-mnist --device rpi4 --space default --sampler tpe --seed 1 --size download "
-        "--objective metric --objective latency --objective size --trials 6 --study a --runs r"
+        "autocompress search --device rpi4 --task fashion-mnist --space default --sampler tpe --seed 1 --trials 6 "
+        "--study a --runs r"
     )
 
 

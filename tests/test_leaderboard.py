@@ -180,6 +180,7 @@ def test_nights_are_the_hypervolume_of_all_found_by_then(found, least) -> None:
         so_far = [t.evaluation for t in trials if t.finished_s < until and t.evaluation.accuracy >= constraint[0].bound]
         expected = pareto.hypervolume(rows.scaled(records[0], so_far), np.ones(3))
         assert night.hypervolume == pytest.approx(expected)
+        assert night.finished_s == until - 86_400.0 + 7
     assert sum(night.trials for night in group.nights) == sum(rows.feasible(records[0], t.evaluation) for t in trials)
 
 
@@ -320,7 +321,26 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         done = call(*arguments)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert said in done.stderr
-    done = call("--storage", "postgresql+nodriver://me:secret@host/db", "--format", "json")
-    assert done.exit_code == 1
-    assert "secret" not in done.stdout + done.stderr
-    assert "***" in json.loads(done.stdout)["left_out"][0]["what"]
+    for storage, said in (
+        ("postgresql+nodriver://me:secret@host/db", "postgresql+nodriver://me:***@host/db"),
+        (f"sqlite:///{tmp_path}/none.db", "there is no such file"),
+        ("nonsense", "no study can be read in nonsense"),
+    ):
+        done = call("--storage", storage)
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+        assert "secret" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fine_tuned_points_say_so(tmp_path: Path) -> None:
+    tuned = make_trial(0, 0.92, 0.1, 10_000, finetuned=True)
+    board = document(groups_of([make_record(tuned)]), [])
+    assert board["groups"][0]["front"][0]["summary"].endswith(" · fine-tuned")
+
+
+def test_a_runs_folder_with_odd_letters_is_read(tmp_path: Path) -> None:
+    write_study(tmp_path / "a", make_record(*ALL, name="x"))
+    (tmp_path / "a").rename(tmp_path / "a?b#c %20")
+    (found,), _ = read_all(tmp_path / "a?b#c %20", None)
+    assert found.name == "x"

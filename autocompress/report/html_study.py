@@ -13,7 +13,7 @@ from typing import Any
 
 from autocompress.errors import AutocompressError
 from autocompress.records import CONSTRAINT_NAMES, Evaluation, LayerChoice, Measurement, StudyRecord, TrialRecord
-from autocompress.report import rows
+from autocompress.report import card, rows
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import importance_lines
 from autocompress.report.progress import hypervolume_steps
@@ -116,7 +116,7 @@ def _point(
     configuration = evaluation.configuration.normalised()
     return _values(record, evaluation) | {
         "number": trial.number,
-        "summary": rows.summary(configuration) + (" · fine-tuned" if evaluation.finetuned else ""),
+        "summary": rows.words(evaluation),
         "activations": configuration.activations,
         "layers": _layers(evaluation, layers, choices),
         "sha256": evaluation.sha256,
@@ -231,12 +231,8 @@ def repeat_command(record: StudyRecord, options: Sequence[str]) -> str:
     given = next((run.command for run in record.runs if run.command), None)
     if given is not None:
         return shlex.join(given)
-    words = ["autocompress", "search", "--task", record.task, "--device", record.device, "--space", record.space]
-    words += ["--sampler", record.sampler, "--seed", str(record.seed), "--size", record.size]
-    words += [word for objective in record.objectives for word in ("--objective", objective)]
-    words += [word for constraint in record.constraints for word in ("--constraint", str(constraint))]
-    complete = sum(trial.state == "complete" for trial in record.trials)
-    return shlex.join([*words, "--trials", str(complete), "--study", record.name, *options])
+    named = {"device": record.device, "task": record.task, "space": record.space}
+    return " ".join([card.repeat_command(record, named), *map(shlex.quote, options)])
 
 
 def _time(seconds: float) -> str:

@@ -77,9 +77,11 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """The hypervolume of all that a group's studies had found by the end of a day (UTC), and its trials that day."""
+    """The hypervolume of all that a group's studies had found by the end of a day (UTC), its trials that day, and when
+    the last of them was finished, in seconds since the epoch."""
 
     day: str
+    finished_s: float
     hypervolume: float
     trials: int
 
@@ -245,11 +247,14 @@ def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[
 def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
     """Loss, latency and download in each study's own scales, as in its hypervolume, day after day."""
     days: defaultdict[int, list[pareto.Floats]] = defaultdict(list)
+    last_s: dict[int, float] = {}
     for record in records:
         found: defaultdict[int, list[Evaluation]] = defaultdict(list)
         for trial, evaluation in rows.complete(record):
             if trial.finished_s is not None and rows.feasible(record, evaluation):
-                found[int(trial.finished_s // _DAY_S)].append(evaluation)
+                day = int(trial.finished_s // _DAY_S)
+                found[day].append(evaluation)
+                last_s[day] = max(trial.finished_s, last_s.get(day, 0.0))
         for day, evaluations in found.items():
             points = rows.scaled(record, evaluations)
             days[day] += [] if points is None else [points]
@@ -258,7 +263,8 @@ def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
         joined = np.vstack([front, *days[day]])
         front = joined[pareto.non_dominated(joined)]
         volume = pareto.hypervolume(front, np.ones(3))
-        nights.append(Night(day=_date(day), hypervolume=volume, trials=sum(map(len, days[day]))))
+        trials = sum(map(len, days[day]))
+        nights.append(Night(day=_date(day), finished_s=last_s[day], hypervolume=volume, trials=trials))
     return tuple(nights)
 
 

@@ -78,7 +78,7 @@ def point_values(point: Point, int8: Mapping[str, Evaluation | None]) -> dict[st
         "energy_mj": evaluation.energy_mj,
         "to_float": _against(evaluation, record.baseline) | {"latency": _latency_ratio(record, evaluation)},
         "to_int8": None if reference is None else _against(evaluation, reference),
-        "summary": rows.summary(evaluation.configuration),
+        "summary": rows.words(evaluation),
         "sha256": evaluation.sha256,
         "artifact": evaluation.artifact,
     }

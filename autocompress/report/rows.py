@@ -225,6 +225,11 @@ def summary(configuration: Configuration) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def words(evaluation: Evaluation) -> str:
+    """An evaluation's configuration in a few words, and whether it was trained on."""
+    return summary(evaluation.configuration) + (" · fine-tuned" if evaluation.finetuned else "")
+
+
 def _span(values: Sequence[float]) -> str:
     low, high = f"{min(values):.3g}", f"{max(values):.3g}"
     return low if low == high else f"{low}-{high}"

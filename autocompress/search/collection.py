@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy
 from optuna.trial import TrialState
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.errors import AutocompressError
@@ -48,21 +48,26 @@ def read_all(runs: Path, storage: str | None) -> tuple[tuple[StudyRecord, ...], 
     for place, url in _places(runs, storage):
         for item in _read(place, url):
             (faults if isinstance(item, Unreadable) else found).append(item)  # type: ignore[arg-type]
+    if storage is not None and not found:
+        raise AutocompressError(f"no study can be read in {faults[0].study}: {faults[0].reason}; check --storage")
     if not found and not faults:
-        where = runs if storage is None else store.without_password(storage)
-        raise AutocompressError(f"there is no study in {where}; start one with: autocompress search")
+        raise AutocompressError(f"there is no study in {runs}; start one with: autocompress search")
     return tuple(found), tuple(faults)
 
 
-def _places(runs: Path, storage: str | None) -> list[tuple[str, str]]:
+def _places(runs: Path, storage: str | None) -> list[tuple[str, str | URL]]:
     if storage is not None:
         return [(store.without_password(storage), storage)]
-    return [(path.parent.name, f"sqlite:///{path.resolve()}") for path in sorted(runs.glob("*/study.db"))]
+    found = sorted(runs.glob("*/study.db"))
+    return [(path.parent.name, URL.create("sqlite", database=str(path.resolve()))) for path in found]
 
 
-def _read(place: str, url: str) -> Iterator[StudyRecord | Unreadable]:
+def _read(place: str, url: str | URL) -> Iterator[StudyRecord | Unreadable]:
     try:
         engine = sqlalchemy.create_engine(url)
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+            yield Unreadable(study=place, reason="there is no such file")  # SQLite would make one
+            return
         with engine.connect() as connection:
             studies = connection.execute(sqlalchemy.text(_STUDIES)).all()
             if not studies:

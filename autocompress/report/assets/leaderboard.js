@@ -75,7 +75,7 @@ function drawVolume() {
         line: { shape: "hv", width: 1, color: shade("--soft") }, x: steps.map((step) => (time ? new Date(1000 * step.finished_s) : step.number)), y: steps.map((step) => step.hypervolume) };
     });
     if (time) {
-      traces.push({ type: "scatter", mode: "lines+markers", name: "all together", x: group.nights.map((n) => `${n.day} 23:59:59`), y: group.nights.map((n) => n.hypervolume),
+      traces.push({ type: "scatter", mode: "lines+markers", name: "all together", x: group.nights.map((n) => new Date(1000 * n.finished_s)), y: group.nights.map((n) => n.hypervolume),
         line: { shape: "hv", width: 3, color: shade("--accent") } });
     }
     return { traces, layout: { xaxis: axis(time ? "time (UTC)" : "trial"), yaxis: axis("hypervolume", { rangemode: "tozero" }) } };
