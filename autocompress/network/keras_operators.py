@@ -75,7 +75,15 @@ def apply(tree: Any, operator: Any, name: str, made: Made) -> list[Any]:
     fused = _FUSED[int(getattr(operation.options, "fusedActivationFunction", 0) or 0)]
     if fused is None or operation.op in _LAYERS:
         return values
-    return [_lambda(f"{name}_activation", _unary(fused), [values[0]])]
+    return [_activated(f"{name}_activation", fused, values[0])]
+
+
+def _activated(name: str, fused: str, value: Any) -> Any:
+    """A fused activation, by Keras's own layer where it has one."""
+    from tf_keras import layers
+
+    known = _KERAS_ACTIVATION.get(fused)
+    return _lambda(name, _unary(fused), [value]) if known is None else layers.Activation(known, name=name)(value)
 
 
 def uncovered(tree: Any, operator: Any) -> str | None:
