@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autocompress.cli.reopened import reopened
 from autocompress.cli.study import show
-from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, Waits, console_of, guarded, seconds
+from autocompress.cli.terms import DEFAULT_RUNS, HOST_WAIT, HostWait, Json, Runs, Storage, console_of, guarded, seconds
 from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from autocompress.search.tuning import Train
     from autocompress.tasks import LoadedTask
 
-_WORDS = "words"  # a study's user attribute: how the command named task, device and space
 _SAY_EVERY_S = 10.0
 
 
@@ -38,6 +38,7 @@ def finetune(
     ] = "free",
     mask: Annotated[str, typer.Option(help="fixed, or free: pruned weights may come back for others.")] = "fixed",
     host: Annotated[str | None, typer.Option(help="Measure there instead: local, or user@name[:PYTHON].")] = None,
+    host_wait: HostWait = HOST_WAIT,
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of the training data.", min=0)] = 0,
@@ -52,7 +53,7 @@ def finetune(
         mask=mask, budget_s=seconds(time_budget), seed=seed,
     )  # fmt: skip
     console = console_of(stderr=as_json)
-    with _reopened(study, runs, storage, host, console) as opened:
+    with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:
         with _bar(console, f"trial {trial}") as watch:
             found = finetune_trial(opened, trial, trainer(opened.request.task, recipe, watch))
         record = opened.finish()
@@ -111,47 +112,6 @@ def trainer(task: LoadedTask, recipe: Recipe, watch: Callable[[Progress], None])
     return train
 
 
-def remember_words(opened: Search, **words: str | Path | None) -> None:
-    """Keep in the study how the command named things, paths made absolute: `finetune` finds them again."""
-    found = {name: None if word is None else _absolute(str(word)) for name, word in words.items()}
-    opened.study.set_user_attr(_WORDS, found)
-
-
-def _absolute(word: str) -> str:
-    path, colon, attribute = word.partition(":")
-    return str(Path(path).resolve()) + colon + attribute if Path(path).exists() else word
-
-
-@contextmanager
-def _reopened(study: str, runs: Path, storage: str | None, host: str | None, console: Console) -> Iterator[Search]:
-    """A study that exists, opened as its search opened it."""
-    from autocompress.measure.host import at_host
-    from autocompress.search.latency import latency_on
-    from autocompress.search.request import Request
-    from autocompress.search.store import identity_of, load_study, parse_constraint
-    from autocompress.search.study import Search
-    from autocompress.specs import load_device, load_space
-    from autocompress.tasks import load_task
-
-    kept = load_study(runs, study, storage)
-    words, identity = kept.user_attrs.get(_WORDS), identity_of(kept)
-    if words is None or identity is None:
-        raise AutocompressError(
-            f"study '{study}' does not say what it was made with; run its search command once more, it goes on"
-        )
-    profile = at_host(load_device(words["device"]), host or words["host"])
-    loaded = load_task(words["task"], words["model"], words["data"], words["metric"])
-    with latency_on(profile, say=Waits(console)) as latency:
-        request = Request(
-            task=loaded, profile=profile, space=load_space(words["space"]), latency_source=latency.source, runs=runs,
-            sampler=identity.sampler, seed=identity.seed, name=study, storage=storage, objectives=identity.objectives,
-            size=identity.size, constraints=tuple(map(parse_constraint, identity.constraints)), threads=_cores(),
-        )  # fmt: skip
-        with Search(request, latency.bind(loaded.original)) as opened:
-            latency.check_same(opened.baseline.measurement)
-            yield opened
-
-
 @contextmanager
 def _bar(console: Console, name: str) -> Iterator[Callable[[Any], None]]:
     """A progress bar on a terminal, elsewhere a line every ten seconds."""
@@ -187,9 +147,3 @@ def _say_result(console: Console, opened: Search, parent: int, number: int) -> N
             f"{after.accuracy:.4f} on validation data, download {before.download_bytes:,} -> {after.download_bytes:,} B"
         )
     console.print(text, style="yellow" if after is None else None, markup=False, soft_wrap=True)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))

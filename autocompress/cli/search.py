@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.finetune import finetune_best, remember_words
+from autocompress.cli.finetune import finetune_best
+from autocompress.cli.reopened import cores, threads_of, words_of
 from autocompress.cli.study import show
 from autocompress.cli.terms import (
     DEFAULT_RUNS,
@@ -18,19 +19,24 @@ from autocompress.cli.terms import (
     Storage,
     Waits,
     console_of,
+    given_words,
     guarded,
     seconds,
 )
+from autocompress.cli.worker import worker_command
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autocompress.records import StudyRecord
     from autocompress.search.study import Search
+    from autocompress.search.team import Team
 
 
 @guarded
 def search(
+    context: typer.Context,
     device: Annotated[
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
@@ -67,6 +73,7 @@ def search(
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that search together; they share the cores.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
@@ -75,6 +82,7 @@ def search(
     from autocompress.search.request import Request, with_limits
     from autocompress.search.store import parse_constraint
     from autocompress.search.study import Search
+    from autocompress.search.team import Team
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task
 
@@ -104,19 +112,24 @@ def search(
                 objectives=tuple(objective or ("metric", "latency", "size")),
                 size=size,
                 constraints=limits,
-                threads=_cores(),
+                command=given_words(context),
+                threads=max(1, cores() // workers),
+                words=words_of(task=task, model=model, data=data, metric=metric, device=device, host=host, space=space),
             )
         )
-        with Search(request, latency.bind(loaded.original)) as opened:
+        with (
+            threads_of(request.threads),
+            Search(request, latency.bind(loaded.original), expected=latency.expected()) as opened,
+        ):
             latency.check_same(opened.baseline.measurement)
-            remember_words(
-                opened, task=task, model=model, data=data, metric=metric, device=device, host=host, space=space
-            )
-            _run(opened, console, as_json, latency.second_runtime(loaded.original), finetune)
+            with Team(worker_command(request, host_wait), workers - 1, request.threads) as team:
+                _run(opened, team, console, as_json, latency.second_runtime(loaded.original), finetune)
 
 
-def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any, finetune: int) -> None:
+def _run(opened: Search, team: Team, console: Console, as_json: bool, second_runtime: Any, finetune: int) -> None:
     """Run an opened search with its header, progress and front on screen."""
+    from rich.text import Text
+
     from autocompress.report import rows, terminal
 
     request, record = opened.request, opened.record()
@@ -127,7 +140,13 @@ def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any, f
     with terminal.SearchProgress(
         console, record, trials=request.trials, time_budget_s=request.time_budget_s
     ) as progress:
-        record = opened.run(progress.update)
+
+        def on_trial(record: StudyRecord) -> None:
+            progress.update(record)
+            for line in team.tend():
+                console.print(Text(line, style="yellow"), soft_wrap=True)
+
+        record = opened.run(on_trial)
     missed = finetune_best(opened, finetune, console)
     record = opened.record()
     show(record, console, request.runs, request.storage, as_json)
@@ -140,9 +159,3 @@ def _log10_size(opened: Search) -> float:
 
     counts = [len(opened.activations), *(len(row) for row in opened.choices.values())]
     return sum(math.log10(count) for count in counts)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))

@@ -17,13 +17,14 @@ from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
 from autocompress.search.sampler import Choices, parameters
+from autocompress.search.storage import open_storage, retry
 
 
 def open_study(request: Request, sampler: BaseSampler, identity: store.Identity) -> optuna.Study:
     """The study that the request names, made where there is none; AutocompressError where it was made with something
     else."""
     url = store.storage_url(request.runs, request.study_name, request.storage)
-    storage = store.open_storage(url, store.retry)
+    storage = open_storage(url, retry)
     known = {s.study_name for s in optuna.get_all_study_summaries(storage, include_best_trial=False)}
     if request.study_name not in known:
         rises = request.task.metric.higher_is_better
@@ -80,7 +81,7 @@ def _latency_model(request: Request) -> str | None:
 
 
 def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, identity: store.Identity) -> None:
-    """What must stand before the first trial: identity, reference size, baseline."""
+    """What must stand before the first trial: identity, reference size, baseline, and who started it."""
     attrs = study.user_attrs
     if "identity" not in attrs:
         study.set_user_attr("identity", asdict(identity))
@@ -89,6 +90,16 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
         study.set_user_attr("notes", [*request.task.notes, *request.notes])
         study.set_user_attr("versions", versions())
         study.set_user_attr("baseline", workbench.baseline.to_dict())
+    if request.words and dict(request.words) != study.user_attrs.get("words"):
+        study.set_user_attr("words", dict(request.words))
+    store.note_run(study, request.command)
+
+
+def note(study: optuna.Study, text: str) -> None:
+    """Add a note to the study, once."""
+    notes = study.user_attrs["notes"]
+    if text not in notes:
+        study.set_user_attr("notes", [*notes, text])
 
 
 def queue(

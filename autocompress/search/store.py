@@ -1,33 +1,33 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
 User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`,
-`versions`, `importance`, `test:SHA256` (metric on the test split and its interval) and `measured:PATTERN` (the careful
-latency of front members, by their kernel pattern). Of a trial: `evaluation` (written before its values are told),
-`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early."""
+`versions`, `importance`, `runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test
+split and its interval), `measured:PATTERN` (the careful latency of front members, by their kernel pattern),
+`pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was asked for, see asked.py).
+Of a trial: `worker` (whose it is), `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`,
+`reason`, `digest`, and `seen` of one that was stopped early or screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
-import fcntl
+import getpass
 import json
-import os
+import math
 import re
-import warnings
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records import Constraint, Evaluation, Importance, Measurement, StudyRecord, TrialRecord
+from autocompress.records import Constraint, Evaluation, Importance, Measurement, SearchRun, StudyRecord, TrialRecord
+from autocompress.search.storage import open_storage, retry, running
 
-_HEARTBEAT_S, _GRACE_S = 2, 6
-_STATES = {
+STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }  # fmt: skip
@@ -90,66 +90,15 @@ def storage_url(runs: Path, name: str, storage: str | None) -> str:
     return storage or f"sqlite:///{study_folder(runs, name).resolve()}/study.db"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder/lock` exclusively; AutocompressError where another process does or the folder cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as fault:
-        raise AutocompressError(
-            f"the runs folder cannot be written: {fault.filename}: {fault.strerror}; give a writable one with --runs"
-        ) from fault
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as fault:
-        raise AutocompressError(
-            f"study '{folder.name}' is being searched by another process; wait for it or choose another --study"
-        ) from fault
-    finally:
-        os.close(handle)
-
-
-def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None] | None = None) -> BaseStorage:
-    """Optuna's storage at `url`; AutocompressError where it cannot be opened."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sqlite = url.startswith("sqlite")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # heartbeats are marked experimental
-        try:
-            storage = RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=on_stale,
-            )
-        except Exception as fault:  # every database driver has errors of its own
-            reason = " ".join(str(fault).split())[:200]
-            raise AutocompressError(f"the storage '{url}' cannot be opened: {reason}") from fault
-    if sqlite:
-        sqlalchemy.event.listen(storage.engine, "connect", _log_ahead)
-        storage.engine.dispose()  # the connections that made the tables
-    return storage
-
-
-def _log_ahead(connection: Any, _: Any) -> None:
-    # A trial is some twenty small commits. With a write-ahead log they need not wait for the disk one by one; a killed
-    # process still loses nothing that was committed.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial that died again: its parameters only (a copied constraint or evaluation would stand in the way)."""
-    study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-
-
-def recover(study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]]) -> None:
-    """Settle every trial that a killed process left running: told from its stored evaluation, else failed and queued
-    again. Only whoever holds the study's lock may do this."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+def recover(
+    study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]], is_dead: Callable[[str], bool]
+) -> None:
+    """Settle every trial whose worker died: told from its stored evaluation, else failed and queued again. Only who
+    holds the study's turn may do this: a trial that nobody has taken as his yet is nobody's then."""
+    for trial in running(study):
+        worker = trial.user_attrs.get("worker")
+        if worker is not None and not is_dead(worker):
+            continue
         stored = trial.user_attrs.get("evaluation")
         if stored is not None:
             study.tell(trial.number, values_of(Evaluation.from_dict(stored)))
@@ -171,6 +120,7 @@ def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
     opened = open_storage(url)
     names = [s.study_name for s in optuna.get_all_study_summaries(opened, include_best_trial=False)]
     if name not in names:
+        opened.engine.dispose()
         raise unknown_name("study", name, names) if names else AutocompressError(f"the storage holds no study: {url}")
     return optuna.load_study(study_name=name, storage=opened)
 
@@ -179,9 +129,10 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
     """One trial as plain data."""
     stored = trial.user_attrs.get("evaluation")
     finished = trial.datetime_complete
+    screened = "latency_ms" in trial.user_attrs.get("seen", {})
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
+        state="screened" if screened else STATES[trial.state],
         evaluation=None if stored is None else Evaluation.from_dict(stored),
         reason=trial.user_attrs.get("reason"),
         finished_s=None if finished is None else finished.timestamp(),
@@ -192,16 +143,20 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
 def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None) -> StudyRecord:
     """The whole study as plain data; `trials` where they are at hand already. Front members carry their careful
     latency. AutocompressError for a study whose baseline was never evaluated or that another program made."""
-    attrs = study.user_attrs
-    if "identity" not in attrs or "baseline" not in attrs:
-        raise AutocompressError(f"study '{study.study_name}' has no baseline yet; run the search again, it goes on")
-    identity = _identity(attrs["identity"])
-    frozen = study.get_trials(deepcopy=False, states=tuple(_STATES))
+    frozen = study.get_trials(deepcopy=False, states=tuple(STATES))
     rows = [trial_record(trial) for trial in frozen] if trials is None else trials
+    return record_of(study.study_name, study.user_attrs, rows, union_s(_spans(frozen)))
+
+
+def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord], wall_s: float) -> StudyRecord:
+    """The record of a study with these user attributes and trials; AutocompressError as `read_record`."""
+    if "identity" not in attrs or "baseline" not in attrs:
+        raise AutocompressError(f"study '{name}' has no baseline yet; run the search again, it goes on")
+    identity = _identity(attrs["identity"])
     baseline = Evaluation.from_dict(attrs["baseline"])
     tests = {key.removeprefix("test:"): value for key, value in attrs.items() if key.startswith("test:")}
     return StudyRecord(
-        name=study.study_name,
+        name=name,
         task=identity.task,
         device=identity.device,
         latency_source=identity.latency_source,
@@ -216,14 +171,53 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         constraints=tuple(parse_constraint(text) for text in identity.constraints),
         baseline=baseline,
         int8_download_bytes=attrs.get("int8_download_bytes"),
-        trials=tuple(_with_careful_latency(row, attrs) for row in rows),
+        trials=tuple(_with_careful_latency(row, attrs) for row in trials),
         test_accuracy={sha256: tested[0] for sha256, tested in tests.items()},
         test_ci={sha256: (tested[1], tested[2]) for sha256, tested in tests.items()},
-        wall_s=sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen),
+        wall_s=wall_s,
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
         importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
+        hashes={
+            key.removesuffix("_sha256"): value for key, value in asdict(identity).items()
+            if key.endswith("_sha256") and value is not None
+        },
+        runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
+    )  # fmt: skip
+
+
+def without_password(text: str) -> str:
+    """The text with the password of a URL in it left out."""
+    return re.sub(r"(://[^/:@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def note_run(study: optuna.Study, command: Sequence[str]) -> None:
+    """Add this start of a search to the study: who, where, when, and the command without a storage's password."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        user = None
+    run = SearchRun(
+        command=tuple(map(without_password, command)), user=user, host=socket.gethostname(), started_s=time.time()
     )
+    study.set_user_attr("runs", [*study.user_attrs.get("runs", ()), asdict(run)])
+
+
+def union_s(spans: Iterable[tuple[float, float]]) -> float:
+    """How long any worker evaluated: the length of the union of (begin, end), in seconds."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
+
+
+def _spans(trials: Iterable[FrozenTrial]) -> Iterator[tuple[float, float]]:
+    """When each trial was evaluated, as far as it is finished."""
+    for trial in trials:
+        if "wall_s" in trial.user_attrs and trial.datetime_complete is not None:
+            end_s = trial.datetime_complete.timestamp()
+            yield end_s - float(trial.user_attrs["wall_s"]), end_s
 
 
 def careful_key(evaluation: Evaluation) -> str:
@@ -236,8 +230,14 @@ def measurements_of(study: optuna.Study, evaluations: Iterable[Evaluation]) -> I
     for evaluation in evaluations:
         yield evaluation.measurement
     for key, value in study.user_attrs.items():
-        if key.startswith("measured:"):
+        if key.startswith(("measured:", "pattern:")):
             yield Measurement.from_dict(value)
+
+
+def store_pattern(study: optuna.Study, measurement: Measurement) -> None:
+    """Tell all workers of a study what a kernel pattern takes."""
+    key = f"pattern:{measurement.kernel_pattern}"
+    study.set_user_attr(key, measurement.thinned().to_dict())
 
 
 def _with_careful_latency(row: TrialRecord, attrs: Mapping[str, Any]) -> TrialRecord:
@@ -257,8 +257,15 @@ def identity_of(study: optuna.Study) -> Identity | None:
 
 def _identity(stored: Mapping[str, Any]) -> Identity:
     lists = ("objectives", "constraints")
-    fields: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
-    return Identity(**fields)
+    known = {field.name for field in fields(Identity)}
+    if set(stored) != known:
+        odd = ", ".join(sorted(known ^ set(stored)))
+        raise AutocompressError(
+            f"the study was made by another version of autocompress ({odd}); read it with that version, or search "
+            "again under a new name"
+        )
+    values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
+    return Identity(**values)
 
 
 def parse_constraint(text: str) -> Constraint:

@@ -1,31 +1,44 @@
-"""A search: its trials, from the first to the last that was asked for."""
+"""A search: its trials, from the first to the last that was asked for, alone or with other workers."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import CandidateError, DeviceError, UnmetError
-from autocompress.records import Configuration, Evaluation, StudyRecord, value_name
+from autocompress.records import Configuration, Evaluation, Measurement, StudyRecord
 from autocompress.report import rows
 from autocompress.search import finish, opening, store
-from autocompress.search.early import Bar, StoppedEarly
+from autocompress.search.asked import Asked, announce, asked_of, withdraw
+from autocompress.search.early import Screened, StoppedEarly
 from autocompress.search.guided import GuidedSampler, Reference
 from autocompress.search.landscape import Landscape, configurations, landscape_of
 from autocompress.search.ledger import Ledger
-from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
-from autocompress.search.patterns import PatternLatency
+from autocompress.search.locks import Floor, Roll, Turn, locked
+from autocompress.search.objective import (
+    SEARCH_PROCESSES,
+    Known,
+    Latency,
+    Workbench,
+    constraint_value,
+    objective_values,
+)
+from autocompress.search.patterns import Others, PatternLatency
 from autocompress.search.request import Request, check_request, resolved
+from autocompress.search.rivals import Rivals
 from autocompress.search.sampler import corners, make_sampler, suggest
+from autocompress.search.storage import StorageAwayError, running
+from autocompress.specs import CalibratedModel
 
 Progress = Callable[[StudyRecord], None]
 MOST_FAILURES = 20  # in a row, then the search ends
-MOST_STOPS = 4  # early, in a row, then one trial is evaluated to the end
+_POLL_S = 0.2  # while others run what is still to come
 
 
 class _Left(BaseException):
@@ -37,26 +50,39 @@ class _Left(BaseException):
 
 
 class Search:
-    """One study opened for searching. Use as a context manager: it holds the study's lock.
+    """One study opened for searching, as a context manager: it holds the study's lock, or `joins` the process that
+    does.
 
     AutocompressError, before anything is written, for a request that cannot be met."""
 
-    def __init__(self, request: Request, latency: Latency) -> None:
+    def __init__(
+        self, request: Request, latency: Latency, *, expected: Known | None = None, joins: bool = False
+    ) -> None:
+        """`expected`: what a calibrated model says of a file, where latencies are measured: what it shows to be
+        hopeless is not measured."""
         check_request(request)
-        self.request = request
+        self.request, self._joins = request, joins
         self._folder = store.study_folder(request.runs, request.study_name)
-        self._patterns = PatternLatency(latency) if request.latency_source == "measured" else None
+        self._floor = Floor()
+        self._measure = latency
+        self._patterns = PatternLatency(self._undisturbed, self._others()) if self._measures else None
+        self._screens = self._measures and expected is not None
         self.workbench = Workbench(
             request.task, request.profile, self._patterns or latency, runs=request.runs,
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
+            pause=self._floor.pause, known=self._known, expected=expected if self._measures else self._known,
         )  # fmt: skip
         self.activations, self.choices = resolved(request, self.workbench.layers)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
+        self._turn, self._roll = Turn(self._folder / "turn"), Roll(self._folder / "workers")
 
     def __enter__(self) -> Search:
-        self._stack.enter_context(store.locked(self._folder))
         try:
+            if not self._joins:
+                self._stack.enter_context(locked(self._folder))
+            self._stack.enter_context(self._roll)
+            self._stack.enter_context(self._floor.building())
             self._open()
         except BaseException:
             self._stack.close()
@@ -64,20 +90,55 @@ class Search:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._joins:
+            withdraw(self.study)
         self._stack.close()
+
+    @property
+    def _measures(self) -> bool:
+        return self.request.latency_source == "measured"
+
+    def _known(self, file: bytes) -> Measurement | None:
+        """A latency that costs nothing: modelled, or measured before for the same kernels."""
+        if self._patterns is not None:
+            return self._patterns.known(file, SEARCH_PROCESSES)
+        return self._measure(file, SEARCH_PROCESSES)
+
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """While a measurement runs: nobody builds where it runs."""
+        host = self.request.profile.host
+        here = host == "local" or (isinstance(host, Mapping) and "command" in host)
+        return self._floor.alone() if here else self._floor.idle()
+
+    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
+        with self.undisturbed():
+            return self._measure(file, processes)
+
+    def _others(self) -> Others:
+        @contextlib.contextmanager
+        def turn() -> Iterator[None]:
+            with self._floor.idle(), Turn(self._folder / "measuring"):
+                yield
+
+        return Others(
+            turn=turn,
+            measured=lambda: store.measurements_of(self.study, ()),
+            tell=lambda measurement: store.store_pattern(self.study, measurement),
+        )
 
     def _guided(self) -> GuidedSampler:
         request = self.request
         return GuidedSampler(
-            seed=request.seed, landscape=lambda: self._landscape, reference=lambda: self._reference,
+            seed=request.seed, landscape=lambda: self.landscape, reference=lambda: self._reference,
             objectives=request.objectives, size=request.size, constraints=request.constraints,
         )  # fmt: skip
 
     @cached_property
-    def _landscape(self) -> Landscape:
+    def landscape(self) -> Landscape:
+        """The space as the guided sampler sees it."""
         tables, note = self.workbench.tables(self.choices)
         if note is not None:
-            self.study.set_user_attr("notes", [*self.study.user_attrs["notes"], note])
+            opening.note(self.study, note)
         return landscape_of(self.workbench, self.activations, self.choices, tables)
 
     @cached_property
@@ -92,25 +153,44 @@ class Search:
         request, workbench = self.request, self.workbench
         identity = opening.identity_of(request, self.activations, self.choices)
         self.study = opening.open_study(request, self._sampler, identity)
-        opening.lay_ground(self.study, request, workbench, identity)
-        store.recover(self.study, self._values)
         found = corners(self.activations, self.choices)
-        self._corner_digests = {corner.normalised().digest for corner in found}
-        opening.queue(self.study, found, self.activations, self.choices)
+        if self._joins:
+            workbench.baseline = self.baseline
+        else:
+            opening.lay_ground(self.study, request, workbench, identity)
+            if self._screens:
+                opening.note(self.study, self._screening())
+            self._settle()
+            opening.queue(self.study, found, self.activations, self.choices)
+            announce(self.study, request, self._roll.name)
         self._ledger = Ledger(self.study)
         self._ledger.read()
+        spared = {corner.normalised().digest for corner in found}
+        self._rivals = Rivals(request, self._ledger, workbench.validation_scores, spared)
         if self._patterns is not None:
             for measurement in store.measurements_of(self.study, self._ledger.seen.values()):
                 self._patterns.keep(measurement)
+        self._record = self.record()
 
-    def _values(self, evaluation: Evaluation) -> tuple[float, ...]:
+    def _screening(self) -> str:
+        model = self.request.profile.latency_model
+        when = f" of {model.measured_on}" if isinstance(model, CalibratedModel) else ""
+        return f"latencies were predicted first, by the calibration{when}: what cannot enter the front was not measured"
+
+    def _settle(self) -> None:
+        """Take the turn once, to settle what dead workers left."""
+        with self._turn:
+            store.recover(self.study, self.values, self._roll.is_dead)
+
+    def values(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """The objectives' values of an evaluation."""
         return objective_values(evaluation, self.request.objectives, self.request.size)
 
     def prepare_sampler(self) -> None:
         """What the guided sampler needs before its first suggestion, the layer tables above all; else it happens
         then."""
         if isinstance(self._sampler, GuidedSampler):
-            _ = self._landscape
+            _ = self.landscape
 
     @property
     def baseline(self) -> Evaluation:
@@ -122,39 +202,80 @@ class Search:
         return store.read_record(self.study, self._ledger.trials())
 
     def run(self, on_trial: Progress) -> StudyRecord:
-        """Run trials until the request is met, then the careful figures of the front; the whole study.
+        """Run trials until the request is met, then, unless this only joins, the careful figures of the front; the
+        whole study.
 
         UnmetError after MOST_FAILURES failed trials in a row."""
-        start = self._lap = time.perf_counter()
-        if not self._enough(start, self.record()):
-            try:
-                self.study.optimize(
-                    self._objective,
-                    catch=(CandidateError,),
-                    callbacks=[lambda study, trial: self._after(study, trial, start, on_trial)],
-                )
-            except _Left as left:
-                raise left.why from None
+        self._lap = time.perf_counter()
+        if not self._joins:
+            announce(self.study, self.request, self._roll.name)
+        while self._step(on_trial):
+            pass
+        if self._joins:
+            return self.record()
+        withdraw(self.study)
+        while running(self.study):  # what others began
+            self._wait()
+            self._settle()
+            self._catch_up(on_trial)
         self._finish()
-        record = self.record()
         reasons = self._ledger.failures_in_a_row()
         if len(reasons) >= MOST_FAILURES:
             raise UnmetError(f"the last {MOST_FAILURES} trials failed, the search ends; the last reason: {reasons[0]}")
-        return record
+        return self.record()
 
-    def _enough(self, start: float, record: StudyRecord) -> bool:
-        complete = sum(trial.state == "complete" for trial in record.trials)
-        by_count = self.request.trials is not None and complete >= self.request.trials
-        by_time = self.request.time_budget_s is not None and time.perf_counter() - start >= self.request.time_budget_s
-        return by_count or by_time or (self.request.until_flat and rows.is_flat(record))
+    def _step(self, on_trial: Progress) -> bool:
+        """Run one trial, or wait while others run those that are still to come; False where nothing is to come.
 
-    def _after(self, study: optuna.Study, trial: FrozenTrial, start: float, on_trial: Progress) -> None:
-        self._ledger.read()
-        record = self.record()
-        on_trial(record)
+        One worker at a time looks at the study and begins a trial: so the number of trials is met exactly, and no
+        configuration is proposed twice."""
+        with self._turn:
+            store.recover(self.study, self.values, self._roll.is_dead)
+            under_way = len(running(self.study))  # before what has finished is read: none may be missed
+            self._catch_up(on_trial)
+            asked = asked_of(self.study)
+            if asked is None or (self._joins and self._roll.is_dead(asked.by)) or self._enough(asked):
+                return False
+            exhausted = self._exhausted()
+            if exhausted and not under_way:
+                return False
+            if not exhausted and (asked.trials is None or asked.complete(self._record) + under_way < asked.trials):
+                self._run_trial()
+                self._catch_up(on_trial)
+                return True
+        self._wait()
+        return True
+
+    def _wait(self) -> None:
+        with self._floor.idle():
+            time.sleep(_POLL_S)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # heartbeats are marked experimental
+            optuna.storages.fail_stale_trials(self.study)
+
+    def _run_trial(self) -> None:
+        self._number: int | None = None
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(CandidateError,))
+        except _Left as left:
+            raise left.why from None
+        except ValueError:
+            if not self._taken():
+                raise
+
+    def _taken(self) -> bool:
+        """Whether the last trial was failed and queued again by a worker of another machine that took this for dead."""
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return any(trial.number == self._number for trial in failed)
+
+    def _catch_up(self, on_trial: Progress) -> None:
+        if self._ledger.read():
+            self._record = self.record()
+            on_trial(self._record)
+
+    def _enough(self, asked: Asked) -> bool:
         failing = len(self._ledger.failures_in_a_row()) >= MOST_FAILURES
-        if self._enough(start, record) or failing or self._exhausted():
-            study.stop()
+        return failing or asked.is_met(self._record) or (asked.until_flat and rows.is_flat(self._record))
 
     def _exhausted(self) -> bool:
         """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""
@@ -164,22 +285,44 @@ class Search:
         return self._sampler.exhausted(self.study.get_trials(deepcopy=False))
 
     def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
+        self._number = trial.number
         configuration = suggest(trial, self.activations, self.choices).normalised()
+        twins = self._twins(trial.number, configuration.digest)
+        trial.set_user_attr("worker", self._roll.name)
+        self._turn.release()
         try:
+            self._await(twins)
             evaluation = self._evaluated(trial, configuration)
-            values = self._values(evaluation)
+            values = self.values(evaluation)
             for constraint in self.request.constraints:
                 trial.set_constraint(str(constraint), constraint_value(evaluation, constraint))
         except CandidateError as fault:
             trial.set_user_attr("digest", configuration.digest)
             trial.set_user_attr("reason", str(fault))
             raise
-        except (DeviceError, KeyboardInterrupt) as end:
+        except (DeviceError, StorageAwayError, KeyboardInterrupt) as end:
             raise _Left(end) from None
         except StoppedEarly as stop:
             self._store_stop(trial, configuration, stop)
             raise optuna.TrialPruned(stop.reason) from stop
         return values
+
+    def _twins(self, number: int, digest: str) -> set[int]:
+        """The other trials that evaluate this configuration at the moment."""
+        others = [trial for trial in running(self.study) if trial.number != number]
+        return {trial.number for trial in others if self._digest(trial) == digest}
+
+    def _digest(self, trial: FrozenTrial) -> str:
+        fixed = optuna.trial.FixedTrial(trial.params)
+        return suggest(fixed, self.activations, self.choices).normalised().digest
+
+    def _await(self, twins: set[int]) -> None:
+        """Wait for what others find about the same configuration."""
+        while twins:
+            self._wait()
+            self._settle()
+            twins &= {trial.number for trial in running(self.study)}
+        self._ledger.read()
 
     def _store_stop(self, trial: optuna.Trial, configuration: Configuration, stop: StoppedEarly) -> None:
         """What was seen of a candidate that was stopped early, under names of its own: never mixed with full values."""
@@ -187,46 +330,20 @@ class Search:
         trial.set_user_attr("digest", configuration.digest)
         trial.set_user_attr("reason", stop.reason)
         trial.set_user_attr("divergence", stop.divergence)
-        trial.set_user_attr("seen", {"samples": stop.samples, "accuracy": stop.accuracy})
+        seen: dict[str, float] = {"samples": stop.samples, "accuracy": stop.accuracy}
+        if isinstance(stop, Screened):
+            seen |= {
+                "latency_ms": stop.latency_ms,
+                "file_bytes": stop.file_bytes,
+                "download_bytes": stop.download_bytes,
+            }
+        trial.set_user_attr("seen", seen)
         self._lapse(trial)
 
     def _lapse(self, trial: optuna.Trial) -> None:
         now = time.perf_counter()
         trial.set_user_attr("wall_s", now - self._lap)
         self._lap = now
-
-    def _may_stop_early(self, configuration: Configuration) -> bool:
-        """Not a corner, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
-        learns what the metric does only from trials that are complete."""
-        stopped = self._ledger.stopped_in_a_row(MOST_STOPS)
-        return not stopped and configuration.digest not in self._corner_digests
-
-    def _bar(self, values: Mapping[str, float | None]) -> Bar | None:
-        """What a candidate with these values must reach: the most accurate feasible trial that is at least as good in
-        every other objective, and the constraint on the metric."""
-        rises, least = self.request.task.metric.higher_is_better, None
-        for constraint in self.request.constraints:
-            if constraint.name == "accuracy" and (constraint.relation == ">=") == rises:
-                least = constraint.bound
-        rival = self._rival(values)
-        if rival is None and least is None:
-            return None
-        scores = None if rival is None else self.workbench.validation_scores(rival[1])
-        name = "" if rival is None else f"trial {rival[0]}"
-        return Bar(scores=scores, name=name, least=least, rises=rises)
-
-    def _rival(self, values: Mapping[str, float | None]) -> tuple[int, Evaluation] | None:
-        request = self.request
-        others = [value_name(name, request.size) for name in request.objectives if name != "metric"]
-        if "metric" not in request.objectives or any(values[name] is None for name in others):
-            return None
-        feasible = [
-            (number, evaluation) for number, evaluation in self._ledger.complete()
-            if all(_at_most(evaluation.value(name), values[name]) for name in others)
-            and all(constraint_value(evaluation, constraint) <= 0 for constraint in request.constraints)
-        ]  # fmt: skip
-        sign = 1 if request.task.metric.higher_is_better else -1
-        return max(feasible, key=lambda pair: (sign * pair[1].accuracy, -pair[0]), default=None)
 
     def _evaluated(self, trial: optuna.Trial, configuration: Configuration) -> Evaluation:
         """The evaluation of a configuration, from the study's records where it has been seen; stored in the trial."""
@@ -236,8 +353,13 @@ class Search:
             raise stop
         known = self._ledger.seen.get(configuration.digest)
         try:
-            bar_of = self._bar if self._may_stop_early(configuration) else None
-            evaluation, divergence = (known, None) if known else self.workbench.evaluate(configuration, bar_of)
+            if known is not None:
+                evaluation, divergence = known, None
+            elif self._rivals.may_end(configuration):
+                screen = self._rivals.screen if self._screens else None
+                evaluation, divergence = self.workbench.evaluate(configuration, self._rivals.bar, screen)
+            else:
+                evaluation, divergence = self.workbench.evaluate(configuration)
         except CandidateError as fault:
             self._ledger.failed[configuration.digest] = str(fault)
             raise
@@ -256,16 +378,8 @@ class Search:
         self._finish()
         return self.record()
 
-    def values(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """The values of the study's objectives; CandidateError where one could not be had."""
-        return self._values(evaluation)
-
     def _finish(self) -> None:
         if self.request.latency_source == "measured":
             finish.measure_front(self.study, self.workbench, self.record)
         finish.front_on_test_data(self.study, self.workbench, self.record)
         finish.store_importance(self.study, self._sampler, self.record)
-
-
-def _at_most(value: float | None, bound: float | None) -> bool:
-    return value is not None and bound is not None and value <= bound
