@@ -202,7 +202,8 @@ class _Training:
         if not math.isfinite(loss):
             self._give_up(loss)
         self._checked()
-        state.since_best += 1
+        settled = self._recipe.mask == "fixed" or self._share() >= _MASK_UNTIL
+        state.since_best += settled  # a mask that moves costs before it pays
         if loss < state.best_loss:
             state.best_loss, state.since_best = loss, 0
             state.best = checkpoint.values_of(self._student.state)

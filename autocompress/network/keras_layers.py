@@ -130,6 +130,14 @@ def lambda_layer(name: str, function: Callable[..., Any], values: Sequence[Any])
     )
 
 
+def activated(name: str, fused: str, value: Any) -> Any:
+    """A fused activation, by Keras's own layer where it has one: tfmot cannot copy a lambda."""
+    from tf_keras import layers
+
+    known = _KERAS_ACTIVATION.get(fused)
+    return lambda_layer(name, unary(fused), [value]) if known is None else layers.Activation(known, name=name)(value)
+
+
 def unary(op: str) -> Callable[[Any], Any]:
     """The function of an operator of one input and no options."""
     import tensorflow as tf

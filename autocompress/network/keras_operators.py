@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.network import flatbuffer
-from autocompress.network.keras_layers import FUSED, LAYERS, Array, Operation, lambda_layer, padding, unary
+from autocompress.network.keras_layers import FUSED, LAYERS, Array, Operation, activated, lambda_layer, padding, unary
 from autocompress.network.layers import INPUTS
 
 Made = Mapping[int, Any]
@@ -31,7 +31,7 @@ def apply(tree: Any, operator: Any, name: str, made: Made) -> list[Any]:
     fused = FUSED[int(getattr(operation.options, "fusedActivationFunction", 0) or 0)]
     if fused is None or operation.op in LAYERS:
         return values
-    return [lambda_layer(f"{name}_activation", unary(fused), [values[0]])]
+    return [activated(f"{name}_activation", fused, values[0])]
 
 
 def uncovered(tree: Any, operator: Any) -> str | None:
