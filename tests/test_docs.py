@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.errors import AutocompressError
+from autocompress.specs import SCHEMA_KINDS, json_schema
 from autocompress.specs.reference import reference
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +122,11 @@ def test_the_reference_is_made_of_the_schemas_of_today() -> None:
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == reference(), (
         "run: python -m autocompress.specs.reference > docs/reference.md"
     )
+
+
+def test_the_reference_leaves_no_kind_of_file_out() -> None:
+    with pytest.raises(AutocompressError, match=f"choose one of: {', '.join(sorted(SCHEMA_KINDS))}$"):
+        json_schema("???")
 
 
 def test_blocks_are_found_as_the_docs_say() -> None:

@@ -265,12 +265,25 @@ def test_verify_finds_a_file_that_changed_or_is_missing(runs: Path, tmp_path: Pa
     done = run(tmp_path / "verify.py")
     assert done.returncode == 1
     assert f"FAULT {model.name}: {len(content)} bytes" in done.stdout
+    assert f"the card says {len(content)} bytes, sha256 {card['sha256']}" in done.stdout
     model.write_bytes(content[:1000])
-    assert run(tmp_path / "verify.py").returncode in (1, 2)
+    assert run(tmp_path / "verify.py").returncode == 1
     model.unlink()
     done = run(tmp_path / "verify.py")
-    assert done.returncode == 2
-    assert model.name in done.stderr
+    assert done.returncode == 1
+    assert f"FAULT {model.name}: is missing" in done.stdout
+
+
+def test_what_verify_cannot_read_is_one_line_and_code_2(runs: Path, data: Path, tmp_path: Path) -> None:
+    card, _ = exported(runs, tmp_path)
+    (tmp_path / "cut.npz").write_bytes((data / "data.npz").read_bytes()[:-100])
+    (tmp_path / "other.json").write_text(json.dumps(card | {"metric": {"name": "iou"}}))
+    for words in (["none.json"], ["other.json", "--data", data / "data.npz"], ["--data", tmp_path / "cut.npz"]):
+        full = [tmp_path / word if str(word).endswith(".json") else word for word in words]
+        done = run(tmp_path / "verify.py", *full)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert "cannot be checked: " in done.stderr
 
 
 def test_verify_reads_what_the_schema_reads(runs: Path) -> None:
