@@ -139,10 +139,10 @@ def _drop_unused_tensors(tree: Any) -> None:
         for index, tensor in enumerate(graph.tensors):
             if index not in used:
                 tensor.buffer = 0
-    _compact_buffers(tree)
+    compact_buffers(tree)
 
 
-def _compact_buffers(tree: Any) -> None:
+def compact_buffers(tree: Any) -> None:
     """Keep only the buffers that are used, empty ones all as buffer 0."""
     owners = [t for g in tree.subgraphs for t in g.tensors] + list(tree.metadata or [])
     used = sorted({o.buffer for o in owners if tree.buffers[o.buffer].data is not None})
