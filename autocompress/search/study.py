@@ -54,6 +54,7 @@ class Search:
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
         )  # fmt: skip
         self.activations, self.choices = resolved(request, self.workbench.layers)
+        self.widths = self.workbench.variants.widths(request.space)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
 
@@ -121,7 +122,8 @@ class Search:
 
     def _identity(self) -> store.Identity:
         request, task = self.request, self.request.task
-        offered = {name: [c.to_json() for c in row] for name, row in self.choices.items()}
+        offered: list[Any] = [{name: [c.to_json() for c in row] for name, row in self.choices.items()}]
+        offered += [self.widths] if self.widths else []
         return store.Identity(
             task=task.name,
             network_sha256=task.network_sha256,
@@ -133,7 +135,7 @@ class Search:
             latency_source=request.latency_source,
             latency_model_sha256=self._latency_model(),
             space=request.space.name,
-            choices_sha256=store.digest_of([list(self.activations), offered]),
+            choices_sha256=store.digest_of([list(self.activations), *offered]),
             objectives=request.objectives,
             size=request.size,
             constraints=tuple(str(constraint) for constraint in request.constraints),
@@ -164,10 +166,10 @@ class Search:
             self.study.set_user_attr("versions", versions())
             self.study.set_user_attr("baseline", self.workbench.baseline.to_dict())
         store.recover(self.study, self._values)
-        found = corners(self.activations, self.choices)
+        found = corners(self.activations, self.choices, self.widths)
         self._corner_digests = {corner.normalised().digest for corner in found}
         for corner in found:
-            fixed = parameters(corner, self.activations, self.choices)
+            fixed = parameters(corner, self.activations, self.choices, self.widths)
             if fixed:
                 self.study.enqueue_trial(fixed, skip_if_exists=True)
         finished = self._finished()
@@ -240,7 +242,8 @@ class Search:
     def _exhausted(self) -> bool:
         """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""
         tried = len(self._records) + 1  # and the float network; counted first: the tables may not be needed yet
-        if not isinstance(self._sampler, GuidedSampler) or configurations(self.activations, self.choices) > tried:
+        space = configurations(self.activations, self.choices, self.widths)
+        if not isinstance(self._sampler, GuidedSampler) or space > tried:
             return False
         return self._sampler.exhausted(self.study.get_trials(deepcopy=False))
 
@@ -253,7 +256,7 @@ class Search:
         return count
 
     def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
-        configuration = suggest(trial, self.activations, self.choices).normalised()
+        configuration = suggest(trial, self.activations, self.choices, self.widths).normalised()
         try:
             evaluation = self._evaluated(trial, configuration)
             values = self._values(evaluation)

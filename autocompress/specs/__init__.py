@@ -22,7 +22,7 @@ from autocompress.specs.device import (
     is_ssh_word,
 )
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
-from autocompress.specs.space import Rule, SearchSpace
+from autocompress.specs.space import Rule, SearchSpace, Widths
 
 __all__ = [
     "CalibratedModel",
@@ -38,6 +38,7 @@ __all__ = [
     "Rule",
     "Runtime",
     "SearchSpace",
+    "Widths",
     "allowed_activations",
     "allowed_choices",
     "check_device_name",
