@@ -85,6 +85,27 @@ def test_a_search_over_ssh_survives_a_cut_gives_up_with_3_and_goes_on(board: Boa
     board.assert_quiet()
 
 
+@pytest.mark.parametrize("command", ["measure", "calibrate"])
+def test_measuring_and_calibrating_wait_through_a_cut(command: str, board: Board, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    asked = {
+        "measure": ["measure", str(RESNET), "--device", "local", "--processes", "6"],
+        "calibrate": ["device", "calibrate", "local", "--share", "0.01"],
+    }[command]
+    arguments = [sys.executable, "-m", "autocompress.cli", *asked, "--host", "board", "--json"]
+    with log.open("wb") as errors, subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors) as process:
+        board.measuring()
+        assert board.drop() == 1
+        output, _ = process.communicate(timeout=300)
+    said = log.read_text()
+    assert process.returncode == 0, said
+    assert "trying again in 1 s" in said
+    assert "is back after" in said
+    document = json.loads(output)
+    assert len(document["samples_ms"]) == 6 if command == "measure" else document["files"] > 0
+    board.assert_quiet()
+
+
 def test_a_host_that_refuses_ends_a_search_before_it_begins(board: Board, tmp_path: Path) -> None:
     board.accept("other_key")
     done = subprocess.run(search(tmp_path, "local", 1), capture_output=True, text=True, check=False)

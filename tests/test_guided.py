@@ -64,7 +64,6 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
     tables = tuple(
         LayerTable(
             name=name, choices=row, error=error, bytes=weights[n] * share, damage=error * 10 ** rng.uniform(-1, 1),
-            histogram=np.zeros((len(row), 256)),
         )
         for n, name in enumerate(choices)
     )  # fmt: skip
@@ -76,7 +75,7 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
     cost: Cost = pattern_cost(("float32", "int8"), container, weights / weights.sum(), latency, 0.1)
     land = Landscape(
         activations=("float32", "int8"), choices=choices, tables=Tables(layers=tables, built_s=0.0),
-        container=container, latency=cost, file=cost, deflate=(None, None),
+        container=container, latency=cost, file=cost, around=np.zeros(2),
     )  # fmt: skip
     return World(landscape=land, truth=10 ** rng.uniform(-1.2, 0.2, layers))
 

@@ -54,9 +54,7 @@ def test_surveyed_errors_are_those_of_the_solver_without_its_refinement(groups: 
 def test_surveyed_bytes_are_what_deflate_makes_of_the_solved_levels() -> None:
     layer = problem(rows=64, columns=128)
     seen = survey(layer, CHOICES)
-    for choice, size, counts in zip(CHOICES, seen.bytes, seen.histogram, strict=True):
-        width = 1 if choice.is_integer else choice.bits // 8
-        assert counts.sum() == pytest.approx(64 * 128 * width)
+    for choice, size in zip(CHOICES, seen.bytes, strict=True):
         if choice.is_integer:
             levels = solve(layer, choice, sweeps=0).levels
             assert levels is not None
@@ -69,8 +67,7 @@ def test_a_wide_layer_is_surveyed_in_some_of_its_channels() -> None:
     layer = problem(rows=400, columns=100)
     seen, whole = survey(layer, CHOICES), CHOICES
     energy = float(np.einsum("grn,grn->", layer.weight @ layer.moment, layer.weight))
-    for choice, error, counts in zip(whole, seen.error, seen.histogram, strict=True):
-        assert counts.sum() == pytest.approx(400 * 100 * (1 if choice.is_integer else choice.bits // 8), rel=1e-6)
+    for choice, error in zip(whole, seen.error, strict=True):
         if choice.is_integer and (choice.bits < 8 or choice.clusters):
             assert error == pytest.approx(output_error(layer, solve(layer, choice, 0).values) / energy, rel=0.3)
 
@@ -125,7 +122,6 @@ def tables(names: int = 2) -> Tables:
     rows = [
         LayerTable(
             name=f"conv_2d_{k}", choices=CHOICES, error=rng.random(n), bytes=rng.random(n), damage=rng.random(n),
-            histogram=rng.random((n, 256)),
         )
         for k in range(names)
     ]  # fmt: skip
@@ -139,7 +135,7 @@ def never() -> Tables:
 def same(a: Tables, b: Tables) -> bool:
     return all(
         x.name == y.name and x.choices == y.choices
-        and all(np.array_equal(getattr(x, c), getattr(y, c)) for c in ("error", "bytes", "damage", "histogram"))
+        and all(np.array_equal(getattr(x, c), getattr(y, c)) for c in ("error", "bytes", "damage"))
         for x, y in zip(a.layers, b.layers, strict=True)
     )  # fmt: skip
 

@@ -132,7 +132,7 @@ def test_files_that_cannot_be_read_are_faults_in_one_line(tmp_path):
     for name, words in (
         ("latin.yaml", "not UTF-8"),
         ("folder.yaml", "is a folder"),
-        ("gone.yaml", "does not exist; give a .yaml file or one of: default"),
+        ("gone.yaml", "does not exist; give a .yaml file or one of: channels, default"),
         ("folder/space", "does not end with .yaml"),
     ):
         with pytest.raises(AutocompressError, match=words):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.terms import Json, console_of, guarded, print_json
+from autocompress.cli.terms import HOST_WAIT, HostWait, Json, Waits, console_of, guarded, print_json, seconds
 
 if TYPE_CHECKING:
     from autocompress.search.calibration import Calibration
@@ -23,6 +23,7 @@ def calibrate(
     host: Annotated[
         str | None, typer.Option("--host", help="Where to measure: local or user@name; default: the profile's host.")
     ] = None,
+    host_wait: HostWait = HOST_WAIT,
     save_as: Annotated[
         str | None, typer.Option("--as", help="Name of the calibrated profile; default: the profile's own.")
     ] = None,
@@ -40,10 +41,11 @@ def calibrate(
     from autocompress.search.calibration import calibrate as run
     from autocompress.specs import save_device
 
-    profile = _profile(device, host, save_as)
+    profile, wait_s = _profile(device, host, save_as), seconds(host_wait, "--host-wait")
     try:
         with _progress(profile.name) as on_progress:
-            found = run(profile, share=share, on_progress=on_progress)
+            say = Waits(console_of(stderr=True))
+            found = run(profile, share=share, on_progress=on_progress, wait_s=wait_s, say=say)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was stored, the same command starts anew", err=True)
         raise typer.Exit(130) from None

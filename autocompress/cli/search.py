@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autocompress.cli.study import show
-from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, Waits, console_of, guarded, seconds
+from autocompress.cli.terms import (
+    DEFAULT_RUNS,
+    HOST_WAIT,
+    HostWait,
+    Json,
+    Runs,
+    Storage,
+    Waits,
+    console_of,
+    guarded,
+    seconds,
+)
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -25,9 +36,7 @@ def search(
     host: Annotated[
         str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON] over ssh; instead of the profile's.")
     ] = None,
-    host_wait: Annotated[
-        str, typer.Option(help="Wait so long for a host that is away: 90s, 15m, 2h; 0: not at all.")
-    ] = "15m",
+    host_wait: HostWait = HOST_WAIT,
     task: Annotated[str | None, typer.Option(help="digits, fashion-mnist or FILE.py[:ATTR]; default: digits.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="A .tflite, .keras, .h5 or SavedModel, with --data and --metric.")

@@ -23,7 +23,9 @@ Storage = Annotated[
     str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the study's folder.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
+HostWait = Annotated[str, typer.Option(help="Wait so long for a host that is away: 90s, 15m, 2h; 0: not at all.")]
 DEFAULT_RUNS = Path("runs")
+HOST_WAIT = "15m"
 _SAY_AGAIN_S = 60.0
 
 

@@ -6,10 +6,7 @@ of distinct levels, the very integers. A mismatch is a failed candidate, never a
 from __future__ import annotations
 
 import math
-import os
-import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +17,16 @@ from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton
 from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer
 from autocompress.network.layers import INPUTS, Layer
+from autocompress.network.scales import short
 from autocompress.records import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]  # (op, bits, activations) -> container bits, None: not allowed
 _TYPES = {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}
-_STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
+
+# What nobody can see in the outputs is not stored: low bits of biases are noise, and noise is what no download shrinks.
+_BIAS_BITS = 8  # of the mantissa of a float bias of an integer layer
+_BIAS_STEP = 1 / 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +117,21 @@ def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) 
     patch.scales(slot.weight)[:] = layer.scale
     if layer.bias is None or slot.bias is None:
         return
-    if activations == "float32" or slot.input_scale is None:
-        patch.write(slot.bias, layer.bias.astype(np.float32))
+    if activations == "float32" or slot.input_scale is None or slot.output_scale is None:
+        patch.write(slot.bias, short(layer.bias, _BIAS_BITS).astype(np.float32))
         return
     units = np.float32(slot.input_scale) * layer.scale
     most = 2**40 if activations == "int16" else 2**31 - 1
-    counted = np.clip(np.rint(layer.bias / units.astype(np.float64)), -most, most)
+    counted = np.clip(_coarse(layer.bias, units.astype(np.float64), slot.output_scale), -most, most)
     patch.write(slot.bias, counted.astype(np.int64 if activations == "int16" else np.int32))
     patch.scales(slot.bias)[:] = units
+
+
+def _coarse(bias: Array, units: Array, output_scale: float) -> Array:
+    """The bias in whole `units`, in steps of a power of two of them that is at most _BIAS_STEP of the output's step."""
+    steps = 2.0 ** np.maximum(np.floor(np.log2(_BIAS_STEP * output_scale / units)), 0.0)
+    counted: Array = np.rint(bias / (units * steps)) * steps
+    return counted
 
 
 def _packed(levels: Array) -> Array:
@@ -208,20 +216,3 @@ def _rules(stored: StoredLayer, choice: LayerChoice, container: str, want: Solve
 
 def _same(found: Array | None, expected: Array) -> bool:
     return found is not None and bool(np.array_equal(found, expected))
-
-
-def compressed(model: bytes) -> bytes:
-    """The file as the smallest gzip any inflater opens: level 9, no name, mtime 0, the best of zlib's strategies."""
-    ways = [(strategy, memory) for strategy in _STRATEGIES for memory in (8, 9)]
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:  # zlib lets go of the interpreter lock
-        return min(pool.map(lambda way: _gzip(model, *way), ways), key=len)
-
-
-def _gzip(model: bytes, strategy: int, memory: int) -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, 31, memory, strategy)
-    return stream.compress(model) + stream.flush()
-
-
-def download_bytes(model: bytes) -> int:
-    """The size of `compressed(model)`."""
-    return len(compressed(model))

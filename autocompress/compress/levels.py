@@ -36,7 +36,7 @@ def initial_scale(
 ) -> Array:
     """A scale per output channel, (G, R, 1) or (1, R, 1) where `shared`: the clipping that loses least, weights
     counted by `importance` (G, 1, n), out of a grid of shrunken absolute maxima. Clusters keep the whole range, and
-    channels are brought to like spreads, because all of them share the levels."""
+    channels are brought to like spreads, because all of them share the levels. Not yet short."""
     axes = (0, 2) if shared else (2,)
     used = np.where(kept, np.abs(weight), 0.0)
     largest: Array = np.maximum(used.max(axis=axes, keepdims=True), 1e-12)
@@ -92,7 +92,7 @@ def _kmeans_with_zero(values: Array, weights: Array, clusters: int) -> Array:
 
 
 def refit_scale(weight: Array, moment: Array, levels: Array, scale: Array, shared: bool) -> Array:
-    """The least-squares scale for given levels q: (q H w) / (q H q) for each output channel."""
+    """The least-squares scale for given levels q, not yet short: (q H w) / (q H q) for each output channel."""
     axes = (0, 2) if shared else (2,)
     pulled = levels @ moment
     above = (pulled * weight).sum(axis=axes, keepdims=True)

@@ -129,19 +129,17 @@ def eliminate(
     left, gone, fitted = np.ones(group.channels, bool), list[int](), {}
     while left.any():
         errors = np.where(left, sum(state.errors() for state in states), np.inf)
-        worst = np.argsort(errors, kind="stable")[: _at_once(int(left.sum()), counts)]
-        for state in states:
-            state.remove(worst)
-        left[worst] = False
-        gone.extend(worst.tolist())
-        if (count := int(left.sum())) in counts:
-            fitted[count] = {state.name: state.weight[None].copy() for state in states}
+        total = int(left.sum())
+        together = np.argsort(errors, kind="stable")[: max(1, total // 100)]
+        stops = [total - count for count in counts if 0 < total - count < len(together)]
+        for part in np.split(together, sorted(stops)):
+            for state in states:
+                state.remove(part)
+            left[part] = False
+            gone.extend(part.tolist())
+            if (count := int(left.sum())) in counts:
+                fitted[count] = {state.name: state.weight[None].copy() for state in states}
     return Elimination(order=np.array(gone, dtype=np.int64), fitted=fitted)
-
-
-def _at_once(left: int, counts: Collection[int]) -> int:
-    """How many go at once with `left` there: never past a count that is asked for."""
-    return min([max(1, left // 100), *(left - count for count in counts if count < left)])
 
 
 @dataclass(kw_only=True)

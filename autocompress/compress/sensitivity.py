@@ -31,25 +31,23 @@ from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
-VERSION = 1  # of the solver and of what follows from it here: older tables are made again
+VERSION = 2  # of the solver and of what follows from it here: older tables are made again
 PROBES = 3  # a layer
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken
 _SWEEPS = 2
-_COLUMNS = ("error", "bytes", "damage", "histogram")
+_COLUMNS = ("error", "bytes", "damage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTable:
     """One layer: `error` (share of its output energy), `bytes` (deflated weights), `damage` (divergence of the
-    network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`; `histogram` (C,
-    256): how often each byte value is stored."""
+    network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`."""
 
     name: str
     choices: tuple[LayerChoice, ...]
     error: Array
     bytes: Array
     damage: Array
-    histogram: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +107,6 @@ def _layer_table(
         error=error,
         bytes=seen.bytes,
         damage=damage_curve(probes, error),
-        histogram=seen.histogram,
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer
 from autocompress.network.layers import INPUTS, Layer
+from autocompress.network.scales import short
 from autocompress.network.segments import Patchable
 
 Array = np.ndarray[Any, Any]
@@ -33,12 +34,13 @@ _OPERATION = {
 @dataclass(frozen=True, kw_only=True)
 class Slot:
     """Where a layer's values go: tensor indices in the skeleton, the weight's NumPy dtype and packed bits, and for
-    static layers the scale of the input (the bias is stored in units of it times the weight's scale)."""
+    static layers the scales of the input (the bias is stored in units of it times the weight's scale) and output."""
 
     weight: int
     bias: int | None
     weight_type: str
     input_scale: float | None
+    output_scale: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ def make_skeleton(
     else:
         quantized = _quantize(model, layers, containers, activations, ranges)
     tree = flatbuffer.read(quantized)
+    _shorten_scales(tree, {slot.bias for slot in (_slot(tree, layer) for layer in layers)})
     slots = tuple(_slot(tree, layer) for layer in layers)
     flatbuffer.strip(tree)
     return Skeleton(patch=Patchable(flatbuffer.write(tree)), slots=slots)
@@ -147,7 +150,26 @@ def _slot(tree: Any, layer: Layer) -> Slot:
         bias=bias,
         weight_type=flatbuffer.type_name(graph.tensors[weight].type),
         input_scale=_scale(graph.tensors[int(operator.inputs[at_input])]),
+        output_scale=_scale(graph.tensors[int(operator.outputs[0])]),
     )
+
+
+def _shorten_scales(tree: Any, biases: Collection[int | None]) -> None:
+    """Give activations the next larger short scale, as `trace.static_quantizer` does. Not where integers that nobody
+    writes anew count in units of them: `biases` are written anew."""
+    computed = []
+    for index, tensor in enumerate(tree.subgraphs[0].tensors):
+        constant = tree.buffers[tensor.buffer].data is not None
+        if constant and _scale(tensor) is not None and index not in biases and _is_wide(tensor):
+            return
+        if not constant and _scale(tensor) is not None and len(tensor.quantization.scale) == 1:
+            computed.append(tensor.quantization)
+    for parameters in computed:
+        parameters.scale = short(parameters.scale, up=True).astype(np.float32)
+
+
+def _is_wide(tensor: Any) -> bool:
+    return flatbuffer.type_name(tensor.type) in ("INT32", "INT64")
 
 
 def _constant_behind(tree: Any, index: int) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress import levels as lv
+from autocompress.network.scales import short
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
@@ -160,13 +161,14 @@ def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice, sw
     limit = 2 ** (choice.bits - 1) - 1
     weights = np.einsum("gnn->gn", damped)[:, None, :]
     kept = _existing(problem) if mask is None else mask
-    scale = lv.initial_scale(problem.weight, weights, kept, limit, choice.clusters, problem.shared_scale)
+    wanted = lv.initial_scale(problem.weight, weights, kept, limit, choice.clusters, problem.shared_scale)
+    scale = short(wanted, up=limit > 63)  # a smaller one would clip the largest weights by more than a step
     table = lv.initial_levels(problem.weight / scale, weights, kept, limit, choice.clusters)
     values = _sweep(problem.weight, problem.feedback, kept, table, scale)
     for _ in range(sweeps if choice.clusters is not None or limit < 63 else 1):
         q = np.rint(values / scale)
         table, q = lv.refit_levels(problem.weight, damped, q, scale, table, limit, choice.clusters)
-        scale = lv.refit_scale(problem.weight, damped, q, scale, problem.shared_scale)
+        scale = short(lv.refit_scale(problem.weight, damped, q, scale, problem.shared_scale))
         values = _descend(problem.weight, damped, kept, table, scale, q * scale)
     return Solution(values=values, levels=np.rint(values / scale).astype(np.int64), scale=scale)
 

@@ -8,7 +8,6 @@ sum over them."""
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress import levels as lv
+from autocompress.compress.download import coded_bytes
 from autocompress.compress.solve import Problem
+from autocompress.network.scales import short
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
@@ -24,18 +25,16 @@ _MOST_WEIGHTS = 20_000  # looked at
 _MOST_AT_ONCE = 3_000_000  # values of all choices solved together
 _BLOCK = 32  # columns updated lazily together
 _GRID = 16  # rounding looks up its level on a grid so many times finer than the integers
-_STRATEGIES = (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Of each choice: `error` (C,), the output error as a share of the layer's output energy on calibration data,
-    `bytes` (C,), the deflated size of its stored weights alone, and `histogram` (C, 256), how often each byte value
-    stands in the stored weights (integers in 8-bit containers). All float64, of the whole layer."""
+    """Of each choice: `error` (C,), the output error as a share of the layer's output energy on calibration data, and
+    `bytes` (C,), what its stored weights add to a download (integers in 8-bit containers). Float64, of the whole
+    layer."""
 
     error: Array
     bytes: Array
-    histogram: Array
 
 
 def survey(problem: Problem, choices: Sequence[LayerChoice]) -> Survey:
@@ -47,8 +46,8 @@ def survey(problem: Problem, choices: Sequence[LayerChoice]) -> Survey:
         some = choices[at : at + together]
         masks = [problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9)) for choice in some]
         parts.append(_surveyed(looked, some, [None if mask is None else mask[rows] for mask in masks]))
-    error, sizes, histogram = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Survey(error=error, bytes=sizes * share, histogram=histogram * share)
+    error, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Survey(error=error, bytes=sizes * share)
 
 
 def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
@@ -69,10 +68,8 @@ def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
     return thin, at, total / len(chosen)
 
 
-def _surveyed(
-    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]
-) -> tuple[Array, Array, Array]:
-    """Errors (C,), deflated bytes (C,) and histograms (C, 256)."""
+def _surveyed(problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]) -> tuple[Array, Array]:
+    """Errors (C,) and deflated bytes (C,)."""
     groups, _, columns = problem.weight.shape
     keeps, scales, tables = _constraints(problem, choices, masks)
     values, levels = _sweep(problem, keeps, scales, tables)
@@ -84,9 +81,7 @@ def _surveyed(
     stored = [
         _stored(choice, levels[c] if choice.is_integer else values[c], exists) for c, choice in enumerate(choices)
     ]
-    sizes = [min(_deflated(content, strategy) for strategy in _STRATEGIES) for content in stored]
-    counts = [np.bincount(np.frombuffer(content, np.uint8), minlength=256) for content in stored]
-    return np.maximum(error, 0.0) / energy, np.array(sizes, np.float64), np.array(counts, np.float64)
+    return np.maximum(error, 0.0) / energy, np.array([coded_bytes(content) for content in stored], np.float64)
 
 
 def _constraints(
@@ -108,7 +103,7 @@ def _constraints(
         key = (choice.sparsity, choice.bits, choice.clusters is not None)
         if key not in known:
             args = (weight, importance, keeps[c], limit, choice.clusters, problem.shared_scale)
-            known[key] = lv.initial_scale(*args)
+            known[key] = short(lv.initial_scale(*args), up=limit > 63)
         scales[c] = known[key][:, :, 0]
         ratios = weight / known[key]
         tables.append(lv.initial_levels(ratios, importance, keeps[c], limit, choice.clusters))
@@ -158,8 +153,3 @@ def _stored(choice: LayerChoice, stored: Array, exists: int) -> bytes:
     by_row = stored.transpose(2, 0, 1).reshape(stored.shape[2], -1)[:, :exists]
     dtype = np.int8 if choice.is_integer else np.float16 if choice.bits == 16 else np.float32
     return np.ascontiguousarray(by_row.astype(dtype)).tobytes()
-
-
-def _deflated(content: bytes, strategy: int) -> int:
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
-    return len(stream.compress(content) + stream.flush())

@@ -95,7 +95,7 @@ class PatientHost:
             self._say(f"'{self._host.name}' {what} back after {_shown(self._clock() - began_s)}")
             return rebooted
         raise DeviceError(
-            f"{fault}; gave up after {_shown(self._wait_s)} (--host-wait), the same command goes on later"
+            f"{fault}; gave up after {_shown(self._wait_s)} (--host-wait); give the same command again when it is back"
         ) from fault
 
     def _connect(self) -> None:
@@ -106,7 +106,7 @@ class PatientHost:
         if before is not None and (changed := [key for key in now if key != "boot_id" and now[key] != before[key]]):
             self._host.__exit__(None, None, None)
             words = ", ".join(f"{key} {before[key]} before, {now[key]} now" for key in changed)
-            raise DeviceError(f"'{self._host.name}' has changed: {words}; put it back, or start a new --study")
+            raise DeviceError(f"'{self._host.name}' has changed: {words}; put it back, or begin anew")
         self._known = now
 
 

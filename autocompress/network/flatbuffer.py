@@ -79,6 +79,19 @@ def constant(tree: Any, index: int) -> np.ndarray[Any, Any] | None:
     return np.frombuffer(bytes(data), dtype).reshape(tensor.shape)
 
 
+def constants(model: bytes) -> tuple[slice, ...]:
+    """Which bytes of a serialised network are constants, in the order in which they lie there."""
+    from ai_edge_litert.schema_py_generated import Model
+
+    root, whole = Model.GetRootAs(model, 0), np.frombuffer(model, np.uint8)
+    buffers = map(root.Buffers, range(root.BuffersLength()))
+    views = [buffer.DataAsNumpy() for buffer in buffers if not buffer.DataIsNone()]
+    starts = [view.__array_interface__["data"][0] - whole.__array_interface__["data"][0] for view in views]
+    return tuple(
+        slice(start, start + len(view)) for start, view in sorted(zip(starts, views, strict=True), key=lambda s: s[0])
+    )
+
+
 def set_constant(tree: Any, index: int, value: np.ndarray[Any, Any]) -> None:
     """Write `value` into the buffer of tensor `index` of the main graph."""
     buffer = tree.buffers[tree.subgraphs[0].tensors[index].buffer]

@@ -15,6 +15,7 @@ import numpy as np
 
 from autocompress.network.layers import Layer
 from autocompress.network.run import interpreter
+from autocompress.network.scales import short
 
 Array = np.ndarray[Any, Any]
 MAX_COLUMNS = 4096  # wider Hessians are cut into diagonal blocks
@@ -183,7 +184,7 @@ def static_quantizer(low: float, high: float, activations: str) -> Callable[[Arr
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max(high - low, 1e-12) / 255
         zero, least, most = float(np.rint(-128 - low / scale)), -128, 127
-    return lambda values: _on_grid(values, np.float32(scale), np.float32(zero), least, most)
+    return lambda values: _on_grid(values, np.float32(short(scale, up=True)), np.float32(zero), least, most)
 
 
 def _on_grid(values: Array, scale: np.float32, zero: np.float32, least: int, most: int) -> Array:

@@ -12,12 +12,13 @@ import numpy as np
 from autocompress.compress.skeleton import make_skeleton, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.measure.calibrate import Sample, calibrated_model, cross_validate, summary
-from autocompress.measure.host import Host, profile_host
 from autocompress.measure.operators import operators
+from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.terms import terms_of
 from autocompress.network import flatbuffer, trace
 from autocompress.network.designs import Design, designed_set
 from autocompress.network.layers import layers_of
+from autocompress.search.latency import patient_host
 from autocompress.specs import CalibratedModel, CalibratedRuntime, CrossValidation, DeviceProfile
 
 _MOST_SPREAD = 0.05  # of two passes over a file
@@ -84,20 +85,27 @@ class Calibration:
 
 
 def calibrate(
-    profile: DeviceProfile, *, share: float = 1.0, on_progress: Callable[[int, int], None] | None = None
+    profile: DeviceProfile,
+    *,
+    share: float = 1.0,
+    on_progress: Callable[[int, int], None] | None = None,
+    wait_s: float = WAIT_S,
+    say: Say = silent,
 ) -> Calibration:
     """Measure the designed set on the profile's host, with its runtime and threads, and fit its latency model.
 
     `share`: measure only that much of each kind of design, for a rough model sooner. `on_progress` gets the files
-    done and their number. AutocompressError without a host; DeviceError where the host fails."""
+    done and their number. A host that is away is waited for, at most `wait_s` seconds at a time; `say` gets a line each
+    time. AutocompressError without a host; DeviceError where the host fails."""
     if profile.host is None:
         raise AutocompressError(f"device '{profile.name}' has no host to measure on; give --host local or another")
     if not 0 < share <= 1:
         raise AutocompressError(f"share {share:g} of the designed set is not in (0, 1]; 1 measures all of it")
     start = time.monotonic()
     files = list(specimens(designed_set(share)))
-    with profile_host(profile) as host:
-        samples, refused = _Passes(host, files, on_progress).run()
+    with patient_host(profile, wait_s=wait_s, say=say) as patient:
+        samples, refused = _Passes(patient, files, on_progress).run()
+        host = patient.host
         runtime = CalibratedRuntime(
             name=host.runtime, version=host.runtime_version, threads=host.threads, os_bits=host.facts["os_bits"]
         )
@@ -114,7 +122,9 @@ def calibrate(
 class _Passes:
     """The measuring: every file in two passes, minutes apart, and those that disagree in three more."""
 
-    def __init__(self, host: Host, files: Sequence[Specimen], on_progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self, host: PatientHost, files: Sequence[Specimen], on_progress: Callable[[int, int], None] | None
+    ) -> None:
         self._host, self._files, self._on_progress = host, files, on_progress
         self._medians: list[list[float]] = [[] for _ in files]
         self._refused: dict[int, str] = {}

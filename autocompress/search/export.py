@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from autocompress.compress.build import compressed
+from autocompress.compress.download import compressed
 from autocompress.errors import AutocompressError
 from autocompress.files import write_whole
 from autocompress.records import StudyRecord, TrialRecord

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.compress.download import coded_bytes, download_bytes
 from autocompress.compress.sensitivity import Tables
 from autocompress.errors import CandidateError
 from autocompress.records import Configuration, LayerChoice
-from autocompress.search.deflate import Deflate, deflate_of
 from autocompress.search.objective import Workbench
 from autocompress.search.surrogate import Seen
 from autocompress.search.variants import Narrowing
@@ -44,8 +44,8 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there;
-    `deflate`: the blocks of a file of each kind of activations (None where none can be built)."""
+    """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there; `around`
+    (A,): the bytes of a download that are not the layers' weights."""
 
     activations: tuple[str, ...]
     choices: Mapping[str, tuple[LayerChoice, ...]]
@@ -53,7 +53,7 @@ class Landscape:
     container: Array
     latency: Cost
     file: Cost
-    deflate: tuple[Deflate | None, ...]
+    around: Array
     narrowing: Narrowing | None = None
 
     @cached_property
@@ -91,21 +91,9 @@ class Landscape:
         """Deflated bytes of the weights by the tables, (L, C)."""
         return self._padded([row.bytes for row in self.tables.layers])
 
-    @cached_property
-    def histogram(self) -> Array:
-        """How often each byte value is stored, (L, C, 256) float32."""
-        return self._padded([row.histogram for row in self.tables.layers]).astype(np.float32)
-
     def download(self, x: Array) -> Array:
-        """The predicted download sizes of rows x in bytes, (n,)."""
-        sizes: Array = self.sizes(x).sum(axis=1)
-        for kind, deflate in enumerate(self.deflate):
-            those = np.flatnonzero(x[:, 0] == kind)
-            if deflate is not None and len(those):
-                counts = self.gather(self.histogram, x[those])
-                if self.narrowing is not None:
-                    counts = counts * self.share(x[those])[:, :, None]
-                sizes[those] = deflate.bytes(counts)
+        """The predicted download sizes of rows x in bytes, (n,): layers are coded apart, so their sizes add up."""
+        sizes: Array = self.sizes(x).sum(axis=1) + self.around[x[:, 0]]
         return sizes
 
     def sizes(self, x: Array) -> Array:
@@ -274,7 +262,7 @@ def landscape_of(
             activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0, fixed
         ),
         file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
-        deflate=tuple(_deflate(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)),
+        around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
         narrowing=narrowing,
     )
 
@@ -297,11 +285,13 @@ def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[s
     return float(np.clip((after / before - work) / (1.0 - work), 0.0, 0.95)) if work < 1 else _FIXED
 
 
-def _deflate(workbench: Workbench, kind: str, containers: Array) -> Deflate | None:
+def _around(workbench: Workbench, kind: str, containers: Array) -> float:
+    """The bytes of a download around the layers' weights; 0 where no such file can be built."""
     try:
-        return deflate_of(*workbench.layout(containers.tolist(), kind))
+        file, spans = workbench.layout(containers.tolist(), kind)
     except CandidateError:
-        return None
+        return 0.0
+    return float(download_bytes(file) - sum(coded_bytes(file[span]) for span in spans))
 
 
 def pattern_cost(

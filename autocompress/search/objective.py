@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import download_bytes
+from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import quantize_plainly
