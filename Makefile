@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 
 demo: $(STAMP)
 	$(BIN)/autocompress search --device rpi4 --trials 60 --runs runs
+	@echo "To type autocompress yourself: . $(BIN)/activate"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -19,6 +20,7 @@ lint: $(STAMP)
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): TensorFlow is large, this takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $(STAMP)
 

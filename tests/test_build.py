@@ -17,6 +17,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, LayerChoice
+from autocompress.search.bundle import verify as program
 from autocompress.tasks import LoadedTask, load_task
 
 Array = np.ndarray[Any, Any]
@@ -91,6 +92,13 @@ def test_file_is_what_the_configuration_says(
         assert stored.zeros >= math.ceil(choice.sparsity * layer.weights)
         if choice.is_integer:
             assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
+    assert program.layers_of(built) == [
+        {
+            "name": stored.name, "container": stored.container, "shape": list(stored.values.shape),
+            "weights": stored.values.size, "zeros": stored.zeros, "levels": stored.distinct,
+        }
+        for stored in read_layers(built, layers)
+    ]  # fmt: skip
     outputs = Runner(built).run({Runner(built).inputs[0].name: next(iter(task.x_validation.values()))[:50]})
     assert np.isfinite(outputs).all()
     assert outputs.dtype == np.float32

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -196,6 +197,40 @@ def test_sizes_and_hashes_are_those_of_the_files(searched: Searched, tmp_path: P
         packed = (tmp_path / f"study-{point['trial']}.tflite.gz").read_bytes()
         assert gzip.decompress(packed) == content
         assert len(packed) == point["download_bytes"]
+
+
+def test_a_bundle_proves_itself(searched: Searched, tmp_path: Path) -> None:
+    """verify.py and predict.py, in processes that know nothing of ours, on the network's own data."""
+    arguments = ["export", "study", "--runs", searched.runs, "--pick", "best", "--to", tmp_path]
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "float.tflite").write_bytes(searched.network.network)
+    files = ["--data", searched.network.data_path, "--float", tmp_path / "float.tflite"]
+    checked = run_program(tmp_path / "verify.py", *files)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{searched.network.metric} on test data" in checked.stdout
+    card = json.loads(Path(done.stdout.split()[2]).read_text(encoding="utf-8"))
+    x = {name: values[:3] for name, values in searched.split("test").items()}
+    order = input_order(interpreter(searched.network.network), x)
+    for name, values in x.items():
+        np.save(tmp_path / f"{order[name]}.npy", values)
+    predicted = run_program(tmp_path / "predict.py", *(tmp_path / f"{n}.npy" for n in range(len(x))))
+    assert predicted.returncode == 0, predicted.stderr
+    found = [int(n) for n in re.findall(r"largest output (\d+)", predicted.stdout)]
+    expected = outputs_of((tmp_path / card["model"]).read_bytes(), x).reshape(3, -1).argmax(1)
+    assert found == expected.tolist()
+
+
+def run_program(*words: Path | str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(str(word) for word in words)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def input_order(made: Any, x: Mapping[str, Array]) -> dict[str, int]:
+    """The place of each input among those of the file."""
+    indices = [detail["index"] for detail in made.get_input_details()]
+    return {name: indices.index(index) for name, index in input_indices(made, x).items()}
 
 
 def test_every_layer_of_every_file_is_what_was_asked(searched: Searched) -> None:

@@ -22,9 +22,9 @@ FLOORS = (
     {"cli"},
 )
 FENCES = {
-    "tensorflow": {"network.convert", "network.keras", "finetune", "tasks"},
-    "tf_keras": {"network.convert", "network.keras", "finetune", "tasks"},
-    "keras": {"network.convert", "network.keras", "finetune", "tasks"},
+    "tensorflow": {"network.convert", "network.keras", "network.keras_operators", "finetune", "tasks"},
+    "tf_keras": {"network.convert", "network.keras", "network.keras_operators", "finetune", "tasks"},
+    "keras": {"network.convert", "network.keras", "network.keras_operators", "finetune", "tasks"},
     "tensorflow_model_optimization": {"finetune"},
     "optuna": {"search"},
     "rich": {"cli", "report.terminal", "report.measurement", "report.units"},

@@ -154,6 +154,7 @@ def test_a_configuration_names_only_groups_that_lose_channels_and_older_digests_
     assert not Configuration(layers={"a": LayerChoice()}, channels={"a": 8}).is_baseline
 
 
+@settings(deadline=None)
 @given(channels=st.integers(1, 300), divisor=st.integers(1, 32), keep=st.lists(st.floats(0.01, 1), max_size=5))
 def test_widths_are_multiples_of_the_divisor_or_all(channels: int, divisor: int, keep: list[float]) -> None:
     counts = Widths(keep=tuple(keep), divisor=divisor).counts(channels)

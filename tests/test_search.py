@@ -22,6 +22,7 @@ from autocompress.records import Constraint, Evaluation, Measurement, StudyRecor
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on
+from autocompress.search.locks import locked
 from autocompress.search.objective import Latency
 from autocompress.search.request import Request
 from autocompress.search.sampler import corners
@@ -263,7 +264,7 @@ def test_another_study_under_the_same_name_is_refused(task: LoadedTask, tmp_path
 
 
 def test_two_searches_of_one_study_do_not_run_at_once(task: LoadedTask, tmp_path: Path) -> None:
-    with store.locked(tmp_path / "s"), pytest.raises(AutocompressError, match="being searched by another process"):
+    with locked(tmp_path / "s"), pytest.raises(AutocompressError, match="being searched by another process"):
         run(request(task, tmp_path))
 
 

@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 
 from autocompress.cli import device
+from autocompress.cli.finetune import finetune
 from autocompress.cli.measure import measure
 from autocompress.cli.search import search
 from autocompress.cli.study import export, report
+from autocompress.cli.worker import worker
 
 app = typer.Typer(
     name="autocompress", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Search per-layer sparsity, bit-width and cluster count; get the Pareto front as verified .tflite files.",
 )  # fmt: skip
-for _command in (search, report, export, measure):
+for _command in (search, report, export, measure, finetune, worker):
     app.command()(_command)
 app.add_typer(device.app, name="device")
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autocompress.cli.finetune import finetune_best
+from autocompress.cli.reopened import cores, threads_of, words_of
 from autocompress.cli.study import show
 from autocompress.cli.terms import (
     DEFAULT_RUNS,
@@ -20,12 +22,15 @@ from autocompress.cli.terms import (
     guarded,
     seconds,
 )
+from autocompress.cli.worker import worker_command
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autocompress.records import StudyRecord
     from autocompress.search.study import Search
+    from autocompress.search.team import Team
 
 
 @guarded
@@ -60,9 +65,13 @@ def search(
     constraint: Annotated[list[str] | None, typer.Option(help="As 'latency_ms<=8'; may be repeated.")] = None,
     size: Annotated[str, typer.Option(help="What size means: download (gzip) or file.")] = "download",
     study: Annotated[str | None, typer.Option(help="Study name; the same name goes on where it stopped.")] = None,
+    finetune: Annotated[
+        int, typer.Option(help="Train so many of the front's best on, each at most 3 minutes.", min=0)
+    ] = 0,
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that search together; they share the cores.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
@@ -71,6 +80,7 @@ def search(
     from autocompress.search.request import Request, with_limits
     from autocompress.search.store import parse_constraint
     from autocompress.search.study import Search
+    from autocompress.search.team import Team
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task
 
@@ -100,16 +110,20 @@ def search(
                 objectives=tuple(objective or ("metric", "latency", "size")),
                 size=size,
                 constraints=limits,
-                threads=_cores(),
+                threads=max(1, cores() // workers),
+                words=words_of(task=task, model=model, data=data, metric=metric, device=device, host=host, space=space),
             )
         )
-        with Search(request, latency.bind(loaded.original)) as opened:
+        with threads_of(request.threads), Search(request, latency.bind(loaded.original)) as opened:
             latency.check_same(opened.baseline.measurement)
-            _run(opened, console, as_json, latency.second_runtime(loaded.original))
+            with Team(worker_command(request, host_wait), workers - 1, request.threads) as team:
+                _run(opened, team, console, as_json, latency.second_runtime(loaded.original), finetune)
 
 
-def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any) -> None:
+def _run(opened: Search, team: Team, console: Console, as_json: bool, second_runtime: Any, finetune: int) -> None:
     """Run an opened search with its header, progress and front on screen."""
+    from rich.text import Text
+
     from autocompress.report import rows, terminal
 
     request, record = opened.request, opened.record()
@@ -120,9 +134,17 @@ def _run(opened: Search, console: Console, as_json: bool, second_runtime: Any) -
     with terminal.SearchProgress(
         console, record, trials=request.trials, time_budget_s=request.time_budget_s
     ) as progress:
-        record = opened.run(progress.update)
+
+        def on_trial(record: StudyRecord) -> None:
+            progress.update(record)
+            for line in team.tend():
+                console.print(Text(line, style="yellow"), soft_wrap=True)
+
+        record = opened.run(on_trial)
+    missed = finetune_best(opened, finetune, console)
+    record = opened.record()
     show(record, console, request.runs, request.storage, as_json)
-    if not rows.front(record):
+    if missed or not rows.front(record):
         raise typer.Exit(1)
 
 
@@ -131,9 +153,3 @@ def _log10_size(opened: Search) -> float:
 
     counts = [len(opened.activations), *(len(row) for row in opened.choices.values())]
     return sum(math.log10(count) for count in counts)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))

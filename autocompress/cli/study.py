@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,19 +34,42 @@ def report(
 def export(
     study: Annotated[str, typer.Argument(help="Study name.")],
     pick: Annotated[str, typer.Option(help="knee, fastest, smallest, best or a trial number.")] = "knee",
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path(),
+    to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write into.")] = Path(),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Beside the .tflite: c (a C array for microcontrollers) or android (a second .tflite with metadata); "
+            "may be repeated.",
+        ),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the model, for its card.")] = None,
+    normalise: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="MEAN STD of the inputs, for Android's metadata: the app feeds (value - MEAN) / STD."),
+    ] = None,
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
 ) -> None:
-    """Write one candidate of a study: the .tflite, its .gz for download, and a JSON card."""
-    from autocompress.report import rows
-    from autocompress.search.export import write_export
-    from autocompress.search.store import load_study, read_record
+    """Write one candidate of a study as a bundle: the .tflite, its .gz for download, model card, predict.py, verify.py.
 
-    record = read_record(load_study(runs, study, storage))
-    trial = rows.pick(record, pick)
-    for path in write_export(record, trial, runs, out):
+    Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
+    from autocompress.report import rows
+    from autocompress.search.export import ExportOptions, check_options, write_bundle
+    from autocompress.search.store import identity_of, load_study, read_record
+
+    options = ExportOptions(formats=tuple(formats or ("tflite",)), licence=licence, normalisation=normalise)
+    check_options(options)
+    loaded = load_study(runs, study, storage)
+    record, identity = read_record(loaded), identity_of(loaded)
+    options = replace(options, data_sha256=None if identity is None else identity.data_sha256)
+    written = write_bundle(record, rows.pick(record, pick), runs, to, options)
+    for path in (written.model, written.packed, written.card):
         typer.echo(str(path))
+    for path in written.others:
+        typer.echo(f"also {path}", err=True)
+    for note in written.notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:

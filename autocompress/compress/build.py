@@ -170,12 +170,13 @@ def _stored(root: Any, graph: Any, found: dict[str, list[Any]], makers: dict[int
     return StoredLayer(
         name=layer.name,
         container=container,
-        values=_decoded(raw, container, layer.weights).reshape(layer.shape),
+        values=decoded(raw, container, layer.weights).reshape(layer.shape),
         scales=quantization.ScaleAsNumpy() if scaled else None,
     )
 
 
-def _decoded(raw: Array, container: str, size: int) -> Array:
+def decoded(raw: Array, container: str, size: int) -> Array:
+    """The `size` stored values of a weight from the bytes of its buffer; CandidateError for an unknown container."""
     if container == "INT4":
         halves = np.stack([raw & 0xF, raw >> 4], axis=1).reshape(-1)[:size].astype(np.int8)
         return np.where(halves > 7, halves - 16, halves).astype(np.int8)

@@ -9,6 +9,7 @@ The tables are kept on disk, named by what they were made from, and are written 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ import numpy as np
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, corrected_bias
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
-from autocompress.files import write_whole
+from autocompress.files import exclusive, write_whole
 from autocompress.network import flatbuffer, trace
 from autocompress.network.segments import Patchable
 from autocompress.records import LayerChoice
@@ -197,22 +198,36 @@ def table_key(
 def kept_tables(folder: Path, key: str, build: Callable[[], Tables]) -> tuple[Tables, str | None]:
     """The tables called `key` from `folder`, else built and put there; and a note where a file could not be used.
 
-    Two processes that build the same tables end with the same file."""
-    path, note = folder / f"{key}.npz", None
+    Of processes that want the same tables one builds them, the others wait."""
+    path = folder / f"{key}.npz"
+    with contextlib.suppress(FileNotFoundError):
+        return _usable(path, key, build)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where nothing can be written nothing is shared either
+            stack.enter_context(exclusive(folder / f"{key}.lock"))
+        with contextlib.suppress(FileNotFoundError):
+            return _usable(path, key, build)
+        return _built(path, key, build, None)
+
+
+def _usable(path: Path, key: str, build: Callable[[], Tables]) -> tuple[Tables, str | None]:
+    """The tables in a file, made again where they cannot be used; FileNotFoundError where there are none."""
     try:
         return _read(path, key), None
     except FileNotFoundError:
-        pass
+        raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as fault:
-        note = (
-            f"the layer tables in {path.name} could not be used ({type(fault).__name__}: {fault}); they are made again"
-        )
+        why = f"({type(fault).__name__}: {fault})"
+    return _built(path, key, build, f"the layer tables in {path.name} could not be used {why}; they are made again")
+
+
+def _built(path: Path, key: str, build: Callable[[], Tables], note: str | None) -> tuple[Tables, str | None]:
     tables = build()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, _encoded(tables, key))
     except OSError as fault:
-        note = f"the layer tables could not be kept in {folder}: {fault.strerror}"
+        note = f"the layer tables could not be kept in {path.parent}: {fault.strerror}"
     return tables, note
 
 

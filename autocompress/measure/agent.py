@@ -242,9 +242,9 @@ def store(path: str, body: bytes) -> None:
             os.unlink(partial)
 
 
-def open_lock() -> int:
-    """The lock file of the device, one for all its users: flock needs no right to write."""
-    path = os.path.join(tempfile.gettempdir(), "autocompress.lock")
+def open_lock(name: str = "autocompress.lock") -> int:
+    """A lock file of this machine, one for all its users: flock needs no right to write."""
+    path = os.path.join(tempfile.gettempdir(), name)
     with contextlib.suppress(FileExistsError):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         os.fchmod(fd, 0o644)  # whatever the umask

@@ -131,7 +131,7 @@ class Segments:
         samples = len(next(iter(inputs.values())))
         self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
-        self._fixed = _fixed(tree)
+        self._fixed = fixed_tensors(tree)
         self._pieces = _pieces(tree, self.layers, self._fixed)
         self._needed = _needed(self._pieces, self.layers[-1].input)
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
@@ -173,7 +173,7 @@ def _computed(graph: Any) -> set[int]:
     return {int(i) for op in graph.operators for i in op.outputs} | {int(i) for i in graph.inputs}
 
 
-def _fixed(tree: Any) -> set[int]:
+def fixed_tensors(tree: Any) -> set[int]:
     """The computed tensors of the main graph that depend on no value of the inputs: on shapes and constants alone."""
     graph, found = tree.subgraphs[0], set[int]()
     moving = _computed(graph)

@@ -118,7 +118,7 @@ def document(record: StudyRecord) -> dict[str, Any]:
     trials = front(record)
     states = Counter(trial.state for trial in record.trials)
     versions = dict.fromkeys(("autocompress", "optuna", "ai-edge-quantizer", "runtime"))
-    plain: dict[str, Any] = _plain(
+    plain: dict[str, Any] = as_json(
         {
             "schema": 1,
             "study": record.name,
@@ -173,7 +173,7 @@ def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     best."""
     evaluation = _evaluated(trial)
     configuration = evaluation.configuration
-    plain: dict[str, Any] = _plain(
+    plain: dict[str, Any] = as_json(
         {
             "schema": 1,
             "study": record.name,
@@ -314,13 +314,13 @@ def _measurements(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]
     } | measured
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The same data as strict JSON takes it: lists for tuples, null for what is not finite, Python's own
     numbers for NumPy's, and text without lone surrogates (argv holds them where it is no UTF-8)."""
     if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {as_json(str(key)): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, np.generic):

@@ -29,7 +29,7 @@ _STATUS_EVERY_S = 10.0  # between status lines where there is no terminal
 _APART_WIDTH = 120  # columns from which test value and file size stand in columns of their own
 _ONE_LINE_WIDTH = 190  # columns from which a point of the front takes one line
 _WIDTHS_60 = (8, 10, 12, 8)  # of all columns but the configuration's, so that no number is cut
-_WIDTHS_80 = (8, 18, 12, 13)
+_WIDTHS_80 = (8, 18, 13, 13)
 
 Part = tuple[str, str]  # text, style
 

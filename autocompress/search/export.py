@@ -1,23 +1,92 @@
-"""Writing one candidate out for deployment."""
+"""Writing one candidate out for deployment: a bundle that can be run and checked without us."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autocompress.compress.download import compressed
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, unknown_name
 from autocompress.files import write_whole
-from autocompress.records import StudyRecord, TrialRecord
+from autocompress.network import android, flatbuffer
+from autocompress.network.c_source import c_files, hybrid_layers, identifier
+from autocompress.network.layers import layers_of
+from autocompress.records import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
+from autocompress.report.card import Shipped, markdown, model_card
+from autocompress.search.contents import stored_weights
+from autocompress.tasks.load import BUILT_IN
+
+FORMATS = ("tflite", "c", "android")
+_FOLDER = Path(__file__).parent / "bundle"
+_PROGRAMS = {"predict.py": ".tflite", "verify.py": ".json"}  # and what each works on
+_OURS = '"""Made by autocompress export.'  # how the programs of a bundle begin
 
 
-def write_export(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Path) -> tuple[Path, Path, Path]:
-    """Write the candidate's `.tflite`, the very `.tflite.gz` that `download_bytes` counts and the JSON card into
-    `folder`,
-    each to a temporary name first. AutocompressError where the stored file is gone or changed or `folder` cannot be
-    written."""
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What is asked of a bundle beside its candidate. `formats` of FORMATS, `normalisation` (mean, standard deviation)
+    goes into Android's metadata, `data_sha256` names the study's data."""
+
+    formats: tuple[str, ...] = ("tflite",)
+    licence: str | None = None
+    normalisation: tuple[float, float] | None = None
+    data_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A written bundle: the `.tflite`, its `.gz` and its JSON card, the other files, and what is to be said of it."""
+
+    model: Path
+    packed: Path
+    card: Path
+    others: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write_bundle(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Path, options: ExportOptions) -> Bundle:
+    """Write a candidate into `folder`: the very `.tflite` that was measured, the `.tflite.gz` that `download_bytes`
+    counts, the card as JSON and Markdown, `predict.py`, `verify.py` and what `options.formats` adds. Each file is
+    written to a temporary name first. AutocompressError where the stored file is gone or changed, the folder cannot be
+    written or holds a program of that name that is not ours."""
+    check_options(options)
+    model = _artifact(trial, runs)
+    stem, notes = _stem(record, trial), list[str]()
+    parts = {f"{stem}.tflite": model, f"{stem}.tflite.gz": compressed(model)}
+    _note_other_size(trial, parts[f"{stem}.tflite.gz"], notes)
+    extra = _c_parts(model, record, trial, stem, notes) if "c" in options.formats else {}
+    extra |= _android_part(model, record, trial, stem, options, notes) if "android" in options.formats else {}
+    shipped = Shipped(
+        model=f"{stem}.tflite", files=parts | extra, layers=_layers(model, record.baseline, runs),
+        task=_task_words(record), data_sha256=options.data_sha256, licence=options.licence,
+    )  # fmt: skip
+    card = model_card(record, trial, shipped)
+    parts[f"{stem}.json"] = json.dumps(card, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    others = {**extra, f"{stem}.md": markdown(record, trial, card).encode(), **_programs(stem)}
+    _write(folder, parts | others)
+    first, packed, described = (folder / name for name in parts)
+    return Bundle(
+        model=first, packed=packed, card=described, others=tuple(folder / n for n in others), notes=tuple(notes)
+    )
+
+
+def check_options(options: ExportOptions) -> None:
+    """AutocompressError for options that no bundle can meet."""
+    for name in options.formats:
+        if name not in FORMATS:
+            raise unknown_name("format", name, FORMATS)
+    if options.normalisation is not None and "android" not in options.formats:
+        raise AutocompressError("--normalise is written into Android's metadata only; add --format android")
+    if options.normalisation is not None and not options.normalisation[1] > 0:
+        raise AutocompressError(f"--normalise: the standard deviation {options.normalisation[1]:g} is not above 0")
+
+
+def _artifact(trial: TrialRecord, runs: Path) -> bytes:
     assert trial.evaluation is not None
     source = runs / trial.evaluation.artifact
     if not source.is_file():
@@ -25,15 +94,96 @@ def write_export(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
     model = source.read_bytes()
     if hashlib.sha256(model).hexdigest() != trial.evaluation.sha256:
         raise AutocompressError(f"the candidate's file has changed since it was measured: {source}; do not ship it")
-    stem = f"{record.name}-{trial.number}"
-    card = json.dumps(rows.card(record, trial), indent=2, allow_nan=False).encode() + b"\n"
-    parts = {f"{stem}.tflite": model, f"{stem}.tflite.gz": compressed(model), f"{stem}.json": card}
+    return model
+
+
+def _note_other_size(trial: TrialRecord, packed: bytes, notes: list[str]) -> None:
+    assert trial.evaluation is not None
+    counted = trial.evaluation.download_bytes
+    if len(packed) != counted:
+        notes.append(
+            f"the .tflite.gz has {len(packed)} bytes, the study counted {counted} with another version of autocompress"
+        )
+
+
+def _stem(record: StudyRecord, trial: TrialRecord) -> str:
+    # A study in a foreign storage may have any name.
+    plain = "".join(c if c.isalnum() or c in "._-+=@" else "_" for c in record.name).lstrip(".")
+    return f"{plain}-{trial.number}"
+
+
+def _layers(model: bytes, baseline: Evaluation, runs: Path) -> list[dict[str, Any]]:
+    """What each layer holds, with its name in the original network where that is still at hand."""
+    source, names = runs / baseline.artifact, dict[str, str]()
+    if source.is_file():
+        original = flatbuffer.read(flatbuffer.normalise(source.read_bytes()))
+        names = {layer.name: layer.tensor_name for layer in layers_of(original)}
+    return [weight.to_dict() | {"tensor_name": names.get(weight.name)} for weight in stored_weights(model)]
+
+
+def _task_words(record: StudyRecord) -> Sequence[str]:
+    if record.task in BUILT_IN:
+        return ("--task", record.task)
+    return ("--model", "NETWORK", "--data", "DATA.npz", "--metric", record.metric_name)
+
+
+def _c_parts(model: bytes, record: StudyRecord, trial: TrialRecord, stem: str, notes: list[str]) -> dict[str, bytes]:
+    name = identifier(stem)
+    sha256 = hashlib.sha256(model).hexdigest()
+    source, header = c_files(
+        model, name, f"Trial {trial.number} of study {record.name}, sha256 of the .tflite {sha256}"
+    )
+    if hybrid := hybrid_layers(model):
+        notes.append(
+            f"{hybrid} layers are dynamic-range (integer weights, float inputs), which TensorFlow Lite Micro refuses; "
+            "pick a trial whose activations are int8"
+        )
+    return {f"{name}.c": source.encode(), f"{name}.h": header.encode()}
+
+
+def _android_part(
+    model: bytes, record: StudyRecord, trial: TrialRecord, stem: str, options: ExportOptions, notes: list[str]
+) -> dict[str, bytes]:
+    """The network with metadata as a file of its own: the measured one stays what was measured."""
+    name = f"{stem}-android.tflite"
+    if android.has_metadata(model):
+        notes.append(f"{name}: the network carried metadata already, they are kept as they are")
+        return {name: model}
+    assert trial.evaluation is not None
+    about = android.About(
+        name=stem,
+        description=f"{record.task}, compressed by autocompress: {rows.summary(trial.evaluation.configuration)}",
+        version=trial.evaluation.sha256[:12],
+        licence=options.licence,
+        normalisation=options.normalisation,
+    )
+    described = android.with_metadata(model, about)
+    same = [a.to_dict() for a in stored_weights(model)] == [b.to_dict() for b in stored_weights(described)]
+    assert same, "metadata changed the weights"
+    if options.normalisation is None:
+        notes.append(f"{name}: the metadata hold no input normalisation; add --normalise MEAN STD if the app needs one")
+    return {name: described}
+
+
+def _programs(stem: str) -> dict[str, bytes]:
+    """The programs, each with the name of the file that it is for written into it."""
+    made = {}
+    for name, file in _PROGRAMS.items():
+        text = (_FOLDER / name).read_text(encoding="utf-8")
+        made[name] = text.replace(f'"model{file}"', repr(f"{stem}{file}")).encode()
+    return made
+
+
+def _write(folder: Path, parts: dict[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in _PROGRAMS:
+            there = folder / name
+            if there.exists() and not there.read_bytes().startswith(_OURS.encode()):
+                raise AutocompressError(f"{there} is there already and not of a bundle; give another folder with --to")
         for name, content in parts.items():
             write_whole(folder / name, content)
     except OSError as fault:
         raise AutocompressError(
-            f"cannot write into {folder}: {fault.strerror}; give another folder with --out"
+            f"cannot write into {folder}: {fault.strerror}; give another folder with --to"
         ) from fault
-    return tuple(folder / name for name in parts)  # type: ignore[return-value]

@@ -182,8 +182,10 @@ class GuidedSampler(BaseSampler):
             values = (loss, _doubt(evaluation), *shares)
             objectives = self._front_point(evaluation)
         divergence = float(trial.user_attrs.get("divergence", math.nan))
+        # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
+        trained = "finetuned_from" in trial.user_attrs
         known = _Known(
-            row=self._row(trial, land), values=(divergence, *values), objectives=objectives,
+            row=None if trained else self._row(trial, land), values=(divergence, *values), objectives=objectives,
             failed=trial.state == TrialState.FAIL,
         )  # fmt: skip
         if trial.state.is_finished():

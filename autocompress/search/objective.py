@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.download import download_bytes
-from autocompress.compress.reconstruct import Reconstruction
+from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
-from autocompress.compress.skeleton import quantize_plainly
+from autocompress.compress.skeleton import Ranges, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.files import write_whole
 from autocompress.measure.accuracy import Quality, Split
@@ -41,6 +42,17 @@ _PROBE_MACS = 4e9  # of all samples that a probe of the layer tables runs
 SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A candidate as training takes it: the float `network`, its layers as the solver left them, and the `ranges` of
+    static activations (None: float ones)."""
+
+    network: bytes
+    layers: tuple[Layer, ...]
+    solved: tuple[SolvedLayer, ...]
+    ranges: Ranges | None
+
+
 class Workbench:
     """Everything a study needs to turn configurations of one task into evaluations on one device.
 
@@ -49,8 +61,10 @@ class Workbench:
 
     def __init__(
         self, task: LoadedTask, profile: DeviceProfile, latency: Latency, *, runs: Path, artifacts: Path, seed: int,
-        threads: int, tier: str = "sequential",
+        threads: int, tier: str = "sequential", pause: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """`pause` is called between the pieces of an evaluation, so that others may measure."""
+        self._pause = pause
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers = layers_of(flatbuffer.read(task.network))
@@ -117,18 +131,40 @@ class Workbench:
             return self.baseline, 0.0
         start = time.perf_counter()
         variant = self.variants.of(configuration.channels)
-        model = variant.builder.build(configuration, variant.solve(configuration, self._tier))
+        solved = variant.solve(configuration, self._tier)
+        self._pause()
+        model = variant.builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         # A modelled latency costs nothing and may tell that the candidate is dominated; a measured one costs most.
         modelled = self._latency(model, SEARCH_PROCESSES) if self._profile.host is None else None
         download = download_bytes(model)
         bar = None if bar_of is None else bar_of(self._before(model, download, modelled))
+        self._pause()
         outputs = self._outputs(model, bar)
+        self._pause()
         apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
         quality, measurement = self._validation.judged(outputs), modelled or self._latency(model, SEARCH_PROCESSES)
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
         self._remember_scores(evaluation.sha256, outputs)
         return evaluation, apart
+
+    def material(self, configuration: Configuration) -> Material:
+        """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
+        solver cannot."""
+        variant, static = self.variants.of(configuration.channels), configuration.activations != "float32"
+        return Material(
+            network=variant.network, layers=variant.layers, solved=tuple(variant.solve(configuration, self._tier)),
+            ranges=variant.ranges if static else None,
+        )  # fmt: skip
+
+    def evaluate_trained(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> Evaluation:
+        """The evaluation of a configuration whose layers were trained: built, verified and measured as any other."""
+        start = time.perf_counter()
+        model = self.variants.of(configuration.channels).builder.build(configuration, solved)
+        build_s = time.perf_counter() - start
+        quality, measurement = self._validation.quality(model), self._latency(model, SEARCH_PROCESSES)
+        found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
+        return replace(found, finetuned=True)
 
     def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
         """What is known of a candidate before its metric, by the names of an evaluation's values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from autocompress.tasks import LoadedTask
 class Request:
     """What a search is asked for. `name` None: TASK-DEVICE-SPACE-SAMPLER-sSEED. `trials`: complete trials that the
     study shall hold, earlier runs included; None with a `time_budget_s`. `until_flat`: end where the hypervolume
-    stands still."""
+    stands still. `words`: how the command named task, device and space, so that
+    the study can be opened by its name alone."""
 
     task: LoadedTask
     profile: DeviceProfile
@@ -39,6 +40,7 @@ class Request:
     threads: int = 1
     tier: str = "sequential"
     notes: tuple[str, ...] = field(default=())
+    words: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def study_name(self) -> str:

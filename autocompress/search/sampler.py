@@ -95,7 +95,9 @@ def make_sampler(name: str, seed: int, guided: Callable[[], BaseSampler]) -> Bas
     return guided() if name == GUIDED else Reseeded(STOCK[name], seed)
 
 
-def suggest(trial: optuna.Trial, activations: Sequence[str], choices: Choices, widths: Widths = WHOLE) -> Configuration:
+def suggest(
+    trial: optuna.Trial | optuna.trial.FixedTrial, activations: Sequence[str], choices: Choices, widths: Widths = WHOLE
+) -> Configuration:
     """The configuration of a trial: one categorical parameter a layer, one for the activations and one a channel group
     that may lose channels; single-valued ones are not registered (each costs the storage a row for every trial)."""
     kind = activations[0] if len(activations) == 1 else trial.suggest_categorical(ACTIVATIONS, list(activations))

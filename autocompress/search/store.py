@@ -1,32 +1,28 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
 User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`,
-`versions`, `importance`, `test:SHA256` (metric on the test split and its interval) and `measured:PATTERN` (the careful
-latency of front members, by their kernel pattern). Of a trial: `evaluation` (written before its values are told),
-`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early."""
+`versions`, `importance`, `test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful
+latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search`
+(what the present search was asked for, see asked.py). Of a trial: `worker` (whose it is), `evaluation` (written before
+its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Constraint, Evaluation, Importance, Measurement, StudyRecord, TrialRecord
+from autocompress.search.storage import open_storage, retry, running
 
-_HEARTBEAT_S, _GRACE_S = 2, 6
 _STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
@@ -90,66 +86,15 @@ def storage_url(runs: Path, name: str, storage: str | None) -> str:
     return storage or f"sqlite:///{study_folder(runs, name).resolve()}/study.db"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder/lock` exclusively; AutocompressError where another process does or the folder cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as fault:
-        raise AutocompressError(
-            f"the runs folder cannot be written: {fault.filename}: {fault.strerror}; give a writable one with --runs"
-        ) from fault
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as fault:
-        raise AutocompressError(
-            f"study '{folder.name}' is being searched by another process; wait for it or choose another --study"
-        ) from fault
-    finally:
-        os.close(handle)
-
-
-def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None] | None = None) -> BaseStorage:
-    """Optuna's storage at `url`; AutocompressError where it cannot be opened."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sqlite = url.startswith("sqlite")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # heartbeats are marked experimental
-        try:
-            storage = RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": 30}} if sqlite else None,
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=on_stale,
-            )
-        except Exception as fault:  # every database driver has errors of its own
-            reason = " ".join(str(fault).split())[:200]
-            raise AutocompressError(f"the storage '{url}' cannot be opened: {reason}") from fault
-    if sqlite:
-        sqlalchemy.event.listen(storage.engine, "connect", _log_ahead)
-        storage.engine.dispose()  # the connections that made the tables
-    return storage
-
-
-def _log_ahead(connection: Any, _: Any) -> None:
-    # A trial is some twenty small commits. With a write-ahead log they need not wait for the disk one by one; a killed
-    # process still loses nothing that was committed.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial that died again: its parameters only (a copied constraint or evaluation would stand in the way)."""
-    study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-
-
-def recover(study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]]) -> None:
-    """Settle every trial that a killed process left running: told from its stored evaluation, else failed and queued
-    again. Only whoever holds the study's lock may do this."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+def recover(
+    study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]], is_dead: Callable[[str], bool]
+) -> None:
+    """Settle every trial whose worker died: told from its stored evaluation, else failed and queued again. Only who
+    holds the study's turn may do this: a trial that nobody has taken as his yet is nobody's then."""
+    for trial in running(study):
+        worker = trial.user_attrs.get("worker")
+        if worker is not None and not is_dead(worker):
+            continue
         stored = trial.user_attrs.get("evaluation")
         if stored is not None:
             study.tell(trial.number, values_of(Evaluation.from_dict(stored)))
@@ -171,6 +116,7 @@ def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
     opened = open_storage(url)
     names = [s.study_name for s in optuna.get_all_study_summaries(opened, include_best_trial=False)]
     if name not in names:
+        opened.engine.dispose()
         raise unknown_name("study", name, names) if names else AutocompressError(f"the storage holds no study: {url}")
     return optuna.load_study(study_name=name, storage=opened)
 
@@ -219,11 +165,29 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         trials=tuple(_with_careful_latency(row, attrs) for row in rows),
         test_accuracy={sha256: tested[0] for sha256, tested in tests.items()},
         test_ci={sha256: (tested[1], tested[2]) for sha256, tested in tests.items()},
-        wall_s=sum(float(trial.user_attrs.get("wall_s", 0.0)) for trial in frozen),
+        wall_s=_wall_s(frozen),
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
         importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
     )
+
+
+def _wall_s(trials: Iterable[FrozenTrial]) -> float:
+    """How long any worker evaluated: the length of the union of the trials' spans."""
+    spans = sorted(
+        (end - float(trial.user_attrs["wall_s"]), end)
+        for trial in trials
+        if "wall_s" in trial.user_attrs and (end := _end_s(trial)) is not None
+    )
+    total, until = 0.0, -math.inf
+    for begin, end in spans:
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
+
+
+def _end_s(trial: FrozenTrial) -> float | None:
+    return None if trial.datetime_complete is None else trial.datetime_complete.timestamp()
 
 
 def careful_key(evaluation: Evaluation) -> str:
@@ -236,8 +200,14 @@ def measurements_of(study: optuna.Study, evaluations: Iterable[Evaluation]) -> I
     for evaluation in evaluations:
         yield evaluation.measurement
     for key, value in study.user_attrs.items():
-        if key.startswith("measured:"):
+        if key.startswith(("measured:", "pattern:")):
             yield Measurement.from_dict(value)
+
+
+def store_pattern(study: optuna.Study, measurement: Measurement) -> None:
+    """Tell all workers of a study what a kernel pattern takes."""
+    key = f"pattern:{measurement.kernel_pattern}"
+    study.set_user_attr(key, measurement.thinned().to_dict())
 
 
 def _with_careful_latency(row: TrialRecord, attrs: Mapping[str, Any]) -> TrialRecord:

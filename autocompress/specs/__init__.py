@@ -24,7 +24,10 @@ from autocompress.specs.device import (
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
 from autocompress.specs.space import Rule, SearchSpace, Widths
 
+SCHEMA_KINDS = ("space", "device")  # the kinds of files that `json_schema` knows
+
 __all__ = [
+    "SCHEMA_KINDS",
     "CalibratedModel",
     "CalibratedRuntime",
     "Coefficients",

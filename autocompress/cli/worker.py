@@ -1,0 +1,91 @@
+"""`autocompress worker`: one more process for a search that runs, here or on another machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autocompress.cli.reopened import reopened
+from autocompress.cli.terms import DEFAULT_RUNS, HOST_WAIT, HostWait, Runs, Storage, console_of, guarded
+from autocompress.errors import AutocompressError
+
+if TYPE_CHECKING:
+    from autocompress.search.asked import Asked
+    from autocompress.search.request import Request
+
+_PATIENCE_S = 10.0
+
+
+@guarded
+def worker(
+    study: Annotated[str, typer.Argument(help="Name of a study that is being searched.")],
+    runs: Runs = DEFAULT_RUNS,
+    storage: Storage = None,
+    host: Annotated[
+        str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON]; default: where the search does.")
+    ] = None,
+    host_wait: HostWait = HOST_WAIT,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of this process; default: all cores of this machine.", min=1)
+    ] = None,
+    attached: Annotated[bool, typer.Option("--attached", hidden=True, help="End with standard input.")] = False,
+) -> None:
+    """Help a search that runs: evaluate candidates of its study until it ends.
+
+    On another machine: the same --runs folder (a network share), and a --storage that both reach (PostgreSQL)."""
+    if attached:
+        _end_with_input()
+    asked, console = _running_search(study, runs, storage), console_of(stderr=True)
+    with reopened(
+        study, runs, storage, console, host=host, host_wait=host_wait, threads=threads, joins=asked
+    ) as opened:
+        before = len(opened.record().trials)
+        record = opened.run(lambda _: None)
+    console.print(f"the search of '{study}' has ended; {len(record.trials) - before} trials since this worker joined")
+
+
+def _running_search(study: str, runs: Path, storage: str | None) -> Asked:
+    """What the search was asked for; AutocompressError where none runs or its files are not here."""
+    from autocompress.search.asked import asked_of
+    from autocompress.search.locks import Roll
+    from autocompress.search.store import load_study, read_record, study_folder
+
+    opened = load_study(runs, study, storage)
+    asked = asked_of(opened)
+    if asked is None or Roll(study_folder(runs, study) / "workers").is_dead(asked.by):
+        raise AutocompressError(f"study '{study}' is not being searched; start that with: autocompress search")
+    if not (runs / read_record(opened, ()).baseline.artifact).is_file():
+        raise AutocompressError(
+            f"the files of study '{study}' are not in {runs}; give the folder of the search with --runs (on another "
+            "machine: the same one, as a network share)"
+        )
+    return asked
+
+
+def worker_command(request: Request, host_wait: str) -> list[str]:
+    """The command of a worker process of this search, which ends with it."""
+    options = ["--runs", str(request.runs), "--threads", str(request.threads), "--host-wait", host_wait, "--attached"]
+    if request.storage is not None:
+        options += ["--storage", request.storage]
+    return [sys.executable, "-m", "autocompress.cli", "worker", request.study_name, *options]
+
+
+def _end_with_input() -> None:
+    """Interrupt this process when its standard input ends: then whoever started it is gone or wants it to end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(_PATIENCE_S)
+        os._exit(130)
+
+    threading.Thread(target=watch, daemon=True).start()

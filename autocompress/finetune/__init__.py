@@ -1,0 +1,1 @@
+"""Training a compressed network on, under its constraints."""

@@ -1,0 +1,109 @@
+"""What training makes small, and on which tensor of the network.
+
+Softmax and sigmoid outputs are compared through the logits in front of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autocompress.finetune.recipe import Recipe
+from autocompress.metrics import Metric
+from autocompress.network import flatbuffer
+
+_CLASSES = ("accuracy", "top-5", "macro-f1", "recall")  # metrics whose linear outputs are logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """`tensor`: where the network that is trained ends. `kind`: "classes" (logits of one class of many), "sigmoid"
+    (logits of independent decisions) or "values"."""
+
+    tensor: int
+    kind: str
+
+
+def head_of(tree: Any, metric: Metric) -> Head:
+    """The head of a network, by what makes its first output."""
+    graph = tree.subgraphs[0]
+    output = int(graph.outputs[0])
+    maker = next(op for op in graph.operators if output in [int(i) for i in op.outputs])
+    op = flatbuffer.op_name(tree, maker)
+    if op == "SOFTMAX" and maker.builtinOptions.beta == 1:
+        return Head(tensor=int(maker.inputs[0]), kind="classes")
+    if op == "LOGISTIC":
+        return Head(tensor=int(maker.inputs[0]), kind="sigmoid")
+    columns = int(graph.tensors[output].shape[-1]) if len(graph.tensors[output].shape) else 1
+    linear = op != "SOFTMAX" and metric.name in _CLASSES and columns > 1
+    return Head(tensor=output, kind="classes" if linear else "values")
+
+
+def loss_of(head: Head, recipe: Recipe, metric: Metric) -> Any:
+    """A function (outputs, teacher's outputs, labels) -> loss of each sample (n,)."""
+
+    def by_teacher(outputs: Any, teacher: Any, _: Any) -> Any:
+        return _DISTILLED[head.kind](outputs, teacher, recipe.temperature)
+
+    def by_labels(outputs: Any, _: Any, labels: Any) -> Any:
+        return _LABELLED[head.kind](outputs, labels, metric.name == "mae")
+
+    if recipe.loss == "both":
+        return lambda o, t, y: 0.5 * (by_teacher(o, t, y) + by_labels(o, t, y))
+    return by_teacher if recipe.loss == "distillation" else by_labels
+
+
+def _per_sample(values: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.reduce_mean(tf.reshape(values, (tf.shape(values)[0], -1)), -1)
+
+
+def _softened_classes(outputs: Any, teacher: Any, temperature: float) -> Any:
+    """T^2 KL(teacher || student) of the softened classes (arXiv 1503.02531, sec. 2 and 2.1: T^2 keeps the gradients'
+    size)."""
+    import tensorflow as tf
+
+    wanted = tf.nn.log_softmax(teacher / temperature)
+    gap = wanted - tf.nn.log_softmax(outputs / temperature)
+    return _per_sample(tf.reduce_sum(tf.exp(wanted) * gap, -1) * temperature**2)
+
+
+def _softened_decisions(outputs: Any, teacher: Any, temperature: float) -> Any:
+    """The same for independent decisions, the teacher's entropy left out."""
+    import tensorflow as tf
+
+    wanted = tf.sigmoid(teacher / temperature)
+    own = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=outputs / temperature)
+    least = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=teacher / temperature)
+    return _per_sample((own - least) * temperature**2)
+
+
+def _squared(outputs: Any, teacher: Any, _: float) -> Any:
+    import tensorflow as tf
+
+    return _per_sample(tf.square(outputs - teacher))
+
+
+def _classes(outputs: Any, labels: Any, _: bool) -> Any:
+    import tensorflow as tf
+
+    rows = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int32), logits=rows)
+
+
+def _decisions(outputs: Any, labels: Any, _: bool) -> Any:
+    import tensorflow as tf
+
+    wanted = tf.reshape(tf.cast(labels, tf.float32), tf.shape(outputs))
+    return _per_sample(tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=outputs))
+
+
+def _values(outputs: Any, labels: Any, absolute: bool) -> Any:
+    import tensorflow as tf
+
+    gap = outputs - tf.reshape(tf.cast(labels, tf.float32), tf.shape(outputs))
+    return _per_sample(tf.abs(gap) if absolute else tf.square(gap))
+
+
+_DISTILLED = {"classes": _softened_classes, "sigmoid": _softened_decisions, "values": _squared}
+_LABELLED = {"classes": _classes, "sigmoid": _decisions, "values": _values}

@@ -1,0 +1,59 @@
+"""What memory a training takes, before it is taken."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from autocompress.errors import AutocompressError
+
+_FLOAT_BYTES = 4
+_COPIES = 3  # of a batch's tensors: forward, gradients, scratch
+_LEAST_BATCH = 8
+_TENSORFLOW_BYTES = 256 * 2**20  # what its kernels and graphs take besides
+
+
+def fitting_batch(tree: Any, samples: int, batch: int, available: int | None) -> int:
+    """The largest batch, `batch` halved as often as need be, whose training fits into `available` bytes (None: not
+    known). AutocompressError where not even small ones do."""
+    while available is not None and needed_bytes(tree, samples, batch) > available:
+        if batch <= _LEAST_BATCH:
+            raise AutocompressError(
+                f"fine-tuning needs about {needed_bytes(tree, samples, batch) / 2**20:,.0f} MB of memory, "
+                f"{available / 2**20:,.0f} MB are free; close other programs or give fewer training samples"
+            )
+        batch = max(_LEAST_BATCH, batch // 2)
+    return batch
+
+
+def needed_bytes(tree: Any, samples: int, batch: int) -> int:
+    """An estimate from the shapes of the float network: tensors of a batch, the teacher's outputs for all samples,
+    weights with their gradients and moments."""
+    graph = tree.subgraphs[0]
+    computed = {int(i) for op in graph.operators for i in op.outputs}
+    values = sum(math.prod(int(n) for n in graph.tensors[i].shape) for i in computed)
+    weights = sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None)
+    outputs = math.prod(int(n) for n in graph.tensors[int(graph.outputs[0])].shape)
+    return _TENSORFLOW_BYTES + 8 * weights + _FLOAT_BYTES * (_COPIES * batch * values + samples * outputs)
+
+
+def available_bytes() -> int | None:
+    """Memory that a training may take now; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    limits = [_number(Path("/sys/fs/cgroup/memory.max")), _number(Path("/sys/fs/cgroup/memory.current"))]
+    if found is not None and limits[0] is not None and limits[1] is not None:
+        return min(found, max(0, limits[0] - limits[1]))
+    return found
+
+
+def _number(path: Path) -> int | None:
+    if not os.access(path, os.R_OK):
+        return None
+    text = path.read_text().strip()
+    return int(text) if text.isdecimal() else None

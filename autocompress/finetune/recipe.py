@@ -1,0 +1,93 @@
+"""How a candidate is fine-tuned, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.errors import AutocompressError, unknown_name
+
+Array = np.ndarray[Any, Any]
+LOSSES = ("distillation", "labels", "both")
+ASSIGNMENTS = ("free", "fixed")
+HELD_OUT = 0.1  # of the training data, the last ones: they decide when to stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """`loss`: one of LOSSES; `temperature` of distillation (Hinton, Vinyals and Dean, arXiv 1503.02531, sec. 2).
+    `assignments`: "fixed" trains the shared centroids alone (Deep Compression, arXiv 1510.00149, sec. 3), "free" lets a
+    weight go over to another level too. `learning_rate` is relative: of the size of a layer's weights, a step.
+    `epochs` at most, `budget_s` at most, all runs together."""
+
+    loss: str = "distillation"
+    temperature: float = 4.0
+    assignments: str = "free"
+    learning_rate: float = 1e-2
+    batch: int = 64
+    epochs: int = 60
+    budget_s: float = 180.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the training stands: `share` of the plan in [0, 1], losses on the held-out training data."""
+
+    share: float
+    steps: int
+    loss: float
+    first_loss: float
+    best_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The best state: layers for the builder, and losses on the held-out training data before and after."""
+
+    layers: tuple[SolvedLayer, ...]
+    loss_before: float
+    loss_after: float
+    steps: int
+    epochs: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What is trained on: inputs by name in the order of the network's inputs, labels or None, and the `head` that
+    says how outputs are compared (see `losses.head_of`)."""
+
+    x: Mapping[str, Array]
+    y: Array | None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.x.values())))
+
+
+Watch = Callable[[Progress], None]
+Checkpoint = Path
+
+
+def check_recipe(recipe: Recipe, labels: bool) -> None:
+    """AutocompressError for a recipe that cannot be followed."""
+    if recipe.loss not in LOSSES:
+        raise unknown_name("loss", recipe.loss, LOSSES)
+    if recipe.assignments not in ASSIGNMENTS:
+        raise unknown_name("assignments", recipe.assignments, ASSIGNMENTS)
+    if recipe.budget_s <= 0:
+        raise AutocompressError(f"--time-budget must be more than 0 s, got {recipe.budget_s:g} s")
+    if not recipe.learning_rate > 0:
+        raise AutocompressError(f"--learning-rate must be more than 0, got {recipe.learning_rate:g}")
+    if recipe.loss != "distillation" and not labels:
+        raise AutocompressError(
+            f"the loss '{recipe.loss}' needs labels, and the task has no y_train; add it, or use --loss distillation, "
+            "which learns from the float network"
+        )

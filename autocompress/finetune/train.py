@@ -1,0 +1,253 @@
+"""The training loop: distillation steps under the constraints, looks at held-out data, the best state at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.errors import AutocompressError, CandidateError
+from autocompress.finetune import checkpoint, losses
+from autocompress.finetune.checkpoint import State
+from autocompress.finetune.memory import available_bytes, fitting_batch
+from autocompress.finetune.networks import Ranges, Student, Teacher
+from autocompress.finetune.promises import check_kept
+from autocompress.finetune.recipe import HELD_OUT, Lesson, Progress, Recipe, Tuned, Watch, check_recipe
+from autocompress.metrics import Metric
+from autocompress.network import flatbuffer
+from autocompress.network.layers import Layer
+from autocompress.records import Configuration
+
+Array = np.ndarray[Any, Any]
+_LOOKS = 12  # at the held-out data, over the whole plan
+_MOST_LOOKED_AT = 2048  # samples, of the held-out ones
+_PATIENCE = 9  # looks in a row without a better loss
+_TIMED_STEPS = 20  # after the first few, to plan with
+_WARM_STEPS = 5
+_WARM_UP = 0.05  # of the plan: the learning rate rises
+_SAVE_EVERY_S = 15.0
+_RESERVED = 0.03  # of the budget, for the last look
+_HELD_OUT_BATCH = 256
+
+
+def finetune(
+    network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
+    lesson: Lesson, metric: Metric, recipe: Recipe, *, ranges: Ranges | None, path: Path, watch: Watch,
+) -> Tuned:  # fmt: skip
+    """Train the layers of a candidate of `network` (float) on, from `start`, within what its configuration allows.
+
+    `path`: where the state is kept while it runs; a state that is there already is gone on with. `ranges`: those of
+    static activations, None for float ones. AutocompressError where the network or the data do not allow it;
+    CandidateError where the loss becomes NaN: the best state before is kept at `path`, and what comes next starts
+    from it."""
+    return _Training(network, layers, configuration, start, lesson, metric, recipe, ranges, path).run(watch)
+
+
+class _Training:
+    def __init__(
+        self, network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
+        lesson: Lesson, metric: Metric, recipe: Recipe, ranges: Ranges | None, path: Path,
+    ) -> None:  # fmt: skip
+        self._began_s = time.monotonic()
+        check_recipe(recipe, lesson.y is not None)
+        tree = flatbuffer.read(network)
+        head = losses.head_of(tree, metric)
+        _check_head(head, recipe, metric)
+        self._layers, self._configuration, self._start = layers, configuration, start
+        self._recipe, self._path, self._labels = recipe, path, lesson.y
+        self._x = list(lesson.x.values())
+        held_out = max(1, round(HELD_OUT * lesson.samples))
+        self._train = np.arange(lesson.samples - held_out)
+        self._held_out = np.arange(lesson.samples - held_out, lesson.samples)[:_MOST_LOOKED_AT]
+        if not len(self._train):
+            raise AutocompressError(f"fine-tuning needs at least 2 training samples, got {lesson.samples}")
+        self._batch = fitting_batch(tree, lesson.samples, min(recipe.batch, len(self._train)), available_bytes())
+        self._teacher = Teacher(tree, head.tensor, self._x, _HELD_OUT_BATCH)
+        self._student = Student(
+            tree, layers, configuration, start, end=head.tensor, fixed=recipe.assignments == "fixed", ranges=ranges
+        )
+        self._loss = losses.loss_of(head, recipe, metric)
+        self._make_steps()
+        self._resume(_key(network, configuration, start, recipe))
+
+    def _make_steps(self) -> None:
+        import tensorflow as tf
+        import tf_keras
+
+        student, loss_of = self._student, self._loss
+        self._optimizer = tf_keras.optimizers.Adam(self._recipe.learning_rate)
+        self._optimizer.build(student.variables)
+
+        def step(x: Any, teacher: Any, labels: Any) -> Any:
+            put = student.put()
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(loss_of(student.outputs(x), teacher, labels))
+            gradients = student.gradients(tape, loss, put)
+            self._optimizer.apply_gradients(zip(gradients, student.variables, strict=True))
+            return loss
+
+        self._step = tf.function(step, reduce_retracing=True, autograph=False)
+        self._look = tf.function(
+            lambda x, t, y: loss_of(student.outputs(x), t, y), reduce_retracing=True, autograph=False
+        )
+
+    def _resume(self, key: str) -> None:
+        self._state = checkpoint.load(self._path, key) or State(key=key)
+        if self._state.values:
+            checkpoint.assign(self._student.variables, self._state.values)
+        if self._state.moments:
+            checkpoint.assign(self._optimizer.variables, self._state.moments)
+        self._elapsed_before_s = self._state.elapsed_s
+
+    def run(self, watch: Watch) -> Tuned:
+        state = self._state
+        if not state.best:
+            state.first_loss = state.best_loss = self._held_out_loss()
+            state.best = checkpoint.values_of(self._student.variables)
+        self._saved_s = time.monotonic()
+        while not self._finished():
+            self._train_on(watch)
+        checkpoint.assign(self._student.variables, state.best)
+        solved = self._checked()
+        self._path.unlink(missing_ok=True)
+        return Tuned(
+            layers=solved, loss_before=state.first_loss, loss_after=state.best_loss, steps=state.steps,
+            epochs=state.steps * self._batch / len(self._train), seconds=self._elapsed_s(),
+        )  # fmt: skip
+
+    def _train_on(self, watch: Watch) -> None:
+        """One step, and whatever is due behind it."""
+        state = self._state
+        if state.steps in (_WARM_STEPS, _WARM_STEPS + _TIMED_STEPS) or not state.planned_steps:
+            self._plan()
+        self._optimizer.learning_rate.assign(self._recipe.learning_rate * _schedule(self._share()))
+        loss = float(self._step(*self._batch_at(self._indices(state.steps))))
+        state.steps += 1
+        if not math.isfinite(loss):
+            self._give_up(loss)
+        last = self._finished()
+        if last or state.steps % max(1, state.planned_steps // _LOOKS) == 0:
+            self._look_at_held_out()
+        elif time.monotonic() - self._saved_s > _SAVE_EVERY_S:
+            self._save()
+        watch(self._progress(loss))
+
+    def _plan(self) -> None:
+        """How many steps the budget allows: known after a few of them, at most the epochs asked for."""
+        state, most = self._state, self._recipe.epochs * self._steps_an_epoch
+        if state.steps <= _WARM_STEPS:
+            self._timed_from = state.steps, time.monotonic()
+            state.planned_steps = most
+            return
+        steps, since_s = self._timed_from
+        a_step_s = (time.monotonic() - since_s) / max(1, state.steps - steps)
+        left_s = self._recipe.budget_s * (1 - _RESERVED) - self._elapsed_s()
+        state.planned_steps = max(state.steps + 1, min(most, state.steps + int(left_s / max(a_step_s, 1e-9))))
+
+    @property
+    def _steps_an_epoch(self) -> int:
+        return max(1, len(self._train) // self._batch)
+
+    def _share(self) -> float:
+        """How much of the plan is done: by steps or by time, whichever is further."""
+        by_steps = self._state.steps / max(1, self._state.planned_steps)
+        by_time = self._elapsed_s() / (self._recipe.budget_s * (1 - _RESERVED))
+        return min(1.0, max(by_steps, by_time))
+
+    def _finished(self) -> bool:
+        state = self._state
+        done = bool(state.planned_steps) and self._share() >= 1.0
+        return done or state.since_best >= _PATIENCE
+
+    def _elapsed_s(self) -> float:
+        return self._elapsed_before_s + time.monotonic() - self._began_s
+
+    def _indices(self, step: int) -> Array:
+        """The samples of a step: a fresh order each epoch, the same for the same seed."""
+        epoch, place = divmod(step, self._steps_an_epoch)
+        order = np.random.default_rng((self._recipe.seed, epoch)).permutation(self._train)
+        found: Array = np.sort(order[place * self._batch : (place + 1) * self._batch])
+        return found
+
+    def _batch_at(self, at: Array) -> tuple[list[Array], Array, Array]:
+        labels = np.zeros(len(at), np.float32) if self._labels is None else self._labels[at]
+        return [values[at] for values in self._x], self._teacher(at), labels
+
+    def _held_out_loss(self) -> float:
+        """The mean loss of the network as it would be exported now."""
+        self._student.put()
+        pieces = np.array_split(self._held_out, -(-len(self._held_out) // _HELD_OUT_BATCH))
+        return float(np.mean(np.concatenate([self._look(*self._batch_at(piece)).numpy() for piece in pieces])))
+
+    def _look_at_held_out(self) -> None:
+        state, loss = self._state, self._held_out_loss()
+        if not math.isfinite(loss):
+            self._give_up(loss)
+        self._checked()
+        state.since_best += 1
+        if loss < state.best_loss:
+            state.best_loss, state.since_best = loss, 0
+            state.best = checkpoint.values_of(self._student.variables)
+        self._save()
+
+    def _checked(self) -> tuple[SolvedLayer, ...]:
+        solved = self._student.solved()
+        check_kept(self._layers, self._configuration, self._start, solved)
+        return solved
+
+    def _save(self) -> None:
+        state = self._state
+        state.elapsed_s = self._elapsed_s()
+        state.values = checkpoint.values_of(self._student.variables)
+        state.moments = checkpoint.values_of(self._optimizer.variables)
+        checkpoint.save(self._path, state)
+        self._saved_s = time.monotonic()
+
+    def _give_up(self, loss: float) -> None:
+        """Keep the best state as a new beginning, and say why it ended."""
+        state, steps = self._state, self._state.steps
+        state.values, state.moments, state.steps, state.elapsed_s, state.planned_steps = state.best, [], 0, 0.0, 0
+        checkpoint.save(self._path, state)
+        raise CandidateError(
+            f"the loss became {loss} in step {steps} of fine-tuning; the best state before it is kept, go on from it "
+            f"with a smaller --learning-rate than {self._recipe.learning_rate:g}"
+        )
+
+    def _progress(self, loss: float) -> Progress:
+        state = self._state
+        return Progress(
+            share=self._share(), steps=state.steps, loss=loss, first_loss=state.first_loss, best_loss=state.best_loss
+        )
+
+
+def _schedule(share: float) -> float:
+    """Up in a short warm-up, then down to zero by half a cosine (SGDR, arXiv 1608.03983, eq. 5)."""
+    if share < _WARM_UP:
+        return (share + 0.01) / (_WARM_UP + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def _check_head(head: losses.Head, recipe: Recipe, metric: Metric) -> None:
+    if recipe.loss != "distillation" and head.kind == "values" and metric.name != "mae":
+        raise AutocompressError(
+            f"the loss '{recipe.loss}' does not fit a network with plain outputs and the metric {metric.name}; "
+            "use --loss distillation"
+        )
+
+
+def _key(network: bytes, configuration: Configuration, start: Sequence[SolvedLayer], recipe: Recipe) -> str:
+    """What is trained and how; learning rate and budget may differ when it goes on."""
+    digest = hashlib.sha256(network)
+    how = [configuration.digest, recipe.loss, recipe.temperature, recipe.assignments, recipe.batch, recipe.seed]
+    digest.update(json.dumps(how).encode())
+    for layer in start:
+        for values in (layer.weight, layer.bias, layer.levels, layer.scale):
+            digest.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""A network as C source: an aligned array and its header, for TensorFlow Lite Micro."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from autocompress.network import flatbuffer
+
+_BYTES_A_LINE = 16
+# Names of MicroMutableOpResolver's methods where they are not the operator's words with capitals.
+_METHODS = {
+    "BATCH_MATMUL": "BatchMatMul", "CUMSUM": "CumSum", "PADV2": "PadV2",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+}  # fmt: skip
+
+
+def identifier(name: str) -> str:
+    """A C identifier made of any name: `model_` and its ASCII letters and digits, everything else as _."""
+    return f"model_{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}".rstrip("_")
+
+
+def c_files(model: bytes, name: str, about: str) -> tuple[str, str]:
+    """Source and header of `model` as array `name` (an identifier) with its length `name_len`, ASCII; `about` is a line
+    for their comments. C11 and C++11 compilers take both."""
+    comment = _comment(about)
+    source = (
+        f'{comment}#include "{name}.h"\n\n'
+        f"alignas(16) const unsigned char {name}[{len(model)}] = {{\n{_rows(model)}\n}};\n"
+        f"const unsigned int {name}_len = {len(model)};\n"
+    )
+    guard = f"{name.upper()}_H_"
+    header = (
+        f"{comment}{_operator_note(model)}#ifndef {guard}\n#define {guard}\n\n#include <stdalign.h>\n\n"
+        '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
+        f"alignas(16) extern const unsigned char {name}[{len(model)}];\nextern const unsigned int {name}_len;\n\n"
+        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif  /* {guard} */\n"
+    )
+    return source, header
+
+
+def operators(model: bytes) -> tuple[str, ...]:
+    """The kinds of operators of all subgraphs, sorted."""
+    tree = flatbuffer.read(model)
+    return tuple(sorted({flatbuffer.op_name(tree, op) for graph in tree.subgraphs for op in graph.operators}))
+
+
+def hybrid_layers(model: bytes) -> int:
+    """How many operators have integer weights and float inputs: TensorFlow Lite Micro refuses those."""
+    tree = flatbuffer.read(model)
+    return sum(_is_hybrid(tree, op) for op in tree.subgraphs[0].operators)
+
+
+def _is_hybrid(tree: Any, operator: Any) -> bool:
+    if flatbuffer.op_name(tree, operator) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return False
+    types = [flatbuffer.type_name(tree.subgraphs[0].tensors[int(i)].type) for i in operator.inputs[:2]]
+    return types[0] == "FLOAT32" and types[1] in ("INT8", "INT4")
+
+
+def _rows(model: bytes) -> str:
+    starts = range(0, len(model), _BYTES_A_LINE)
+    return "\n".join("    " + " ".join(f"0x{byte:02x}," for byte in model[at : at + _BYTES_A_LINE]) for at in starts)
+
+
+def _operator_note(model: bytes) -> str:
+    names = operators(model)
+    lines = [f"tflite::MicroMutableOpResolver<{len(names)}> resolver;"]
+    for name in names:
+        custom = name.removeprefix("CUSTOM:")
+        lines.append(f"resolver.{_method(name)}();" if custom == name else f'resolver.AddCustom("{custom}", ...);')
+    if count := hybrid_layers(model):
+        lines.append(f"NOTE: {count} layers have integer weights and float inputs (dynamic range), which TensorFlow")
+        lines.append("Lite Micro refuses: pick a trial whose activations are int8 for a microcontroller.")
+    return _comment("The operators of this network, for TensorFlow Lite Micro:", *lines)
+
+
+def _method(name: str) -> str:
+    words = [word if word == "2D" else word.capitalize() for word in name.split("_")]
+    return "Add" + _METHODS.get(name, "".join(words))
+
+
+def _comment(*lines: str) -> str:
+    """The lines as a C comment that nothing in them can end: printable ASCII, no comment within, no trigraph."""
+    clean = ("".join(c if " " <= c <= "~" else "_" for c in line) for line in lines)
+    return "/* " + "\n   ".join(re.sub(r"\*(?=/)|/(?=\*)|\?(?=\?)", r"\g<0> ", line) for line in clean) + " */\n"

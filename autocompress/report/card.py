@@ -1,0 +1,227 @@
+"""The model card of an exported candidate: as JSON for `verify.py` and machines, as Markdown for people. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autocompress.records import Measurement, StudyRecord, TrialRecord
+from autocompress.report import rows
+from autocompress.report.units import digits, kilobytes
+
+_ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """What a bundle holds beside the study's own words. `model` names the `.tflite` among `files` (name to content);
+    `layers` say what each layer holds, as read from that file; `task` are the words that name the task to a search."""
+
+    model: str
+    files: Mapping[str, bytes]
+    layers: Sequence[Mapping[str, Any]]
+    task: Sequence[str]
+    data_sha256: str | None
+    licence: str | None
+
+
+def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dict[str, Any]:
+    """The card of `rows.card` with intervals, deltas to the float network, what is stored and asked layer by layer,
+    hashes, licence and the command to repeat."""
+    card = rows.card(record, trial)
+    assert trial.evaluation is not None
+    asked = trial.evaluation.configuration.normalised().layers
+    more = {
+        "model": shipped.model,
+        "licence": shipped.licence,
+        "objectives": record.objectives,
+        "search": {"sampler": record.sampler, "seed": record.seed, "complete_trials": len(rows.complete(record))},
+        "deltas": _deltas(record, trial),
+        "layers": [
+            {**layer, "asked": asked[layer["name"]].to_dict() if layer["name"] in asked else None}
+            for layer in shipped.layers
+        ],
+        "hashes": {"network": record.baseline.sha256, "data": shipped.data_sha256, "model": trial.evaluation.sha256},
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in shipped.files.items()
+        },
+        "repeat": repeat_command(record, shipped.task),
+        "notes": record.notes,
+    }
+    card["measurements"]["test_accuracy_ci"] = rows.as_json(record.test_ci.get(trial.evaluation.sha256))
+    card["baseline"]["accuracy_ci"] = rows.as_json(record.baseline.accuracy_ci)
+    card["baseline"]["test_accuracy_ci"] = rows.as_json(record.test_ci.get(record.baseline.sha256))
+    plain: dict[str, Any] = rows.as_json(more)
+    return card | plain
+
+
+def _deltas(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
+    """Candidate against float network: differences of the metric, ratios of the rest; null where one is missing."""
+    evaluation, baseline = trial.evaluation, record.baseline
+    assert evaluation is not None
+    tests = [record.test_accuracy.get(e.sha256) for e in (evaluation, baseline)]
+    ratios = {
+        f"{name}_ratio": value / base if value is not None and base else None
+        for name in ("latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes", "energy_mj")
+        for value, base in [(rows.value_of(evaluation, name), rows.value_of(baseline, name))]
+    }
+    return {
+        "accuracy": evaluation.accuracy - baseline.accuracy,
+        "accuracy_ci": evaluation.accuracy_delta_ci,
+        "test_accuracy": None if tests[0] is None or tests[1] is None else tests[0] - tests[1],
+        **ratios,
+    }
+
+
+def repeat_command(record: StudyRecord, task: Sequence[str]) -> str:
+    """The search that leads to this study's trials, one line. What no study knows stands in capitals: the user's own
+    files, and the host that was measured."""
+    words = ["autocompress", "search", "--device", record.device, *task]
+    if record.latency_source == "measured" and not record.device.startswith("local"):
+        words += ["--host", "HOST"]
+    words += ["--space", record.space, "--sampler", record.sampler, "--seed", str(record.seed)]
+    if record.objectives != ("metric", "latency", "size"):
+        words += [word for objective in record.objectives for word in ("--objective", objective)]
+    words += [word for constraint in record.constraints for word in ("--constraint", str(constraint))]
+    words += ["--size", record.size] if record.size != "download" else []
+    words += ["--trials", str(len(rows.complete(record))), "--study", record.name]
+    return shlex.join(_one_line(word) for word in words)
+
+
+def markdown(record: StudyRecord, trial: TrialRecord, card: Mapping[str, Any]) -> str:
+    """The card for people. Whatever a user named things, it stays text."""
+    assert trial.evaluation is not None
+    measurement = trial.evaluation.measurement
+    parts = [
+        f"# Model card: {escaped(card['model'])}",
+        f"Trial {card['trial']} of study {escaped(record.name)}: {escaped(record.task)}, compressed by autocompress "
+        f"{escaped(str(card['versions'].get('autocompress')))} for {escaped(record.device)}. "
+        f"Configuration: {escaped(rows.summary(trial.evaluation.configuration))}.",
+        f"Licence of the model: {escaped(card['licence'] or 'not stated')}.",
+        "## Figures",
+        _table(["", "float network", "this file", "difference"], _figures(record, card)),
+        f"Latency on {escaped(record.device)}: {_latency_said(measurement)}",
+        "Validation data were used to choose this file, test data were not: the test value is the claim. Intervals are "
+        "95 %; that of the validation difference is paired over samples.",
+        *_notes(card),
+        "## Layers",
+        "As read back from the file; `asked` is what the configuration wanted at least (zeros) and at most (levels).",
+        _table(["layer", "tensor", "shape", "stored as", "zeros", "levels", "asked"], _layers(card)),
+        "## Files",
+        _table(
+            ["file", "bytes", "SHA-256"],
+            [[escaped(name), f"{told['bytes']:,}", told["sha256"]] for name, told in card["files"].items()],
+        ),
+        f"Float network: SHA-256 {card['hashes']['network']}. Data: {card['hashes']['data'] or 'unknown'} (over the "
+        "arrays, not the file).",
+        "`python verify.py --data DATA.npz` checks all of this; `python predict.py SAMPLES.npy` runs the network.",
+        "## How to repeat",
+        f"```sh\n{card['repeat']}\n```",
+        "Versions: " + ", ".join(f"{escaped(name)} {escaped(told)}" for name, told in card["versions"].items()) + ".",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text as one line of Markdown that stands for itself: no markup, no HTML, no table cell broken."""
+    return _one_line(text).translate(_ESCAPED)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines])
+
+
+def _figures(record: StudyRecord, card: Mapping[str, Any]) -> list[list[str]]:
+    base, this, deltas = card["baseline"], card["measurements"], card["deltas"]
+    name = escaped(record.metric_name)
+    lines = [
+        [f"{name}, test data", _value(base, "test_accuracy"), _value(this, "test_accuracy"),
+         _signed(deltas["test_accuracy"])],
+        [f"{name}, validation data", _value(base, "accuracy"), _value(this, "accuracy"),
+         _signed(deltas["accuracy"], deltas["accuracy_ci"])],
+    ]  # fmt: skip
+    written = {"latency_ms": _milliseconds, "download_bytes": kilobytes, "file_bytes": kilobytes,
+               "peak_memory_bytes": kilobytes}  # fmt: skip
+    for key, write in written.items():
+        before, after, ratio = base[key], this[key], deltas[f"{key}_ratio"]
+        shown = ["-" if value is None else write(value) for value in (before, after)]
+        lines.append([key.rsplit("_", 1)[0].replace("_", " "), *shown, "-" if ratio is None else f"× {ratio:.3f}"])
+    return lines
+
+
+def _value(owner: Mapping[str, Any], key: str) -> str:
+    value, interval = owner[key], owner[f"{key}_ci"]
+    if value is None:
+        return "not computed"
+    return f"{value:.4f}" + ("" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})")
+
+
+def _signed(value: float | None, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.4f}" + ("" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})")
+
+
+def _milliseconds(latency_ms: float) -> str:
+    return f"{digits(latency_ms)} ms"
+
+
+def _latency_said(measurement: Measurement) -> str:
+    """Whether a latency was measured or modelled, and how sure it is."""
+    if measurement.latency_source == "modelled":
+        error = measurement.latency_error
+        size = "of unknown error" if error is None else f"± {100 * error:.2g} % (largest leave-one-out error)"
+        beyond = ", **extrapolated** beyond what the model was fitted to" if measurement.extrapolated else ""
+        return f"**modelled**, {size}{beyond}. Nothing ran on the device."
+    interval = measurement.latency_ci_ms
+    within = "" if interval is None else f" (95 %: {digits(interval[0])} to {digits(interval[1])} ms)"
+    where = measurement.environment
+    board = "" if where is None else f" on {escaped(where.board or where.cpu or where.machine)}"
+    doubtful = " **Doubtful**: the baseline drifted meanwhile." if measurement.doubtful else ""
+    return (
+        f"**measured**{within}{board} with {escaped(str(measurement.runtime))} "
+        f"{escaped(str(measurement.runtime_version))}, {measurement.threads} threads.{doubtful}"
+    )
+
+
+def _notes(card: Mapping[str, Any]) -> list[str]:
+    notes = [f"- {escaped(note)}" for note in card["notes"]]
+    return ["\n".join(["Notes:", "", *notes])] if notes else []
+
+
+def _layers(card: Mapping[str, Any]) -> list[list[str]]:
+    lines = []
+    for layer in card["layers"]:
+        asked = layer["asked"]
+        share = layer["zeros"] / layer["weights"] if layer["weights"] else 0.0
+        lines.append([
+            escaped(layer["name"]), escaped(_shortened(layer["tensor_name"] or "-")),
+            "×".join(map(str, layer["shape"])),
+            layer["container"], f"{layer['zeros']:,} of {layer['weights']:,} ({100 * share:.1f} %)",
+            f"{layer['levels']:,}", "-" if asked is None else _asked(asked),
+        ])  # fmt: skip
+    return lines
+
+
+def _shortened(name: str) -> str:
+    """The first of the operators that a converter merged, at most 60 characters."""
+    first = name.split(";", 1)[0]
+    return first if len(first) <= 60 else f"{first[:59]}…"
+
+
+def _asked(asked: Mapping[str, Any]) -> str:
+    parts = [f"{asked['bits']} bits"]
+    if asked["sparsity"]:
+        kind = "" if asked["granularity"] == "element" else f" {escaped(asked['granularity'])}"
+        parts.append(f"{100 * asked['sparsity']:.3g} %{kind} zeros")
+    if asked["clusters"] is not None:
+        parts.append(f"{asked['clusters']} levels")
+    return ", ".join(parts)

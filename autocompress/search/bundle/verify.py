@@ -1,0 +1,272 @@
+"""Made by autocompress export. Check this bundle against its card:
+
+    python verify.py [CARD.json] [--data DATA.npz] [--float NETWORK.tflite]
+
+Reads the files themselves, with numpy alone: sizes, SHA-256, and of each layer container, zeros and distinct levels.
+With --data (x_validation, y_validation, x_test, y_test) it also runs the network, with ai-edge-litert or else
+tflite-runtime, and computes the metric; `fidelity` needs the float network instead of labels. Python 3.8 or later.
+Exit code 0: all holds, 1: something does not, 2: it cannot be checked."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import math
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CARD = "model.json"
+OPS = {3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 9: "FULLY_CONNECTED", 67: "TRANSPOSE_CONV"}  # whose input 1 is a weight
+EXPANDING = (6, 124)  # DEQUANTIZE, DENSIFY: the weight is stored before them
+CONTAINERS = {0: ("FLOAT32", "<f4"), 1: ("FLOAT16", "<f2"), 9: ("INT8", "i1"), 17: ("INT4", "")}
+Array = Any
+
+
+# --- the file, by the published schema of TFLite and the layout of FlatBuffers ---------------------
+
+
+class Table:
+    """A FlatBuffers table; fields are numbered in the order of the schema."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def _field(self, number: int) -> int | None:
+        vtable = self.at - self._read("<i", self.at)
+        if 4 + 2 * number >= self._read("<H", vtable):
+            return None
+        offset = self._read("<H", vtable + 4 + 2 * number)
+        return self.at + offset if offset else None
+
+    def _read(self, form: str, at: int) -> int:
+        return int(struct.unpack_from(form, self.data, at)[0])
+
+    def number(self, field: int, form: str) -> int:
+        at = self._field(field)
+        return 0 if at is None else self._read(form, at)
+
+    def span(self, field: int) -> tuple[int, int]:
+        """Where a vector begins and how many elements it has."""
+        at = self._field(field)
+        if at is None:
+            return 0, 0
+        at += self._read("<I", at)
+        return at + 4, self._read("<I", at)
+
+    def integers(self, field: int) -> list[int]:
+        start, count = self.span(field)
+        return [self._read("<i", start + 4 * n) for n in range(count)]
+
+    def tables(self, field: int) -> list[Table]:
+        start, count = self.span(field)
+        spots = [start + 4 * n for n in range(count)]
+        return [Table(self.data, spot + self._read("<I", spot)) for spot in spots]
+
+
+def layers_of(data: bytes) -> list[dict[str, Any]]:
+    """Each layer with a constant weight: name, container, shape, weights, zeros, levels."""
+    root = Table(data, struct.unpack_from("<I", data)[0])
+    codes = [max(code.number(0, "b"), code.number(3, "<i")) for code in root.tables(1)]
+    graph, buffers = root.tables(2)[0], root.tables(4)
+    tensors, operators = graph.tables(0), graph.tables(3)
+    makers = {out: op for op in operators for out in op.integers(2)}
+    counts, found = dict.fromkeys(OPS.values(), 0), []
+    for operator in operators:
+        name = OPS.get(codes[operator.number(0, "<I")])
+        if name is None:
+            continue
+        number, counts[name] = counts[name], counts[name] + 1
+        index = operator.integers(1)[1]
+        while not buffers[tensors[index].number(2, "<I")].span(0)[1] and index in makers:
+            if codes[makers[index].number(0, "<I")] not in EXPANDING:
+                break
+            index = makers[index].integers(1)[0]
+        start, size = buffers[tensors[index].number(2, "<I")].span(0)
+        if size:
+            found.append(described(f"{name.lower()}_{number}", tensors[index], data[start : start + size]))
+    return found
+
+
+def described(name: str, tensor: Table, raw: bytes) -> dict[str, Any]:
+    shape = tensor.integers(0)
+    container, form = CONTAINERS.get(tensor.number(1, "b"), (f"type {tensor.number(1, 'b')}", "u1"))
+    values = np.frombuffer(raw, form) if form else four_bits(raw, int(np.prod(shape)))
+    facts = {"weights": values.size, "zeros": int((values == 0).sum()), "levels": len(np.unique(values))}
+    return {"name": name, "container": container, "shape": shape, **facts}
+
+
+def four_bits(raw: bytes, size: int) -> Array:
+    pairs = np.frombuffer(raw, np.uint8)
+    both: Array = np.stack([pairs & 15, pairs >> 4], axis=1)
+    return both.reshape(-1)[:size]
+
+
+# --- the metric -----------------------------------------------------------------------------------
+
+
+def interpreter_of(model: bytes) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter
+    return Interpreter(model_content=model)
+
+
+def outputs_of(model: bytes, data: Any, split: str) -> tuple[Array, Array]:
+    """The first output for every sample of a split, and the first input."""
+    network = interpreter_of(model)
+    network.allocate_tensors()
+    inputs, output = network.get_input_details(), network.get_output_details()[0]
+    names = [detail["name"] for detail in inputs]
+    signatures = network.get_signature_list()
+    if len(inputs) > 1 and len(signatures) == 1:
+        named = network.get_signature_runner(next(iter(signatures))).get_input_details()
+        keys = {detail["index"]: name for name, detail in named.items()}
+        names = [keys[detail["index"]] for detail in inputs]
+    x = [data[f"x_{split}"]] if len(inputs) == 1 else [data[f"x_{split}.{name}"] for name in names]
+    batch, results = int(inputs[0]["shape"][0]), []
+    for start in range(0, len(x[0]), batch):
+        network.reset_all_variables()
+        for detail, values in zip(inputs, x):  # noqa: B905
+            piece = values[start : start + batch].reshape(-1, *detail["shape"][1:])
+            filled = np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), axis=0)])
+            network.set_tensor(detail["index"], filled.astype(detail["dtype"]))
+        network.invoke()
+        results.append(network.get_tensor(output["index"]).copy())
+    return np.concatenate(results)[: len(x[0])], x[0]
+
+
+def classes(outputs: Array) -> Array:
+    if outputs.ndim == 1 or outputs.shape[-1] == 1:
+        return np.asarray(outputs.reshape(outputs.shape[: max(1, outputs.ndim - 1)]) > 0.5).astype(int)
+    return np.asarray(outputs.argmax(-1))
+
+
+def metric_of(name: str, outputs: Array, y: Array, x: Array) -> float:
+    rows = outputs.reshape(len(outputs), -1)
+    if name == "fidelity":
+        return float((classes(outputs) == classes(y)).mean())
+    if name == "mae":
+        return float(np.abs(rows.astype(float) - y.reshape(len(y), -1)).mean())
+    if name == "roc-auc":
+        wide = rows.shape[1] > 2
+        scores = ((rows.astype(float) - x.reshape(len(x), -1)) ** 2).mean(1) if wide else rows[:, -1].astype(float)
+        good, bad = scores[y.astype(bool)], np.sort(scores[~y.astype(bool)])
+        wins = np.searchsorted(bad, good, "left") + np.searchsorted(bad, good, "right")
+        return float(wins.sum() / 2 / len(good) / len(bad))
+    if name.startswith("top-"):
+        own, earlier = rows[np.arange(len(y)), y][:, None], np.arange(rows.shape[1]) < y[:, None]
+        return float((((rows > own) | ((rows == own) & earlier)).sum(1) < int(name[4:])).mean())
+    if name == "accuracy":
+        return float((classes(rows) == y).mean())
+    predicted, labels = classes(rows), np.unique(y)
+    hits: Array = np.array([((predicted == c) & (y == c)).sum() for c in labels])
+    told: Array = np.array([(predicted == c).sum() for c in labels])
+    real: Array = np.array([(y == c).sum() for c in labels])
+    return float((hits / real if name == "recall" else 2 * hits / (told + real)).mean())
+
+
+# --- the checks -----------------------------------------------------------------------------------
+
+
+def check_files(card: dict[str, Any], folder: Path) -> list[tuple[bool, str]]:
+    checks = []
+    for name, told in card["files"].items():
+        content = (folder / name).read_bytes() if (folder / name).is_file() else None
+        if content is None:
+            checks.append((False, f"{name}: is missing"))
+            continue
+        same = hashlib.sha256(content).hexdigest() == told["sha256"]
+        checks.append(
+            (same and len(content) == told["bytes"], f"{name}: {len(content)} bytes, sha256 {told['sha256']}")
+        )
+    return checks
+
+
+def check_layers(card: dict[str, Any], model: bytes) -> list[tuple[bool, str]]:
+    found, checks = {layer["name"]: layer for layer in layers_of(model)}, []
+    if list(found) != [told["name"] for told in card["layers"]]:
+        checks.append((False, f"layers: the file holds {', '.join(found)}"))
+    for told in card["layers"]:
+        layer = found.get(told["name"])
+        if layer is None:
+            continue
+        least, most = bounds(told.get("asked"), layer["weights"])
+        line = (
+            f"{told['name']}: {layer['container']}, {layer['zeros']} of {layer['weights']} zeros (at least {least}), "
+            f"{layer['levels']} levels" + ("" if most is None else f" (at most {most})")
+        )
+        kept = layer["zeros"] >= least and (most is None or layer["levels"] <= most)
+        checks.append((kept and all(told[key] == value for key, value in layer.items()), line))
+    return checks
+
+
+def bounds(asked: dict[str, Any] | None, weights: int) -> tuple[int, int | None]:
+    """How many zeros and levels the configuration wants of a layer: at least, at most."""
+    if asked is None or asked["granularity"] == "channel":  # whole channels are gone, not zero
+        return 0, None
+    most = None if asked["bits"] > 8 else asked["clusters"] or 2 ** asked["bits"] - 1
+    return math.ceil(asked["sparsity"] * weights - 1e-9), most
+
+
+def check_metric(card: dict[str, Any], model: bytes, data: Any, float_model: bytes | None) -> list[tuple[bool, str]]:
+    name, checks = card["metric"]["name"], []
+    for split, key, interval in (
+        ("validation", "accuracy", "accuracy_ci"),
+        ("test", "test_accuracy", "test_accuracy_ci"),
+    ):
+        told, within = card["measurements"][key], card["measurements"][interval]
+        if told is None or not any(key.split(".")[0] == f"x_{split}" for key in data.files):
+            print(f"      {split} data: not checked ({'no value in the card' if told is None else 'no such arrays'})")
+            continue
+        outputs, x = outputs_of(model, data, split)
+        if name == "fidelity" and float_model is None:
+            raise ValueError("fidelity compares with the float network; add --float NETWORK.tflite")
+        y = data[f"y_{split}"] if name != "fidelity" else outputs_of(float_model or b"", data, split)[0]
+        value = metric_of(name, outputs, y, x)
+        # Kernels of other processors round otherwise: a sample or two may change sides.
+        width = 0.005 if within is None else (within[1] - within[0]) / 2
+        most = max(1.5 / len(x), width if name == "mae" else min(width, 0.005))
+        runtime = type(interpreter_of(model)).__module__.split(".")[0]
+        line = f"{name} on {split} data: {value:.6f} with {runtime}, the card says {told:.6f}; {len(x)} samples"
+        checks.append((abs(value - told) <= most, line))
+    return checks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check an exported bundle against its card.")
+    parser.add_argument("card", nargs="?", type=Path, default=Path(__file__).parent / CARD)
+    parser.add_argument("--data", type=Path, help="an .npz with x_validation, y_validation, x_test, y_test")
+    parser.add_argument("--float", type=Path, dest="float_model", help="the float network, for fidelity")
+    options = parser.parse_args()
+    try:
+        card, folder = json.loads(options.card.read_text(encoding="utf-8")), options.card.parent
+        checks = check_files(card, folder)
+        model = (folder / card["model"]).read_bytes()
+        packed = gzip.decompress((folder / f"{card['model']}.gz").read_bytes())
+        checks.append((packed == model, f"{card['model']}.gz unpacks to {card['model']}"))
+        checks += check_layers(card, model)
+        if options.data is not None:
+            float_model = None if options.float_model is None else options.float_model.read_bytes()
+            checks += check_metric(card, model, np.load(options.data), float_model)
+    except (OSError, ValueError, KeyError, struct.error, IndexError) as fault:
+        print(f"cannot be checked: {type(fault).__name__}: {fault}", file=sys.stderr)
+        return 2
+    for holds, line in checks:
+        print(f"{'ok   ' if holds else 'FAULT'} {line}")
+    bad = sum(not holds for holds, _ in checks)
+    print(
+        f"{len(checks) - bad} of {len(checks)} checks hold"
+        + ("" if options.data else "; the metric: add --data DATA.npz")
+    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

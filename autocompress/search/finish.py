@@ -1,0 +1,53 @@
+"""What a search adds to its study when its trials are done: the careful figures of the front, and importance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import optuna
+
+from autocompress.records import Evaluation, StudyRecord, TrialRecord
+from autocompress.report import rows
+from autocompress.search import store
+from autocompress.search.guided import GuidedSampler
+from autocompress.search.objective import Workbench
+
+Read = Callable[[], StudyRecord]
+
+
+def measure_front(study: optuna.Study, workbench: Workbench, read: Read) -> None:
+    """Careful latencies for the front, which may change it: until it is stable."""
+    while stale := [t for t in rows.front(read()) if _careful_key(t) not in study.user_attrs]:
+        for trial in stale:
+            measured = workbench.remeasured(_evaluation(trial))
+            study.set_user_attr(_careful_key(trial), measured.to_dict())
+
+
+def front_on_test_data(study: optuna.Study, workbench: Workbench, read: Read) -> None:
+    """The metric on the test split, for the baseline and the front."""
+    record = read()
+    for evaluation in [record.baseline, *map(_evaluation, rows.front(record))]:
+        key = f"test:{evaluation.sha256}"
+        if key not in study.user_attrs:
+            tested = workbench.test_quality(evaluation)
+            study.set_user_attr(key, [tested.value, *tested.interval])
+
+
+def store_importance(study: optuna.Study, sampler: object, read: Read) -> None:
+    """What techniques earn and cost around the knee; only the guided sampler has the tables for it."""
+    record = read()
+    if isinstance(sampler, GuidedSampler) and rows.front(record):
+        trials, knee = study.get_trials(deepcopy=False), rows.pick(record, "knee").number
+        found = [asdict(row) for row in sampler.importance(trials, knee)]
+        if found != study.user_attrs.get("importance"):
+            study.set_user_attr("importance", found)
+
+
+def _evaluation(trial: TrialRecord) -> Evaluation:
+    assert trial.evaluation is not None  # it is on the front
+    return trial.evaluation
+
+
+def _careful_key(trial: TrialRecord) -> str:
+    return store.careful_key(_evaluation(trial))

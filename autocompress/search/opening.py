@@ -1,0 +1,114 @@
+"""Opening a study: new or going on, what it was made with, and what must stand before its first trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from importlib import metadata
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+
+from autocompress.errors import AutocompressError
+from autocompress.records import Configuration
+from autocompress.search import store
+from autocompress.search.objective import Workbench
+from autocompress.search.request import Request
+from autocompress.search.sampler import WHOLE, Choices, Widths, parameters
+from autocompress.search.storage import open_storage, retry
+
+
+def open_study(request: Request, sampler: BaseSampler, identity: store.Identity) -> optuna.Study:
+    """The study that the request names, made where there is none; AutocompressError where it was made with something
+    else."""
+    url = store.storage_url(request.runs, request.study_name, request.storage)
+    storage = open_storage(url, retry)
+    known = {s.study_name for s in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+    if request.study_name not in known:
+        rises = request.task.metric.higher_is_better
+        directions = [
+            StudyDirection.MAXIMIZE if name == "metric" and rises else StudyDirection.MINIMIZE
+            for name in request.objectives
+        ]
+        return optuna.create_study(
+            study_name=request.study_name, storage=storage, sampler=sampler, directions=directions
+        )
+    study = optuna.load_study(study_name=request.study_name, storage=storage, sampler=sampler)
+    before = store.identity_of(study)
+    changed = before.differences(identity) if before is not None else []
+    if changed:
+        raise AutocompressError(
+            f"study '{request.study_name}' was made with something else: {'; '.join(changed)}; "
+            "choose another --study name"
+        )
+    return study
+
+
+def identity_of(
+    request: Request, activations: tuple[str, ...], choices: Choices, widths: Widths = WHOLE
+) -> store.Identity:
+    """What a study of this request is made with."""
+    task, offered = request.task, [{name: [c.to_json() for c in row] for name, row in choices.items()}]
+    # Of the profile what a result depends on: not the way by which the device is reached, nor its latency model,
+    # which stands beside.
+    device: dict[str, Any] = asdict(replace(request.profile, host=None, latency_model=None))
+    return store.Identity(
+        task=task.name,
+        network_sha256=task.network_sha256,
+        data_sha256=task.data_sha256,
+        metric=task.metric.name,
+        higher_is_better=task.metric.higher_is_better,
+        device=request.profile.name,
+        device_sha256=store.digest_of(device),
+        latency_source=request.latency_source,
+        latency_model_sha256=_latency_model(request),
+        space=request.space.name,
+        choices_sha256=store.digest_of([list(activations), *offered, *([widths] if widths else [])]),
+        objectives=request.objectives,
+        size=request.size,
+        constraints=tuple(str(constraint) for constraint in request.constraints),
+        sampler=request.sampler,
+        seed=request.seed,
+    )
+
+
+def _latency_model(request: Request) -> str | None:
+    """The digest of the model that latencies come from; None where they are measured."""
+    model = request.profile.latency_model
+    if request.latency_source == "measured" or model is None:
+        return None
+    return store.digest_of(asdict(model))
+
+
+def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, identity: store.Identity) -> None:
+    """What must stand before the first trial: identity, reference size, baseline."""
+    attrs = study.user_attrs
+    if "identity" not in attrs:
+        study.set_user_attr("identity", asdict(identity))
+    if "baseline" not in attrs:
+        study.set_user_attr("int8_download_bytes", workbench.plain_int8_download_bytes())
+        study.set_user_attr("notes", [*request.task.notes, *request.notes])
+        study.set_user_attr("versions", versions())
+        study.set_user_attr("baseline", workbench.baseline.to_dict())
+    if request.words and dict(request.words) != study.user_attrs.get("words"):
+        study.set_user_attr("words", dict(request.words))
+
+
+def queue(
+    study: optuna.Study, corners: Iterable[Configuration], activations: tuple[str, ...], choices: Choices,
+    widths: Widths = WHOLE,
+) -> None:  # fmt: skip
+    """Put the corners that the study has not seen yet in front of what the sampler proposes."""
+    for corner in corners:
+        fixed = parameters(corner, activations, choices, widths)
+        if fixed:
+            study.enqueue_trial(fixed, skip_if_exists=True)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    packages = {"autocompress": "autocompress", "optuna": "optuna", "ai-edge-quantizer": "ai-edge-quantizer",
+                "runtime": "ai-edge-litert", "numpy": "numpy"}  # fmt: skip
+    return {name: metadata.version(package) for name, package in packages.items()}

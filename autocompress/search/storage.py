@@ -1,0 +1,146 @@
+"""Optuna's relational storage, patient: what a lock or a server that is away cuts is done again."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from autocompress.errors import AutocompressError
+
+WAIT_S = 900.0  # for a storage that is away, then the search ends
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+# A worker on this machine is known to be dead by its lock; heartbeats are for those on others. A heartbeat that waits
+# for a busy database or processor must not make a live worker's trial be run twice.
+_HEARTBEAT_S, _GRACE_S = 5, 60
+_log = logging.getLogger(__name__)
+
+
+class StorageAwayError(AutocompressError):
+    """The storage was away for too long."""
+
+
+def _patiently(method: Callable[..., Any]) -> Any:
+    """The method, done again while the storage is locked or away. What was written just before a connection broke may
+    be written already: a trial that is finished as wanted is finished."""
+
+    @functools.wraps(method)
+    def patiently(*args: Any, **kwargs: Any) -> Any:
+        end_s, pause_s = None, _FIRST_PAUSE_S
+        while True:
+            try:
+                return method(*args, **kwargs)
+            except (StorageInternalError, OperationalError, InterfaceError) as fault:
+                reason = _passing(fault)
+                if reason is None:
+                    raise
+                now_s = time.monotonic()
+                end_s = now_s + WAIT_S if end_s is None else end_s
+                if now_s + pause_s > end_s:
+                    raise StorageAwayError(
+                        f"the storage is away ({reason}), gave up after {WAIT_S / 60:.0f} min; the same command goes "
+                        "on later"
+                    ) from fault
+                _log.warning("the storage does not answer (%s); trying again in %.1f s", reason, pause_s)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except UpdateFinishedTrialError:
+                if end_s is None or method.__name__ != "set_trial_state_values":
+                    raise
+                return True  # finished by the try whose answer was lost
+
+    return patiently
+
+
+def _passing(fault: BaseException) -> str | None:
+    """The database's words for a fault that may pass; None for one that will not."""
+    cause = fault if isinstance(fault, (OperationalError, InterfaceError)) else fault.__cause__
+    if not isinstance(cause, (OperationalError, InterfaceError)):
+        return None
+    return " ".join(str(cause.orig).split())[:120]
+
+
+class PatientStorage(RDBStorage):
+    """RDBStorage whose every operation is patient."""
+
+    get_all_studies = _patiently(RDBStorage.get_all_studies)
+    get_study_id_from_name = _patiently(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _patiently(RDBStorage.get_study_name_from_id)
+    get_study_directions = _patiently(RDBStorage.get_study_directions)
+    get_study_user_attrs = _patiently(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _patiently(RDBStorage.get_study_system_attrs)
+    set_study_user_attr = _patiently(RDBStorage.set_study_user_attr)
+    set_study_system_attr = _patiently(RDBStorage.set_study_system_attr)
+    _create_new_trial = _patiently(RDBStorage._create_new_trial)
+    _set_trial_param = _patiently(RDBStorage._set_trial_param)
+    set_trial_state_values = _patiently(RDBStorage.set_trial_state_values)
+    set_trial_user_attr = _patiently(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _patiently(RDBStorage.set_trial_system_attr)
+    get_trial_id_from_study_id_trial_number = _patiently(RDBStorage.get_trial_id_from_study_id_trial_number)
+    get_trial = _patiently(RDBStorage.get_trial)
+    _get_trials = _patiently(RDBStorage._get_trials)
+    record_heartbeat = _patiently(RDBStorage.record_heartbeat)
+    _get_stale_trial_ids = _patiently(RDBStorage._get_stale_trial_ids)
+
+
+def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None] | None = None) -> PatientStorage:
+    """Optuna's storage at `url`; AutocompressError where it cannot be opened."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sqlite = url.startswith("sqlite")
+    engine: dict[str, Any] = {"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats are marked experimental
+        try:
+            storage = PatientStorage(
+                _with_driver(url),
+                engine_kwargs=engine,
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=_GRACE_S,
+                heartbeat_stale_trial_callback=on_stale,
+            )
+        except ImportError as fault:
+            extra = "pip install 'autocompress[postgresql]'" if "postgres" in url else "install the database's driver"
+            raise AutocompressError(f"the storage '{url}' needs a package that is missing; {extra}") from fault
+        except Exception as fault:  # every database driver has errors of its own
+            reason = " ".join(str(fault).split())[:200]
+            raise AutocompressError(f"the storage '{url}' cannot be opened: {reason}") from fault
+    if sqlite:
+        sqlalchemy.event.listen(storage.engine, "connect", _log_ahead)
+        storage.engine.dispose()  # the connections that made the tables
+    return storage
+
+
+def _with_driver(url: str) -> str:
+    """A PostgreSQL URL that names no driver gets the one of our extra: SQLAlchemy's default differs by version."""
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgresql", "postgres") else url
+
+
+def _log_ahead(connection: Any, _: Any) -> None:
+    # A trial is some twenty small commits. With a write-ahead log they need not wait for the disk one by one; a killed
+    # process still loses nothing that was committed.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial that died again: its parameters only (a copied constraint or evaluation would stand in the way);
+    of one that died before it had any, those that it was queued with."""
+    parameters = trial.system_attrs.get("fixed_params", {}) | trial.params
+    if parameters:
+        study.enqueue_trial(parameters, user_attrs={"retry_of": trial.number})
+
+
+def running(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that run."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -1,0 +1,135 @@
+"""Every command in docs/*.md is run: the blocks of a page in order, in a folder of their own.
+
+A block is marked by a comment on a line before it: `<!-- file: NAME -->` writes it into that folder, `<!-- exit: N -->`
+expects that exit code, `<!-- board -->` gives the page the sshd fixture (an ssh destination named `board`), and
+`<!-- not run: REASON -->` makes it an illustration, which is skipped with its reason. `sh` blocks are scripts; in
+`console` blocks the lines after `$ ` are commands and the others what they print, which is not compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from autocompress.specs.reference import reference
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md"))
+FENCE = re.compile(
+    r"(?P<marks>(?:^ *<!--[^\n]*-->\n+)*)^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```$", re.M | re.S
+)
+MARK = re.compile(r"<!-- *(file|exit|board|not run)(?:: *(.*?))? *-->")
+COMMANDS = ("sh", "console")
+TIMEOUT_S = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    body: str
+    marks: dict[str, str]
+
+    @property
+    def runs(self) -> bool:
+        return self.language in COMMANDS and "not run" not in self.marks
+
+    @property
+    def script(self) -> str:
+        if self.language == "sh":
+            return self.body
+        lines = re.sub(r"\\\n", "", self.body).splitlines()
+        return "\n".join(line.removeprefix("$ ") for line in lines if line.startswith("$ "))
+
+
+def blocks_of(text: str, page: str) -> list[Block]:
+    found = []
+    for match in FENCE.finditer(text):
+        indent = match["indent"]
+        body = "".join(line.removeprefix(indent) for line in match["body"].splitlines(keepends=True))
+        marks = dict(MARK.findall(match["marks"]))
+        line = text.count("\n", 0, match.start("language")) + 1
+        found.append(Block(page=page, line=line, language=match["language"], body=body, marks=marks))
+    return found
+
+
+BLOCKS = {path.name: blocks_of(path.read_text(encoding="utf-8"), path.name) for path in PAGES}
+ILLUSTRATIONS = [block for blocks in BLOCKS.values() for block in blocks if "not run" in block.marks]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Words of the docs that mean ours: autocompress, python and python3."""
+    folder.mkdir()
+    for name, words in (("autocompress", "-m autocompress.cli"), ("python", ""), ("python3", "")):
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        (folder / name).chmod(0o755)
+    own = {"PATH": f"{folder}:{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    return os.environ | own
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if any(block.runs for block in blocks)])
+def test_commands_of_the_docs_run(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    blocks = BLOCKS[page]
+    if any("board" in block.marks for block in blocks):
+        request.getfixturevalue("board")
+    words, folder = environment(tmp_path / "bin"), tmp_path / "work"
+    folder.mkdir()
+    for block in blocks:
+        if "file" in block.marks:
+            (folder / block.marks["file"]).write_text(block.body, encoding="utf-8")
+        if not block.runs:
+            continue
+        command = ["bash", "-euo", "pipefail", "-c", block.script]
+        done = subprocess.run(
+            command, cwd=folder, env=words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+        said = f"{page}, line {block.line}:\n{block.script}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == int(block.marks.get("exit", 0)), said
+
+
+@pytest.mark.parametrize("block", ILLUSTRATIONS, ids=lambda block: f"{block.page}:{block.line}")
+def test_illustrations_say_why_they_are_not_run(block: Block) -> None:
+    assert len(block.marks["not run"]) > 10, "give the reason"
+    pytest.skip(f"{block.page}, line {block.line}, is not run: {block.marks['not run']}")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_command_hides_in_a_block_without_a_language(path: Path) -> None:
+    if path.name == "design.md":  # its synopsis is a grammar, no commands
+        return
+    for block in BLOCKS[path.name]:
+        hidden = re.search(r"^(\$ )?(autocompress|python3?|make) ", block.body, re.M)
+        assert block.language in (*COMMANDS, "json") or hidden is None, f"line {block.line}: mark it as sh or console"
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (path.parent / target).exists(), target
+
+
+def test_the_reference_is_made_of_the_schemas_of_today() -> None:
+    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == reference(), (
+        "run: python -m autocompress.specs.reference > docs/reference.md"
+    )
+
+
+def test_blocks_are_found_as_the_docs_say() -> None:
+    text = (
+        "<!-- file: a.py -->\n```python\nx = 1\n```\n\n<!-- exit: 2 -->\n\n```sh\nfalse\n```\n"
+        "<!-- not run: needs a board -->\n```console\n$ one \\\n  two\nout\n$ three\n```\n```yaml\na: 1\n```\n"
+    )
+    blocks = blocks_of(text, "p.md")
+    assert [block.language for block in blocks] == ["python", "sh", "console", "yaml"]
+    assert [block.marks for block in blocks] == [{"file": "a.py"}, {"exit": "2"}, {"not run": "needs a board"}, {}]
+    assert [block.runs for block in blocks] == [False, True, False, False]
+    assert blocks[2].script == "one   two\nthree"
+    assert [block.line for block in blocks] == [2, 8, 12, 18]

@@ -1,0 +1,485 @@
+"""Fine-tuning: what is trained stays within its constraints, survives a kill, and joins its study as a trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from autocompress.cli import app
+from autocompress.compress.build import Builder, read_layers
+from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.errors import AutocompressError, CandidateError
+from autocompress.finetune import losses, memory
+from autocompress.finetune.constraint import ConstrainedLayer
+from autocompress.finetune.promises import check_kept
+from autocompress.finetune.recipe import Lesson, Recipe, Tuned
+from autocompress.finetune.train import finetune
+from autocompress.metrics import get_metric
+from autocompress.network import flatbuffer, keras
+from autocompress.network.layers import Layer, layers_of
+from autocompress.network.run import Runner
+from autocompress.records import Configuration, LayerChoice
+from autocompress.search import store
+from autocompress.tasks import digits, load_task
+
+SPACE = """\
+schema: 1
+name: hard
+activations: [float32, int8]
+rules:
+  - {match: ".*", sparsity: [0.6], bits: [8], clusters: [8]}
+"""
+STATIC_TRIAL = 1  # of the two corners of SPACE
+
+
+def crushed(weight: np.ndarray, choice: LayerChoice, axis: int) -> SolvedLayer:
+    """A layer under a choice by the crudest means: magnitude, rounding, equidistant levels."""
+    flat = np.abs(weight).reshape(-1)
+    zeros = math.ceil(choice.sparsity * weight.size)
+    keep = np.abs(weight) > (np.sort(flat)[zeros - 1] if zeros else -1)
+    if not choice.is_integer:
+        stored = np.float16 if choice.bits == 16 else np.float32
+        return SolvedLayer(weight=(weight * keep).astype(stored).astype(np.float32), bias=None)
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    limit = 2 ** (choice.bits - 1) - 1
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-6) / limit
+    levels = np.rint(weight / scale) * keep
+    if choice.clusters is not None:
+        table = np.unique([0, *np.linspace(-limit, limit, choice.clusters - 1).round()])
+        levels = table[np.abs(levels[..., None] - table).argmin(-1)] * keep
+    return SolvedLayer(
+        weight=(levels * scale).astype(np.float32), bias=None, levels=levels.astype(np.int8),
+        scale=scale.reshape(-1).astype(np.float32),
+    )  # fmt: skip
+
+
+def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, ...], list[SolvedLayer]]:
+    tree = flatbuffer.read(network)
+    layers, found = layers_of(tree), []
+    for layer in layers:
+        bias = None if layer.bias is None else flatbuffer.constant(tree, layer.bias)
+        weight = flatbuffer.constant(tree, layer.weight)
+        assert weight is not None
+        found.append(dataclasses.replace(crushed(weight, choice, layer.output_axis), bias=bias))
+    return layers, found
+
+
+def train(
+    network: bytes, x: dict[str, np.ndarray], choice: LayerChoice, path: Path, y: np.ndarray | None = None,
+    metric: str = "accuracy", **changes: Any,
+) -> tuple[tuple[Layer, ...], list[SolvedLayer], Configuration, Tuned]:  # fmt: skip
+    layers, start = crushed_network(network, choice)
+    asked = Configuration(layers={layer.name: choice for layer in layers}).normalised()
+    recipe = Recipe(**({"budget_s": 60.0, "epochs": 6, "batch": 32} | changes))
+    tuned = finetune(
+        network, layers, asked, start, Lesson(x=x, y=y), get_metric(metric), recipe, ranges=None, path=path,
+        watch=lambda _: None,
+    )  # fmt: skip
+    return layers, start, asked, tuned
+
+
+# --- the constraint -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits_network() -> bytes:
+    return flatbuffer.normalise(digits.NETWORK.read_bytes())
+
+
+CHOICES = (
+    LayerChoice(), LayerChoice(sparsity=0.5), LayerChoice(bits=16, sparsity=0.2), LayerChoice(bits=8),
+    LayerChoice(bits=3, sparsity=0.3), LayerChoice(bits=8, sparsity=0.7, clusters=6), LayerChoice(bits=4, clusters=5),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+@pytest.mark.parametrize("fixed", [False, True], ids=["free", "fixed"])
+def test_gradients_are_those_of_what_the_variables_stand_for(
+    digits_network: bytes, choice: LayerChoice, fixed: bool
+) -> None:
+    """Against TensorFlow's own derivative of the same weights written out, the levels' rounding left out."""
+    tree = flatbuffer.read(digits_network)
+    layers, start = crushed_network(digits_network, choice)
+    network = keras.to_keras(tree)
+    rng = np.random.default_rng(0)
+    for layer, solved in zip(layers, start, strict=True):
+        held = ConstrainedLayer(layer, choice, solved, network, fixed=fixed)
+        put = held.put()
+        found = held.solved()
+        np.testing.assert_allclose(found.weight, solved.weight, rtol=2**-8, atol=1e-7)
+        kernel = keras.kernel_of(network, layer)
+        np.testing.assert_array_equal(keras.from_keras_order(layer, kernel.numpy()), found.weight)
+        pulls = [tf.constant(rng.normal(size=v.shape).astype(np.float32)) for v in held.weights]
+        given = held.gradients(pulls, put)
+        assert [g.shape for g in given] == [v.shape for v in held.variables]
+        for variable, gradient in zip(held.variables, given, strict=True):
+            step = 0.3 * rng.normal(size=variable.shape).astype(np.float32)
+            if is_ratio_or_bias(held, variable) or solved.levels is None:
+                before = value_of(held, pulls)
+                variable.assign_add(step)
+                after = value_of(held, pulls)
+                variable.assign_sub(step)
+                sizes = [np.linalg.norm(v.numpy() * pull) for v, pull in zip(held.weights, pulls, strict=True)]
+                rounding = 4 * 2**-8 * max(sizes)  # scales and biases are short
+                assert after - before == pytest.approx(float(np.vdot(gradient, step)), rel=0.02, abs=rounding)
+
+
+def is_ratio_or_bias(held: ConstrainedLayer, variable: Any) -> bool:
+    """Whether the weights are a smooth function of this variable: scales and biases, not what is rounded."""
+    return variable is held._ratio or variable is held._shift
+
+
+def value_of(held: ConstrainedLayer, pulls: list[Any]) -> float:
+    held.put()
+    return sum(float(np.vdot(v.numpy(), pull)) for v, pull in zip(held.weights, pulls, strict=True))
+
+
+def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes) -> None:
+    """Deep Compression, eq. 3, by a slow loop."""
+    choice = LayerChoice(bits=8, sparsity=0.5, clusters=6)
+    layers, start = crushed_network(digits_network, choice)
+    network = keras.to_keras(flatbuffer.read(digits_network))
+    rng = np.random.default_rng(1)
+    for layer, solved in zip(layers, start, strict=True):
+        held = ConstrainedLayer(layer, choice, solved, network, fixed=True)
+        pull = rng.normal(size=held.weights[0].shape).astype(np.float32)
+        rest = [tf.zeros_like(v) for v in held.weights[1:]]
+        gradients = held.gradients([tf.constant(pull), *rest], held.put())
+        (given,) = (g for g, v in zip(gradients, held.variables, strict=True) if v is held._table)
+        in_order = keras.from_keras_order(layer, pull)
+        table = np.union1d(solved.levels, [0])
+        for place, level in enumerate(table):
+            expected = 0.0
+            for index in np.argwhere(solved.levels == level):
+                expected += in_order[tuple(index)] * solved.scale[index[layer.output_axis]] * held._size
+            assert float(given[place]) == pytest.approx(0.0 if level == 0 else expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("choice", CHOICES[1:], ids=str)
+def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoice, tmp_path: Path) -> None:
+    """At a learning rate at which everything moves; the builder verifies what it is given once more."""
+    x, _ = load_task("digits").train()
+    layers, start, asked, tuned = train(
+        digits_network, {n: v[:200] for n, v in x.items()}, choice, tmp_path / "state.npz", learning_rate=0.1, epochs=2
+    )
+    check_kept(layers, asked, start, tuned.layers)
+    builder = Builder(digits_network, layers, lambda _, bits, __: 8 if bits < 8 else bits, dict)
+    for layer, stored in zip(layers, read_layers(builder.build(asked, tuned.layers), layers), strict=True):
+        assert stored.zeros >= math.ceil(choice.sparsity * layer.weights)
+        if choice.is_integer:
+            assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
+            assert np.abs(stored.values.astype(int)).max() < 2 ** (choice.bits - 1)
+    assert not (tmp_path / "state.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "breaks"),
+    [
+        ("the mask", lambda s: s.levels.reshape(-1).__setitem__(int(np.flatnonzero(s.levels == 0)[0]), 1)),
+        ("sparsity >= 0.5", None),
+        ("at most 5 levels", lambda s: s.levels.reshape(-1).__setitem__(np.flatnonzero(s.levels)[:9], range(1, 10))),
+        ("levels within 127", lambda s: s.levels.reshape(-1).__setitem__(int(np.flatnonzero(s.levels)[0]), -128)),
+        ("positive scales", lambda s: s.scale.__setitem__(0, 0.0)),
+    ],
+)
+def test_a_broken_promise_is_found(digits_network: bytes, rule: str, breaks: Any) -> None:
+    choice = LayerChoice(bits=8, sparsity=0.5, clusters=5)
+    layers, start = crushed_network(digits_network, choice)
+    asked = Configuration(layers={layer.name: choice for layer in layers})
+    broken = [dataclasses.replace(s, levels=s.levels.copy(), scale=s.scale.copy()) for s in start]
+    check_kept(layers, asked, start, broken)
+    if breaks is None:
+        start = [dataclasses.replace(s, levels=np.ones_like(s.levels)) for s in start]
+        broken = start
+    else:
+        breaks(broken[2])
+    with pytest.raises(CandidateError, match=f"fine-tuning broke '{rule}'"):
+        check_kept(layers, asked, start, broken)
+
+
+# --- losses --------------------------------------------------------------------------------------------------------
+
+
+def test_distillation_is_the_divergence_of_the_softened_classes() -> None:
+    rng = np.random.default_rng(0)
+    outputs, teacher, T = rng.normal(size=(5, 7)), rng.normal(size=(5, 7)), 3.0
+    metric = get_metric("accuracy")
+    loss = losses.loss_of(losses.Head(tensor=0, kind="classes"), Recipe(temperature=T), metric)
+    p, q = (np.exp(a / T) / np.exp(a / T).sum(1, keepdims=True) for a in (teacher, outputs))
+    np.testing.assert_allclose(loss(outputs, teacher, None).numpy(), T**2 * (p * np.log(p / q)).sum(1), rtol=1e-6)
+    assert np.allclose(loss(teacher, teacher, None).numpy(), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ds-cnn", "classes"), ("shuttle", "values"), ("two-inputs", "values")])
+def test_the_head_is_what_makes_the_output(name: str, kind: str) -> None:
+    built = networks.load(name)
+    assert losses.head_of(flatbuffer.read(built.network), get_metric(built.metric)).kind == kind
+
+
+def test_labels_and_distillation_may_be_mixed() -> None:
+    rng = np.random.default_rng(0)
+    outputs, teacher, y = rng.normal(size=(5, 3)), rng.normal(size=(5, 3)), np.array([0, 1, 2, 1, 0])
+    head, metric = losses.Head(tensor=0, kind="classes"), get_metric("accuracy")
+    apart = [losses.loss_of(head, Recipe(loss=name), metric)(outputs, teacher, y) for name in losses_named]
+    log = outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
+    np.testing.assert_allclose(apart[1], -log[np.arange(5), y], rtol=1e-6)
+    np.testing.assert_allclose(apart[2], (apart[0] + apart[1]) / 2, rtol=1e-6)
+
+
+losses_named = ("distillation", "labels", "both")
+
+
+# --- networks of every kind ----------------------------------------------------------------------------------------
+
+
+def small_network(layers: Any, models: Any) -> Any:
+    """A convolution, batch norm, depthwise convolution and two classes; by either Keras."""
+    inputs = layers.Input((8, 8, 1))
+    h = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False)(inputs)))
+    h = layers.Activation("relu")(layers.DepthwiseConv2D(3, padding="same")(h))
+    return models.Model(inputs, layers.Dense(10, activation="softmax")(layers.Flatten()(h)))
+
+
+def by_keras(version: int) -> bytes:
+    """Trained on digits for a moment and converted."""
+    if version == 2:
+        import tf_keras as framework
+    else:
+        import keras as framework
+    framework.utils.set_random_seed(0)
+    x, y = digits.splits()["train"]
+    model = small_network(framework.layers, framework.models)
+    model.compile(framework.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    model.fit(x, y, 32, 4, verbose=0)
+    return flatbuffer.normalise(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+@pytest.mark.parametrize("maker", ["keras-2", "keras-3", "tf-module"])
+def test_networks_of_every_maker_are_trained_on(maker: str, tmp_path: Path) -> None:
+    if maker == "tf-module":
+        built = networks.load("two-inputs")
+        network, data, metric = flatbuffer.normalise(built.network), built.data, built.metric
+        x = {spec.name: data[f"x_validation.{spec.name}"] for spec in Runner(network).inputs}
+    else:
+        network, metric = by_keras(int(maker[-1])), "accuracy"
+        x = {Runner(network).inputs[0].name: digits.splits()["train"][0][:400]}
+    choice = LayerChoice(bits=8, sparsity=0.5, clusters=8)
+    layers, start, _, tuned = train(network, x, choice, tmp_path / "state.npz", metric=metric, epochs=12)
+    assert tuned.loss_after < 0.7 * tuned.loss_before
+    float_outputs = Runner(network).run(x)
+
+    def error(solved: Any) -> float:
+        written = keras.with_weights(network, layers, [(s.weight, s.bias) for s in solved])
+        return float(np.abs(Runner(written).run(x) - float_outputs).mean())
+
+    assert error(tuned.layers) < error(start)
+
+
+# --- what can go wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "labels"}, "the loss 'labels' needs labels, and the task has no y_train"),
+        ({"loss": "label"}, "unknown loss 'label'; did you mean 'labels'"),
+        ({"assignments": "loose"}, "unknown assignments 'loose'"),
+        ({"budget_s": 0.0}, "--time-budget must be more than 0 s"),
+        ({"learning_rate": -1.0}, "--learning-rate must be more than 0"),
+    ],
+)
+def test_recipes_that_cannot_be_followed(
+    digits_network: bytes, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    x = {"serving_default_keras_tensor:0": np.zeros((20, 8, 8, 1), np.float32)}
+    with pytest.raises(AutocompressError, match=message):
+        train(digits_network, x, LayerChoice(bits=8), tmp_path / "state.npz", **changes)
+
+
+def test_a_loss_that_is_nan_ends_it_and_the_best_state_is_a_new_beginning(
+    digits_network: bytes, tmp_path: Path
+) -> None:
+    x, _ = load_task("digits").train()
+    few, path = {n: v[:200] for n, v in x.items()}, tmp_path / "state.npz"
+    choice = LayerChoice(sparsity=0.5)
+    with pytest.raises(
+        CandidateError, match=r"the loss became (nan|inf) in step \d+ of fine-tuning; .* smaller --learn"
+    ):
+        train(digits_network, few, choice, path, learning_rate=1e30)
+    assert path.exists()
+    _, _, _, tuned = train(digits_network, few, choice, path, learning_rate=1e-3, epochs=1)
+    assert math.isfinite(tuned.loss_after)
+    assert tuned.loss_after <= tuned.loss_before
+
+
+@given(st.integers(1, 256), st.integers(1, 4 * 2**30))
+def test_the_batch_fits_into_memory(batch: int, available: int) -> None:
+    tree = flatbuffer.read(digits.NETWORK.read_bytes())
+    if memory.needed_bytes(tree, 1000, min(batch, 8)) > available:
+        with pytest.raises(AutocompressError, match="MB are free; close other programs"):
+            memory.fitting_batch(tree, 1000, batch, available)
+        return
+    found = memory.fitting_batch(tree, 1000, batch, available)
+    assert memory.needed_bytes(tree, 1000, found) <= available
+    assert found == batch or memory.needed_bytes(tree, 1000, 2 * found) > available or found == 8
+
+
+def test_free_memory_is_known_here() -> None:
+    assert (memory.available_bytes() or 0) > 2**20
+
+
+# --- in a study ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two corners that lose much, in `runs/s`."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "space.yaml").write_text(SPACE)
+    done = command("search", "--device", "rpi4", "--task", "digits", "--space", folder / "space.yaml", "--trials", 2,
+                   "--study", "s", "--runs", folder / "runs")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    return folder / "runs"
+
+
+def command(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def copied(searched: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(searched, tmp_path / "runs"))
+
+
+def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Path) -> None:
+    runs = copied(searched, tmp_path)
+    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--runs", runs, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    study = store.load_study(runs, "s", None)
+    record = store.read_record(study)
+    parent, made = record.trials[STATIC_TRIAL], record.trials[2]
+    assert made.state == "complete"
+    assert made.evaluation.configuration == parent.evaluation.configuration
+    assert made.evaluation.configuration.activations == "int8"
+    assert made.evaluation.finetuned
+    assert not parent.evaluation.finetuned
+    assert made.evaluation.accuracy > parent.evaluation.accuracy
+    assert study.trials[2].user_attrs["finetuned_from"] == STATIC_TRIAL
+    assert study.trials[2].user_attrs["finetune"]["steps"] > 0
+    assert [p["trial"] for p in report["front"] if p["finetuned"]] == [2]
+    assert report["trials"]["complete"] == 3
+    assert not list((runs / "s" / "finetune").glob("*"))
+    again = command("finetune", "s", "--trial", 2, "--runs", runs)
+    assert again.exit_code == 2
+    assert "trial 2 is fine-tuned already" in again.stderr
+
+
+def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_path: Path) -> None:
+    """The next search sees the parent's evaluation, and evaluates nothing twice."""
+    runs = copied(searched, tmp_path)
+    assert command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", runs).exit_code == 0
+    from autocompress.search.ledger import Ledger
+
+    study = store.load_study(runs, "s", None)
+    ledger = Ledger(study)
+    ledger.read()
+    first = ledger.records[0].evaluation
+    assert ledger.records[2].evaluation.configuration.digest == first.configuration.digest
+    assert ledger.seen[first.configuration.digest] == first
+
+
+def test_the_best_are_fine_tuned_after_a_search(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    arguments = ["search", "--device", "rpi4", "--task", "digits", "--space", tmp_path / "space.yaml", "--trials", 2,
+                 "--study", "s", "--runs", tmp_path / "runs", "--finetune", 1]  # fmt: skip
+    done = command(*arguments)
+    assert done.exit_code == 0, done.output
+    assert "fine-tuned, accuracy" in done.stdout
+    study = store.load_study(tmp_path / "runs", "s", None)
+    parents = [t.user_attrs["finetuned_from"] for t in study.trials if "finetuned_from" in t.user_attrs]
+    assert len(parents) == 1
+    again = command(*arguments)  # nothing is trained twice
+    assert again.exit_code == 0, again.output
+    study = store.load_study(tmp_path / "runs", "s", None)
+    parents = [t.user_attrs["finetuned_from"] for t in study.trials if "finetuned_from" in t.user_attrs]
+    assert len(set(parents)) == len(parents)
+
+
+def test_without_training_data_the_search_stands(tmp_path: Path) -> None:
+    built = networks.load("ds-cnn")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    done = command("search", "--device", "rpi4", "--model", built.model_path, "--data", built.data_path, "--metric",
+                   built.metric, "--space", tmp_path / "space.yaml", "--trials", 1, "--study", "s", "--runs",
+                   tmp_path / "runs", "--finetune", 1)  # fmt: skip
+    assert done.exit_code == 1
+    assert "not fine-tuned: task 'float' has no training data; fine-tuning needs x_train" in done.output
+    assert "Front of study s: 1 of" in done.output
+
+
+def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_path: Path) -> None:
+    runs = copied(searched, tmp_path)
+    done = command("finetune", "s", "--trial", 0, "--learning-rate", "1e30", "--runs", runs)
+    assert done.exit_code == 1
+    assert "fine-tuning of trial 0 failed: the loss became" in done.stdout
+    record = store.read_record(store.load_study(runs, "s", None))
+    assert record.trials[2].state == "failed"
+    assert "smaller --learning-rate than 1e+30" in (record.trials[2].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trial", 7], "study 's' has no trial 7; its front: "),
+        (["--trial", 0, "--time-budget", "soon"], "'soon' is no duration"),
+        (["--trial", 0, "--loss", "both", "--temperature", 2, "--learning-rate", 0], "--learning-rate must be more"),
+    ],
+)
+def test_faults_are_one_line(searched: Path, arguments: list[Any], message: str) -> None:
+    done = command("finetune", "s", *arguments, "--runs", searched)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_killed_training_goes_on_where_it_was(searched: Path, tmp_path: Path) -> None:
+    runs = copied(searched, tmp_path)
+    words = [sys.executable, "-m", "autocompress.cli", "finetune", "s", "--trial", "0", "--runs", str(runs)]
+    state, root = runs / "s" / "finetune" / "0.npz", str(Path(__file__).parents[1])
+    child = subprocess.Popen(
+        [*words, "--time-budget", "10m"], env={**os.environ, "PYTHONPATH": root}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not state.exists():
+        assert child.poll() is None, "it ended before its first look"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with np.load(state) as archive:
+        steps = json.loads(str(archive["facts"]))["steps"]
+    assert steps > 0
+    assert len(store.read_record(store.load_study(runs, "s", None)).trials) == 2
+    done = command("finetune", "s", "--trial", 0, "--time-budget", "10m", "--runs", runs)
+    assert done.exit_code == 0, done.output
+    made = store.load_study(runs, "s", None).trials[2]
+    first = json.loads(json.dumps(made.user_attrs["finetune"]))
+    assert first["steps"] > steps
+    assert made.user_attrs["evaluation"]["accuracy"] > 0.5

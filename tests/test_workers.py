@@ -1,0 +1,314 @@
+"""Searches of several processes, real ones: what they share, what a death costs, how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import postgresql
+import pytest
+from processes import Background, children, is_dead, wait_for
+
+from autocompress.errors import AutocompressError
+from autocompress.records import StudyRecord
+from autocompress.report import rows
+from autocompress.search import store
+from autocompress.search.locks import Floor, Roll
+from autocompress.search.storage import PatientStorage, open_storage
+
+PATIENCE_S = 240.0
+
+
+def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
+    return [
+        sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--task", "digits", "--space", space,
+        "--runs", str(runs), "--study", "s", "--workers", str(workers), "--trials", str(trials), *options,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def started(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own; nothing of it stays."""
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What a command printed until its end."""
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    return said
+
+
+@contextlib.contextmanager
+def study_of(runs: Path, storage: str | None = None) -> Iterator[optuna.Study]:
+    """The study, its connections closed at the end."""
+    study = store.load_study(runs, "s", storage)
+    try:
+        yield study
+    finally:
+        study._storage._backend.engine.dispose()
+
+
+def record_of(runs: Path, storage: str | None = None) -> StudyRecord:
+    with study_of(runs, storage) as study:
+        return store.read_record(study)
+
+
+def counted(runs: Path, what: str = "state = 'COMPLETE'") -> int:
+    """Trials, counted without Optuna, which would make the tables itself."""
+    database = runs / "s" / "study.db"
+    if not database.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        if not connection.execute("select count(*) from sqlite_master where name = 'trials'").fetchone()[0]:
+            return 0
+        return int(connection.execute(f"select count(*) from trials where {what}").fetchone()[0])
+
+
+def wait_until(process: subprocess.Popen[str], condition: Any) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, f"the search ended before: {ended(process)}"
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.05)
+
+
+def workers_of(study: Any) -> dict[str, int]:
+    """How many complete trials each worker has."""
+    found: dict[str, int] = {}
+    for trial in study.get_trials():
+        if trial.values is not None:
+            found[trial.user_attrs["worker"]] = found.get(trial.user_attrs["worker"], 0) + 1
+    return found
+
+
+def check_whole(runs: Path, trials: int, storage: str | None = None) -> StudyRecord:
+    """As many complete trials as asked for, none twice, none running."""
+    record = record_of(runs, storage)
+    done = rows.complete(record)
+    assert len(done) == trials
+    fresh = [e.configuration.digest for t, e in done if not t.cached]
+    assert len(fresh) == len(set(fresh))
+    assert not [t for t in record.trials if t.state == "running"]
+    for trial in rows.front(record):
+        assert trial.evaluation is not None
+        assert trial.evaluation.sha256 in record.test_accuracy
+    return record
+
+
+def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) -> None:
+    with started(command(tmp_path, trials=21)) as process:
+        wait_until(process, lambda: len(children(process.pid)) == 1)
+        (other,) = children(process.pid)
+        said = ended(process)
+    assert process.returncode == 0, said
+    check_whole(tmp_path, 21)
+    shares = workers_of(store.load_study(tmp_path, "s", None))
+    assert len(shares) == 2
+    assert min(shares.values()) >= 3
+    assert is_dead(other)
+    assert list((tmp_path / "s" / "workers").iterdir()) == []
+
+
+def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(tmp_path: Path) -> None:
+    with started(command(tmp_path, "--space", "default", trials=24)) as process:
+        wait_until(process, lambda: len(children(process.pid)) == 1)
+        (other,) = children(process.pid)
+
+        def runs_a_trial() -> bool:
+            study = store.load_study(tmp_path, "s", None)
+            mine = [t for t in study.get_trials() if f"+{other}+" in t.user_attrs.get("worker", "")]
+            return bool(mine) and not mine[-1].state.is_finished() and "evaluation" not in mine[-1].user_attrs
+
+        wait_until(process, lambda: counted(tmp_path) >= 4)
+        wait_until(process, runs_a_trial)
+        os.kill(other, signal.SIGKILL)
+        said = ended(process)
+    assert process.returncode == 0, said
+    assert "was killed by SIGKILL; its trial is run again" in said
+    check_whole(tmp_path, 24)
+    trials = store.load_study(tmp_path, "s", None).get_trials()
+    failed = [t for t in trials if t.state.name == "FAIL"]
+    for trial in failed:
+        assert f"+{other}+" in trial.user_attrs["worker"]
+        again = [t for t in trials if t.user_attrs.get("retry_of") == trial.number]
+        assert [t.params for t in again] == [trial.params]
+        assert again[0].values is not None
+    assert len(failed) <= 1
+
+
+def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: Path) -> None:
+    with started(command(tmp_path, "--space", "default", trials=60)) as process:
+        wait_until(process, lambda: counted(tmp_path) >= 5)
+        (other,) = children(process.pid)
+        process.kill()
+        wait_for(lambda: is_dead(other))
+    done = counted(tmp_path)
+    assert done < 60
+    with started(command(tmp_path, "--space", "default", workers=1, trials=done + 3)) as process:
+        said = ended(process)
+    assert process.returncode == 0, said
+    check_whole(tmp_path, done + 3)
+
+
+def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> None:
+    with started(command(tmp_path, "--space", "default", trials=60)) as process:
+        wait_until(process, lambda: counted(tmp_path) >= 5)
+        (other,) = children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        said = ended(process)
+        assert is_dead(other)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    done = counted(tmp_path)
+    with started(command(tmp_path, "--space", "default", trials=done + 4)) as process:
+        said = ended(process)
+    assert process.returncode == 0, said
+    check_whole(tmp_path, done + 4)
+
+
+def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
+    joining = [sys.executable, "-m", "autocompress.cli", "worker", "s", "--runs", str(tmp_path)]
+    alone = subprocess.run(joining, capture_output=True, text=True, check=False)
+    assert alone.returncode == 2
+    assert "no study 's'" in alone.stderr
+    with started(command(tmp_path, "--space", "default", workers=1, trials=30)) as process:
+        wait_until(process, lambda: counted(tmp_path) >= 1)
+        joined = subprocess.run(joining, capture_output=True, text=True, check=False, cwd="/")
+        said = ended(process)
+    assert process.returncode == 0, said
+    assert joined.returncode == 0, joined.stderr
+    assert "the search of 's' has ended" in joined.stderr
+    check_whole(tmp_path, 30)
+    assert len(workers_of(store.load_study(tmp_path, "s", None))) == 2
+    late = subprocess.run(joining, capture_output=True, text=True, check=False)
+    assert late.returncode == 2
+    assert "is not being searched; start that with: autocompress search" in late.stderr
+
+
+def test_a_time_budget_holds_for_all(tmp_path: Path) -> None:
+    with started(command(tmp_path, "--time-budget", "6s", "--space", "default", trials=5000)) as process:
+        said = ended(process)
+    assert process.returncode == 0, said
+    record = record_of(tmp_path)
+    times = [t.finished_s for t in record.trials if t.finished_s is not None]
+    assert max(times) - min(times) < 6 + 30  # the trials under way at the end, on a busy machine
+    check_whole(tmp_path, len(rows.complete(record)))
+
+
+def test_a_storage_that_is_locked_for_a_while_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    open_storage(url)
+    storage = PatientStorage(url, engine_kwargs={"connect_args": {"timeout": 0.1}})
+    study_id = storage.create_new_study([], "s")
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        writing = Background(lambda: storage.set_study_user_attr(study_id, "key", 7))
+        wait_for(lambda: "database is locked" in caplog.text)
+        other.execute("rollback")
+        assert writing.result() is None
+    assert storage.get_study_user_attrs(study_id) == {"key": 7}
+
+
+def test_what_waiting_cannot_heal_is_no_wait(tmp_path: Path) -> None:
+    with pytest.raises(AutocompressError, match="cannot be opened"):
+        open_storage(f"sqlite:///{tmp_path}/no/such/folder/study.db")
+    storage = PatientStorage(f"sqlite:///{tmp_path}/study.db")
+    with pytest.raises(KeyError):
+        storage.get_study_user_attrs(99)
+
+
+def test_a_worker_is_dead_when_its_lock_is_free(tmp_path: Path) -> None:
+    here, other = Roll(tmp_path), Roll(tmp_path)
+    with here:
+        assert here.is_dead(other.name)  # not entered
+        with other:
+            assert not here.is_dead(other.name)
+        assert here.is_dead(other.name)
+        assert not here.is_dead(here.name)
+        assert not here.is_dead("another.machine+1+abcd")
+
+
+def test_builds_and_measurements_take_turns_and_none_starves() -> None:
+    """Three builders that hardly ever rest, and one that measures among them."""
+    spans: list[tuple[str, float, float]] = []
+    stop = []
+
+    def noted(what: str, seconds: float) -> None:
+        begin = time.monotonic()
+        time.sleep(seconds)
+        spans.append((what, begin, time.monotonic()))
+
+    def build() -> None:
+        floor = Floor()
+        with floor.building():
+            while not stop:
+                noted("build", 0.02)
+                floor.pause()
+
+    def measure() -> None:
+        floor = Floor()
+        with floor.building():
+            for _ in range(5):
+                noted("build", 0.01)
+                with floor.alone():
+                    noted("measure", 0.03)
+
+    builders = [Background(build) for _ in range(3)]
+    assert Background(measure).result() is None
+    stop.append(True)
+    assert [builder.result() for builder in builders] == [None] * 3
+    measured = [(begin, end) for what, begin, end in spans if what == "measure"]
+    built = [(begin, end) for what, begin, end in spans if what == "build"]
+    assert len(measured) == 5
+    assert len(built) > 10
+    assert not [1 for begin, end in measured for other, until in built if begin < until and other < end]
+
+
+def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -> None:
+    """The server is killed in the middle of a search of two processes and comes back: nothing is lost."""
+    with postgresql.server() as server:
+        words = command(tmp_path, "--storage", server.url, "--space", "default", trials=20)
+
+        def both_have_some() -> bool:
+            with contextlib.suppress(AutocompressError), study_of(tmp_path, server.url) as study:
+                return len(workers_of(study)) == 2
+            return False
+
+        with started(words) as process:
+            wait_until(process, both_have_some)
+            before = len(rows.complete(record_of(tmp_path, server.url)))
+            server.stop()
+            time.sleep(8)  # longer than the pause between heartbeats
+            server.start()
+            said = ended(process)
+        assert process.returncode == 0, said
+        assert "the storage does not answer" in said
+        assert before < 20
+        check_whole(tmp_path, 20, server.url)
+        assert not (tmp_path / "s" / "study.db").exists()
+        with study_of(tmp_path, server.url) as study:
+            assert [t.state.name for t in study.get_trials()].count("FAIL") <= 2
+
+
+def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    words = command(tmp_path, "--storage", "postgresql://nobody@127.0.0.1:9/none", workers=1)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot be opened" in done.stderr
+    assert "Traceback" not in done.stderr
