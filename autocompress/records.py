@@ -75,34 +75,38 @@ def _layer_choice(**values: Any) -> LayerChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A choice per layer (all layers, keyed by layer name) and one activation precision for the network."""
+    """A choice per layer (all layers, keyed by layer name), one activation precision for the network, and how many
+    channels the groups keep that lose some (by the group's name; groups that are not named keep all)."""
 
     activations: str = "float32"
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
+    channels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_baseline(self) -> bool:
         """Whether this is the float network as given."""
-        return all(choice.is_baseline for choice in self.layers.values())
+        return not self.channels and all(choice.is_baseline for choice in self.layers.values())
 
     def normalised(self) -> Configuration:
         """Each choice normalised; without an integer layer the activations are float32."""
         layers = {name: choice.normalised() for name, choice in self.layers.items()}
         integer = any(choice.is_integer for choice in layers.values())
-        return Configuration(activations=self.activations if integer else "float32", layers=layers)
+        activations = self.activations if integer else "float32"
+        return Configuration(activations=activations, layers=layers, channels=dict(sorted(self.channels.items())))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
+        """Plain data for JSON; `channels` only where some are gone."""
+        plain: dict[str, Any] = {
             "activations": self.activations,
             "layers": {name: choice.to_dict() for name, choice in self.layers.items()},
         }
+        return plain | ({"channels": dict(self.channels)} if self.channels else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Configuration:
         """The inverse of `to_dict`."""
         layers = {name: LayerChoice.from_dict(choice) for name, choice in data["layers"].items()}
-        return cls(activations=data["activations"], layers=layers)
+        return cls(activations=data["activations"], layers=layers, channels=dict(data.get("channels", {})))
 
     @property
     def digest(self) -> str:

@@ -108,6 +108,22 @@ def test_shared_weights_and_names_are_told_apart() -> None:
     np.testing.assert_allclose(Runner(flatbuffer.normalise(packed)).run(x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("activations", ["float32", "int8"])
+def test_a_file_without_a_signature_is_quantized_and_leaves_without_one(activations: str) -> None:
+    tree = flatbuffer.read(original("ds-cnn"))
+    tree.signatureDefs = None
+    unsigned = flatbuffer.write(tree)
+    model, x = flatbuffer.normalise(unsigned), inputs_of("ds-cnn")
+    assert [spec.name for spec in Runner(model).inputs] == [spec.name for spec in Runner(unsigned).inputs]
+    values, name, index = next(iter(x.values())), *next(iter(Runner(model).input_indices.items()))
+    wanted = Runner(unsigned).run({name: values})
+    np.testing.assert_array_equal(Runner(model).run({name: values}), wanted)
+    layers, ranges = layers_of(flatbuffer.read(model)), trace.activation_ranges(model, {index: values}, SAMPLES, 1)
+    built = make_skeleton(model, layers, [8] * len(layers), activations, ranges).patch.snapshot()
+    np.testing.assert_allclose(Runner(built).run({name: values}), wanted, atol=0.1)
+    assert not flatbuffer.read(built).signatureDefs
+
+
 def test_a_scalar_without_a_shape_is_read() -> None:
     tree = tree_of([(1, 4), np.float32(2.0), (1, 4)], [operator("MUL", [0, 1], [2], schema.MulOptionsT())], [0], [2])
     tree.subgraphs[0].tensors[1].shape = None

@@ -71,7 +71,7 @@ rules:
         "$.rules[0].sparsity[2]: nan is not a finite number",
         "$.rules[0].clusters[0]: false is not none or a whole number from 2 to 256 (YAML reads on",
         "$.rules[0].clusters[1]: 300 is not none or a whole number from 2 to 256",
-        "$.rules[0].granularity[0]: granularity 'channel' is not available yet; use element",
+        "$.rules[0].granularity[0]: channels are kept by groups of layers, not by layer; use the key",
         "$.rules[0].bitz: unknown key; did you mean 'bits'?",
         '$.rules[1].match: the rule names no layer; give match (".*" for every layer) or op',
         "$.rules[1].bits: 8 is not a list",
@@ -132,7 +132,7 @@ def test_files_that_cannot_be_read_are_faults_in_one_line(tmp_path):
     for name, words in (
         ("latin.yaml", "not UTF-8"),
         ("folder.yaml", "is a folder"),
-        ("gone.yaml", "does not exist; give a .yaml file or one of: default"),
+        ("gone.yaml", "does not exist; give a .yaml file or one of: channels, default"),
         ("folder/space", "does not end with .yaml"),
     ):
         with pytest.raises(AutocompressError, match=words):
@@ -242,7 +242,7 @@ def test_faulty_kernels(tmp_path, kernels, fault):
 
 def test_the_json_schema_names_every_key_and_no_other():
     space, profile = json_schema("space"), json_schema("device")
-    assert set(space["properties"]) == {"schema", "name", "activations", "rules"}
+    assert set(space["properties"]) == {"schema", "name", "activations", "rules", "channels"}
     assert space["additionalProperties"] is False
     rule = space["$defs"]["RuleFile"]["properties"]
     assert set(rule) == {"match", "op", "sparsity", "granularity", "bits", "clusters"}

@@ -31,6 +31,7 @@ _LEAST_DRIFT = 0.05
 _BIAS_SAMPLES = 128
 _SCREENING_SWEEPS = 2
 _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
+_NARROW_PREFIX_BYTES = 64 * 2**20  # of each network that lost channels: there may be several at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +79,27 @@ class FloatLayer:
 
 
 class Reconstruction:
-    """The solver's two tiers on one network and its calibration inputs (arrays by tensor index, samples first)."""
+    """The solver's two tiers on one network and its calibration inputs (arrays by tensor index, samples first).
+
+    `floats`: what the layers shall compute, where that is not what they do compute (in a network that lost channels);
+    every layer is then fitted, whatever is chosen for it."""
 
     def __init__(
-        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], *, chunk: int, threads: int
-    ) -> None:
+        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], *, chunk: int, threads: int,
+        floats: Sequence[FloatLayer] | None = None,
+    ) -> None:  # fmt: skip
         self._segments = Segments(tree, layers, inputs, chunk, threads)
         self.layers = tuple(layers)
         self._tree = tree
-        self.floats = self._trace(self._segments)
+        self._narrowed, self._kept_bytes = floats is not None, _PREFIX_BYTES if floats is None else _NARROW_PREFIX_BYTES
+        self._inputs, self._chunk, self._threads = inputs, chunk, threads
+        self.floats = self._trace(self._segments) if floats is None else tuple(floats)
         self._independent: dict[tuple[int, LayerChoice], SolvedLayer] = {}
         self._prefixes: dict[tuple[Any, ...], tuple[State, SolvedLayer]] = {}
+
+    def towards(self, tree: Any, layers: Sequence[Layer], floats: Sequence[FloatLayer]) -> Reconstruction:
+        """The same inputs through another network, whose layers shall compute what `floats` say."""
+        return Reconstruction(tree, layers, self._inputs, chunk=self._chunk, threads=self._threads, floats=floats)
 
     def _trace(self, segments: Segments) -> tuple[FloatLayer, ...]:
         tree = self._tree
@@ -135,7 +146,7 @@ class Reconstruction:
     ) -> list[SolvedLayer]:
         """All layers of a configuration by sequential reconstruction. `quantize(tensor, values)` gives what static
         activations leave of the values of a tensor; None for float activations."""
-        state, solved, changed = self._start(quantize), [], quantize is not None
+        state, solved, changed = self._start(quantize), [], self._narrowed or quantize is not None
         prefix: tuple[Any, ...] = (configuration.activations,)
         for position, layer in enumerate(self.layers):
             choice = configuration.layers[layer.name]
@@ -165,7 +176,7 @@ class Reconstruction:
     def _remember(self, prefix: tuple[Any, ...], value: tuple[State, SolvedLayer]) -> None:
         self._prefixes.pop(prefix, None)
         self._prefixes[prefix] = value
-        while sum(_bytes(state) for state, _ in self._prefixes.values()) > _PREFIX_BYTES:
+        while sum(_bytes(state) for state, _ in self._prefixes.values()) > self._kept_bytes:
             longest = max(self._prefixes, key=len)  # the oldest of the longest: dict order is age
             del self._prefixes[longest]
 

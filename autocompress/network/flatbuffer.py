@@ -16,6 +16,7 @@ from autocompress.network import damage
 
 _KEPT_METADATA = (b"min_runtime_version", b"TFLITE_METADATA")
 _IDENTIFIER = b"TFL3"
+_OWN_SIGNATURE = b"autocompress"  # of files that come without one
 _DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)  # of reading random bytes
 
 
@@ -101,7 +102,8 @@ def normalise(model: bytes) -> bytes:
     """The float network every part works on, with the outputs of `model` unchanged.
 
     Operator codes of old files are completed, float16 weights behind DEQUANTIZE become float32, layers that share
-    a buffer get their own, tensor names become unique. AutocompressError for a quantized or damaged model."""
+    a buffer get their own, tensor names become unique, a file without a signature gets one (`strip` takes it away).
+    AutocompressError for a quantized or damaged model."""
     tree = read(model)
     _complete_operator_codes(tree)
     _widen_float16(tree)
@@ -109,6 +111,7 @@ def normalise(model: bytes) -> bytes:
     _unshare_buffers(tree)
     _drop_unused_tensors(tree)
     _unique_names(tree)
+    _sign(tree)
     return write(tree)
 
 
@@ -152,10 +155,10 @@ def _drop_unused_tensors(tree: Any) -> None:
         for index, tensor in enumerate(graph.tensors):
             if index not in used:
                 tensor.buffer = 0
-    _compact_buffers(tree)
+    compact_buffers(tree)
 
 
-def _compact_buffers(tree: Any) -> None:
+def compact_buffers(tree: Any) -> None:
     """Keep only the buffers that are used, empty ones all as buffer 0."""
     owners = [t for g in tree.subgraphs for t in g.tensors] + list(tree.metadata or [])
     used = sorted({o.buffer for o in owners if tree.buffers[o.buffer].data is not None})
@@ -220,6 +223,24 @@ def _unique_names(tree: Any) -> None:
             port.name = _text(port.name)
 
 
+def _sign(tree: Any) -> None:
+    """Name inputs and outputs as their tensors are: ai-edge-quantizer wants a signature for static activations."""
+    from ai_edge_litert.schema_py_generated import SignatureDefT, TensorMapT
+
+    def port(index: int) -> Any:
+        made = TensorMapT()
+        made.name, made.tensorIndex = tree.subgraphs[0].tensors[index].name, index
+        return made
+
+    if tree.signatureDefs:
+        return
+    signature = SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = _OWN_SIGNATURE, 0
+    signature.inputs = [port(int(i)) for i in tree.subgraphs[0].inputs]
+    signature.outputs = [port(int(i)) for i in tree.subgraphs[0].outputs]
+    tree.signatureDefs = [signature]
+
+
 def _text(name: bytes | None) -> bytes:
     # The runtime's Python side stumbles over names that are no UTF-8.
     return (name or b"").decode(errors="replace").encode()
@@ -230,6 +251,7 @@ def strip(tree: Any) -> None:
     other than min_runtime_version and TFLITE_METADATA, unused buffers."""
     tree.description = None
     tree.metadata = [m for m in tree.metadata or [] if m.name in _KEPT_METADATA]
+    tree.signatureDefs = [s for s in tree.signatureDefs or [] if s.signatureKey != _OWN_SIGNATURE] or None
     for graph in tree.subgraphs:
         kept = set(graph.inputs) | set(graph.outputs)
         for index, tensor in enumerate(graph.tensors):

@@ -14,6 +14,8 @@ from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
 from autocompress.records import Configuration, Constraint, Evaluation, StudyRecord, TrialRecord, value_name
 
+_GROUPS_SHOWN = 6  # of the groups that lost channels
+
 STATES = ("complete", "stopped_early", "screened", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
 FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
@@ -210,7 +212,7 @@ def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
 
 
 def summary(configuration: Configuration) -> str:
-    """A configuration in a few words: activations, layers per bit-width, zeros, clusters."""
+    """A configuration in a few words: activations, layers per bit-width, zeros, clusters, channels kept."""
     layers = configuration.normalised().layers.values()
     bits = Counter(choice.bits for choice in layers)
     parts = [configuration.normalised().activations]
@@ -222,6 +224,10 @@ def summary(configuration: Configuration) -> str:
     clusters = [choice.clusters for choice in layers if choice.clusters is not None]
     if clusters:
         parts.append(f"{_span(clusters)} cl")
+    if configuration.channels:
+        kept = sorted(configuration.channels.items())
+        shown = ", ".join(f"{name} {count}" for name, count in kept[:_GROUPS_SHOWN])
+        parts.append(f"channels {shown}" + (f", {len(kept) - _GROUPS_SHOWN} more" * (len(kept) > _GROUPS_SHOWN)))
     return " · ".join(part for part in parts if part)
 
 

@@ -16,6 +16,7 @@ _DRAWS = 8  # of the damage model's parameters; the first is their mean
 MOST_TRIALS = 800  # that the regressions need, the latest: more cost time and teach little
 _OWN = (0.5, 0.5)  # prior variances of each layer's corrections: its damage, and more of it with its zeros
 _SHARED = (0.05, 1.0, 0.25, 0.25, 0.25)  # and of those of all layers
+_WIDTH = 1.0  # of one of the widths of all groups of channels
 _SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float32 and of integer activations: mean, variance
 # Of the deviation that few validation samples leave. Counted in full, lossless candidates would be drawn again and
 # again like lottery tickets: their luck is mostly shared (they fail on the same samples), and it does not carry over
@@ -88,10 +89,11 @@ class Beliefs:
         return self._curve
 
     def _fit_damage(self, trials: Trials) -> Damage:
-        kinds, layers = len(self._land.activations), len(self._land.rows)
+        kinds, layers = len(self._land.activations), len(self._land.seen.own)
+        common = (*_SHARED, _WIDTH) if self._land.narrowing is not None else _SHARED
         shares = [_SHARES[0] if kind == "float32" else _SHARES[1] for kind in self._land.activations]
-        prior_mean = np.concatenate([[mean for mean, _ in shares], np.zeros(layers * len(_OWN) + len(_SHARED))])
-        prior = np.concatenate([[variance for _, variance in shares], np.tile(_OWN, layers), _SHARED])
+        prior_mean = np.concatenate([[mean for mean, _ in shares], np.zeros(layers * len(_OWN) + len(common))])
+        prior = np.concatenate([[variance for _, variance in shares], np.tile(_OWN, layers), common])
         known = np.isfinite(trials.divergence)
         assert kinds == len(shares)
         seen = _chosen(self._land, trials.x[known])
@@ -123,11 +125,14 @@ class Beliefs:
     def _size_features(self, x: Array) -> Array:
         """What may be wrong with the count of blocks: a constant by activations, a factor, and what each layer's size
         and zeros do."""
-        size = self._land.gather(self._land.bytes, x) / self._unit
-        zeros = self._land.gather(self._land.sparsity, x) * self._land.largest / self._land.largest.sum()
+        size, share = self._land.sizes(x) / self._unit, self._land.share(x)
+        zeros = self._land.gather(self._land.sparsity, x) * share * self._land.largest / self._land.largest.sum()
         total = size.sum(axis=1, keepdims=True)
         hot = np.eye(len(self._land.activations))[x[:, 0]]
-        return np.concatenate([hot, total, np.sqrt(total), size, zeros], axis=1)
+        features: Array = np.concatenate([hot, total, np.sqrt(total), size, zeros], axis=1)
+        if self._land.narrowing is not None:  # scales and biases go with channels, which the tables do not count
+            features = np.append(features, 1.0 - share.mean(axis=1, keepdims=True), axis=1)
+        return features
 
     def _sizes(self, x: Array) -> tuple[Array, Array]:
         mean, variance = self._download.predict(self._size_features(x))
@@ -142,7 +147,7 @@ class Beliefs:
 
     def _pattern_mean(self, x: Array, cost: Cost) -> Array:
         mean: Array = cost.base[x[:, 0]] + self._land.gather_kind(cost.extra, x).sum(axis=1)
-        return mean
+        return mean if self._land.narrowing is None else mean * self._land.work(x, cost)
 
     def _pattern_features(self, x: Array, cost: Cost) -> Array:
         """One a kind of activations, and one a layer that is not as usual, in units of its doubt."""
@@ -151,7 +156,11 @@ class Beliefs:
         odd = np.where(odd > 2e-6, odd, 0.0)
         apart = np.zeros((len(x), kinds, layers))
         apart[np.arange(len(x)), x[:, 0]] = odd
-        return np.concatenate([np.eye(kinds)[x[:, 0]], apart.reshape(len(x), kinds * layers)], axis=1)
+        kind = np.eye(kinds)[x[:, 0]]
+        features: Array = np.concatenate([kind, apart.reshape(len(x), kinds * layers)], axis=1)
+        if self._land.narrowing is not None:
+            features = np.append(features, kind * (1.0 - self._land.work(x, cost))[:, None], axis=1)
+        return features
 
     def _pattern(self, x: Array, cost: Cost, linear: Linear) -> tuple[Array, Array]:
         mean, variance = linear.predict(self._pattern_features(x, cost))

@@ -24,7 +24,7 @@ from autocompress.records import Constraint, Evaluation, Importance, value_name
 from autocompress.search.beliefs import MOST_TRIALS, Beliefs, Trials
 from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
-from autocompress.search.landscape import Landscape
+from autocompress.search.landscape import Landscape, width_parameter
 from autocompress.search.place import place_of
 from autocompress.search.propose import Goal, Limit, Proposer, Row
 
@@ -102,6 +102,8 @@ class GuidedSampler(BaseSampler):
         for name, row in land.choices.items():
             if len(row) > 1:
                 space[name] = CategoricalDistribution([choice.to_json() for choice in row])
+        for name, counts in land.widths.items():
+            space[width_parameter(name)] = CategoricalDistribution(counts)
         # Of a trial that died while its parameters were drawn, those that it had are given: the rest is drawn again.
         return {} if fixed and set(space) <= set(fixed) else space
 
@@ -115,9 +117,10 @@ class GuidedSampler(BaseSampler):
         rng = np.random.default_rng((self._seed, place_of(trial, others)))
         row = self.proposal(others, rng)
         land = self._landscape()
-        chosen = land.configuration(row if row is not None else (0,) * (1 + len(land.rows)))
-        values = {ACTIVATIONS: land.activations[row[0]] if row is not None else land.activations[0]}
+        chosen = land.configuration(row if row is not None else (0,) * len(land.counts))
+        values: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]] if row is not None else land.activations[0]}
         values |= {name: choice.to_json() for name, choice in chosen.layers.items()}
+        values |= {width_parameter(name): chosen.channels.get(name, row[0]) for name, row in land.widths.items()}
         return {name: values[name] for name in search_space}
 
     def sample_independent(
@@ -164,7 +167,8 @@ class GuidedSampler(BaseSampler):
     def _float_row(self, land: Landscape) -> Row | None:
         """The row of the float network, which is no candidate; None where it is not in the space."""
         places = [next((n for n, c in enumerate(row) if c.is_baseline), None) for row in land.rows]
-        return None if None in places else (0, *(int(n) for n in places if n is not None))
+        whole = (0,) * len(land.widths)
+        return None if None in places else (0, *(int(n) for n in places if n is not None), *whole)
 
     def _row(self, trial: FrozenTrial, land: Landscape) -> Row | None:
         return land.row_of(trial.system_attrs.get("fixed_params", {}) | trial.params, ACTIVATIONS)
@@ -246,7 +250,7 @@ class GuidedSampler(BaseSampler):
             rows = [k.row for k in sorted(done, key=lambda k: (math.isnan(k.values[1]), k.values[1]))[:12]]
         if len(rows) > 48:
             rows = [rows[n] for n in np.sort(rng.choice(len(rows), 48, replace=False))]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(land.rows))
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(land.counts))
 
 
 def _scale(name: str) -> float:
@@ -260,7 +264,7 @@ def _doubt(evaluation: Evaluation) -> float:
 
 
 def _arrays(done: Sequence[_Known], land: Landscape) -> Trials:
-    x = np.array([k.row for k in done], dtype=np.int64).reshape(len(done), 1 + len(land.rows))
+    x = np.array([k.row for k in done], dtype=np.int64).reshape(len(done), len(land.counts))
     values = np.array([k.values for k in done]).reshape(len(done), 7)
     names = ("divergence", "loss", "doubt", "latency", "file", "download", "memory")
     return Trials(x=x, **dict(zip(names, values.T, strict=True)))
@@ -285,7 +289,7 @@ def _fails(known: Sequence[_Known], land: Landscape) -> Array:
     bad, good = np.zeros(fails.shape), np.zeros(fails.shape, bool)
     for k in known:
         if k.row is not None and (k.failed or k.objectives is not None or not math.isnan(k.values[1])):
-            held = land.container[k.row[0], layers, np.array(k.row[1:])]
+            held = land.container[k.row[0], layers, np.array(k.row[1 : 1 + len(layers)])]
             same = land.container[k.row[0]] == held[:, None]
             if k.failed:
                 bad[k.row[0]] += same

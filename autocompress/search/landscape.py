@@ -1,7 +1,8 @@
 """A search space as arrays: configurations as rows of integers, and what the layer tables say of every choice.
 
-A row x of a configuration has 1 + L integers: which activations, then which choice of each layer in layer order. Tables
-of all layers are padded to the longest row of choices, (L, C, ...)."""
+A row x of a configuration has 1 + L + G integers: which activations, which choice of each layer in layer order, which
+width of each group of channels that may lose some. Tables of all layers are padded to the longest row of choices,
+(L, C, ...). The tables are of the whole network: of one with fewer channels a layer weighs and works in proportion."""
 
 from __future__ import annotations
 
@@ -20,20 +21,25 @@ from autocompress.errors import CandidateError
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.objective import Workbench
 from autocompress.search.surrogate import Seen
+from autocompress.search.variants import Narrowing
 
 Array = np.ndarray[Any, Any]
 _LEAST_DAMAGE = 1e-9
+_FIXED = 0.2  # of the latency, where nothing is known
 _MOST_ASKED = 40  # layers whose deviations from the usual containers are built, to ask the latency model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What patterns of containers cost, as a share of the float network's: `base` (A,) of the usual containers, `extra`
-    (A, L, C) of each choice beyond that; `doubt` (A, L, C), the standard deviation of `extra`."""
+    (A, L, C) of each choice beyond that; `doubt` (A, L, C), the standard deviation of `extra`. `weights` (L,): what
+    share of the network each layer is; `fixed` (A,): what would be left of a cost without any layer."""
 
     base: Array
     extra: Array
     doubt: Array
+    weights: Array
+    fixed: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,7 @@ class Landscape:
     latency: Cost
     file: Cost
     around: Array
+    narrowing: Narrowing | None = None
 
     @cached_property
     def rows(self) -> tuple[tuple[LayerChoice, ...], ...]:
@@ -56,13 +63,18 @@ class Landscape:
 
     @cached_property
     def counts(self) -> Array:
-        """How many values each place of a row has, (1 + L,)."""
-        return np.array([len(self.activations), *map(len, self.rows)])
+        """How many values each place of a row has, (1 + L + G,)."""
+        return np.array([len(self.activations), *map(len, self.rows), *map(len, self.widths.values())])
+
+    @property
+    def widths(self) -> Mapping[str, tuple[int, ...]]:
+        """How many channels each group may keep, all first."""
+        return self.narrowing.widths if self.narrowing is not None else {}
 
     @property
     def configurations(self) -> int:
         """How many distinct configurations there are."""
-        return configurations(self.activations, self.choices)
+        return configurations(self.activations, self.choices, self.widths)
 
     @cached_property
     def integer(self) -> Array:
@@ -81,8 +93,42 @@ class Landscape:
 
     def download(self, x: Array) -> Array:
         """The predicted download sizes of rows x in bytes, (n,): layers are coded apart, so their sizes add up."""
-        sizes: Array = self.gather(self.bytes, x).sum(axis=1) + self.around[x[:, 0]]
+        sizes: Array = self.sizes(x).sum(axis=1) + self.around[x[:, 0]]
         return sizes
+
+    def sizes(self, x: Array) -> Array:
+        """The deflated bytes of each layer in rows x by the tables, (n, L)."""
+        return self.gather(self.bytes, x) * self.share(x)
+
+    def share(self, x: Array) -> Array:
+        """What share of each layer's weights, and of its work, is left of the whole network's, (n, L)."""
+        if self.narrowing is None:
+            return np.ones((len(x), len(self.rows)))
+        gone = 1.0 - np.take_along_axis(self._kept_shares.T, x[:, 1 + len(self.rows) :], axis=0)  # (n, G)
+        share: Array = (1.0 - gone @ self.narrowing.made.T) * (1.0 - gone @ self.narrowing.read.T)
+        return share
+
+    @cached_property
+    def _kept_shares(self) -> Array:
+        """The share of its channels that each group keeps, (G, C)."""
+        return self._padded([np.array(row) / row[0] for row in self.widths.values()])
+
+    def work(self, x: Array, cost: Cost) -> Array:
+        """What is left of a cost in rows x because channels are gone, as a share, (n,)."""
+        fixed = cost.fixed[x[:, 0]]
+        left: Array = fixed + (1.0 - fixed) * (self.share(x) @ cost.weights)
+        return left
+
+    @cached_property
+    def width_bytes(self) -> Array:
+        """Deflated bytes of all layers with a group alone at each of its widths, (G, C): of usual choices."""
+        found = np.zeros((len(self.widths), self.container.shape[2]))
+        typical = np.median(self.bytes, axis=1)
+        for group, row in enumerate(self.widths.values()):
+            x = np.zeros((len(row), len(self.counts)), dtype=np.int64)
+            x[:, 1 + len(self.rows) + group] = np.arange(len(row))
+            found[group] = np.append(self.share(x) @ typical, np.full(found.shape[1] - len(row), np.inf))
+        return found
 
     @cached_property
     def largest(self) -> Array:
@@ -95,26 +141,34 @@ class Landscape:
         """The features of every choice for the damage model, (L, C, ...)."""
         damage = np.maximum(self._padded([row.damage for row in self.tables.layers]), _LEAST_DAMAGE)
         shared = self._padded([[_shared(c) for c in row] for row in self.rows])
-        logs = np.log(damage)
+        logs, zeros = np.log(damage), self.sparsity
+        if self.narrowing is not None:  # groups stand behind the layers; one more feature is theirs alone
+            found = self._padded([*self.narrowing.damage.values()])
+            logs = np.concatenate([logs, np.log(np.maximum(found, _LEAST_DAMAGE))])
+            zeros = np.concatenate([zeros, 1.0 - self._kept_shares])
+            groups = np.zeros((*found.shape, shared.shape[-1] + 1))
+            groups[..., -1] = 1.0
+            shared = np.concatenate([np.append(shared, np.zeros((*shared.shape[:2], 1)), axis=2), groups])
         return Seen(
             log_damage=logs,
-            own=np.stack([np.ones_like(self.sparsity), self.sparsity], axis=-1),
+            own=np.stack([np.ones_like(zeros), zeros], axis=-1),
             shared=np.concatenate([(logs - math.log(1e-3))[..., None], shared], axis=-1),
         )
 
     def _padded(self, rows: Sequence[Any]) -> Array:
         arrays = [np.asarray(row, dtype=np.float64) for row in rows]
-        longest = max(map(len, arrays))
+        longest = self.container.shape[2]
         return np.stack([np.concatenate([a, np.repeat(a[-1:], longest - len(a), axis=0)]) for a in arrays])
 
     def gather(self, table: Array, x: Array) -> Array:
-        """The entries of a table (L, C, ...) for rows x (n, 1 + L): (n, L, ...)."""
-        found: Array = table[np.arange(len(self.rows)), x[:, 1:]]
+        """The entries of a table (L, C, ...), or (L + G, C, ...), for rows x: (n, L, ...)."""
+        found: Array = table[np.arange(len(table)), x[:, 1 : 1 + len(table)]]
         return found
 
     def gather_kind(self, table: Array, x: Array) -> Array:
         """The entries of a table (A, L, C) for rows x: (n, L)."""
-        found: Array = table[x[:, :1], np.arange(len(self.rows)), x[:, 1:]]
+        layers = len(self.rows)
+        found: Array = table[x[:, :1], np.arange(layers), x[:, 1 : 1 + layers]]
         return found
 
     def canonical(self, x: Array) -> Array:
@@ -130,6 +184,7 @@ class Landscape:
             found = [self.activations.index(parameters.get(activations_name, self.activations[0]))]
             for (name, row), known in zip(self.choices.items(), self._positions, strict=True):
                 found.append(0 if len(row) == 1 else known[parameters[name]])
+            found += [row.index(parameters[width_parameter(name)]) for name, row in self.widths.items()]
         except (KeyError, ValueError):
             return None
         return tuple(map(int, self.canonical(np.array([found]))[0]))
@@ -140,13 +195,15 @@ class Landscape:
 
     def configuration(self, row: Sequence[int]) -> Configuration:
         """The configuration of a row."""
-        layers = {name: choices[n] for (name, choices), n in zip(self.choices.items(), row[1:], strict=True)}
-        return Configuration(activations=self.activations[row[0]], layers=layers)
+        layers = {name: choices[n] for (name, choices), n in zip(self.choices.items(), row[1:], strict=False)}
+        behind = row[1 + len(layers) :]
+        kept = {name: counts[n] for (name, counts), n in zip(self.widths.items(), behind, strict=True) if n}
+        return Configuration(activations=self.activations[row[0]], layers=layers, channels=kept)
 
     def all_rows(self) -> Iterator[tuple[int, ...]]:
         """Every canonical row."""
         for row in itertools.product(*(range(int(n)) for n in self.counts)):
-            if row[0] == 0 or any(self.integer[layer, n] for layer, n in enumerate(row[1:])):
+            if row[0] == 0 or any(self.integer[layer, row[1 + layer]] for layer in range(len(self.rows))):
                 yield row
 
 
@@ -157,18 +214,28 @@ def _shared(choice: LayerChoice) -> list[float]:
     return [choice.sparsity, few_bits, float(clusters <= 16), float(clusters <= 8)]
 
 
-def configurations(activations: Sequence[str], choices: Mapping[str, Sequence[LayerChoice]]) -> int:
+def width_parameter(group: str) -> str:
+    """The name of the parameter that says how many channels a group keeps."""
+    return f"channels.{group}"
+
+
+def configurations(
+    activations: Sequence[str], choices: Mapping[str, Sequence[LayerChoice]],
+    widths: Mapping[str, Sequence[int]] | None = None,
+) -> int:  # fmt: skip
     """How many distinct configurations a space has; all layers float is one whatever the activations."""
     floats = math.prod(sum(not c.is_integer for c in row) for row in choices.values())
-    return math.prod(map(len, choices.values())) * len(activations) - (len(activations) - 1) * floats
+    of_layers = math.prod(map(len, choices.values())) * len(activations) - (len(activations) - 1) * floats
+    return of_layers * math.prod(map(len, (widths or {}).values()))
 
 
 def landscape_of(
     workbench: Workbench, activations: Sequence[str], choices: Mapping[str, tuple[LayerChoice, ...]], tables: Tables
 ) -> Landscape:
     """The landscape of a study: tables, and what its files weigh and take where models say so."""
-    layers, baseline = workbench.layers, workbench.baseline
-    longest = max(map(len, choices.values()))
+    layers, baseline, narrowing = workbench.layers, workbench.baseline, workbench.narrowing()
+    widths = narrowing.widths if narrowing is not None else {}
+    longest = max(map(len, (*choices.values(), *widths.values())))
     container = np.zeros((len(activations), len(layers), longest), dtype=np.int64)
     for a, kind in enumerate(activations):
         for at, layer in enumerate(layers):
@@ -185,21 +252,37 @@ def landscape_of(
         return float(weights @ containers) / 8 / baseline.file_bytes
 
     modelled = workbench.modelled_latency(workbench.float_network)
+    fixed = [_fixed(workbench, kind, usual_pattern(container[a]), widths) for a, kind in enumerate(activations)]
     return Landscape(
         activations=tuple(activations),
         choices=dict(choices),
         tables=tables,
         container=container,
         latency=pattern_cost(
-            activations,
-            container,
-            macs / macs.sum(),
-            latency if modelled else None,
-            0.1 if modelled else 1.0,
+            activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0, fixed
         ),
         file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
         around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
+        narrowing=narrowing,
     )
+
+
+def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[str, Sequence[int]]) -> float:
+    """What share of the latency would be left without any layer: by the model, from the whole and the narrowest
+    network; else a guess, which trials correct."""
+    if not widths:
+        return _FIXED
+    narrowest = {name: row[-1] for name, row in widths.items()}
+    try:
+        whole, small = (workbench.layout(containers.tolist(), kind, kept)[0] for kept in ({}, narrowest))
+    except CandidateError:
+        return _FIXED
+    before, after = workbench.modelled_latency(whole), workbench.modelled_latency(small)
+    if before is None or after is None:
+        return _FIXED
+    macs = [sum(layer.macs for layer in workbench.variants.of(kept).layers) for kept in ({}, narrowest)]
+    work = macs[1] / macs[0]
+    return float(np.clip((after / before - work) / (1.0 - work), 0.0, 0.95)) if work < 1 else _FIXED
 
 
 def _around(workbench: Workbench, kind: str, containers: Array) -> float:
@@ -213,7 +296,7 @@ def _around(workbench: Workbench, kind: str, containers: Array) -> float:
 
 def pattern_cost(
     activations: Sequence[str], container: Array, weights: Array, of: Callable[[str, Array], float] | None,
-    doubt: float,
+    doubt: float, fixed: Sequence[float] | None = None,
 ) -> Cost:  # fmt: skip
     """The cost of container patterns. `container` (A, L, C), `weights` (L,) what share of the network each layer is.
 
@@ -231,7 +314,8 @@ def pattern_cost(
                 extra[a, layer, container[a, layer] == bits] = _asked(of, kind, pattern, base[a]) - base[a]
     differs = container != usual[:, :, None]
     doubts = np.where(differs, np.maximum(weights[None, :, None] * doubt, 1e-4), 1e-6)
-    return Cost(base=base, extra=extra, doubt=doubts)
+    left = np.zeros(len(activations)) if fixed is None else np.array(fixed)
+    return Cost(base=base, extra=extra, doubt=doubts, weights=weights, fixed=left)
 
 
 def _asked(of: Callable[[str, Array], float], kind: str, pattern: Array, otherwise: float) -> float:

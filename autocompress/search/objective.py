@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder
 from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
@@ -23,12 +22,13 @@ from autocompress.errors import AutocompressError, CandidateError
 from autocompress.files import write_whole
 from autocompress.measure.accuracy import Quality, Split
 from autocompress.measure.predict import energy_mj
-from autocompress.network import flatbuffer, trace
+from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
 from autocompress.search import early
 from autocompress.search.early import Bar, Screened, StoppedEarly
+from autocompress.search.variants import Narrowing, Variant, Variants
 from autocompress.specs import DeviceProfile, container_bits
 from autocompress.tasks import LoadedTask
 
@@ -71,10 +71,10 @@ class Workbench:
         self._pause, self._known, self._expected = pause, known, expected
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
-        self._tree = flatbuffer.read(task.network)
-        self.layers = layers_of(self._tree)
+        self.layers = layers_of(flatbuffer.read(task.network))
         self._scores: dict[str, Array] = {}  # of evaluated candidates, by sha256
-        self._builder = Builder(task.network, self.layers, self._container, lambda: self._ranges)
+        whole = Variant(task.network, self.layers, lambda: self._calibration, self._container, threads)
+        self.variants = Variants(whole, lambda: self._calibration, self._container, threads)
 
     def _container(self, op: str, bits: int, activations: str) -> int | None:
         return container_bits(self._profile.kernels, op, bits, activations)
@@ -92,16 +92,10 @@ class Workbench:
         chosen = np.sort(np.resize(order, max(1, samples // chunk) * chunk))
         return {i: self._task.x_calibration[name][chosen] for name, i in runner.input_indices.items()}, chunk
 
-    @cached_property
+    @property
     def reconstruction(self) -> Reconstruction:
-        """The solver on this network's calibration inputs."""
-        inputs, chunk = self._calibration
-        return Reconstruction(self._tree, self.layers, inputs, chunk=chunk, threads=self._threads)
-
-    @cached_property
-    def _ranges(self) -> Ranges:
-        inputs, chunk = self._calibration
-        return trace.activation_ranges(self._task.network, inputs, chunk, self._threads)
+        """The solver on the whole network's calibration inputs."""
+        return self.variants.whole.reconstruction
 
     @cached_property
     def _validation(self) -> Split:
@@ -143,9 +137,10 @@ class Workbench:
         if configuration.is_baseline:
             return self.baseline, 0.0
         start = time.perf_counter()
-        solved = self._solved(configuration)
+        variant = self.variants.of(configuration.channels)
+        solved = variant.solve(configuration, self._tier)
         self._pause()
-        model = self._builder.build(configuration, solved)
+        model = variant.builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         measurement, download = self._known(model), download_bytes(model)
         before = self._before(model, download, measurement)
@@ -178,26 +173,20 @@ class Workbench:
     def material(self, configuration: Configuration) -> Material:
         """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
         solver cannot."""
-        static = configuration.activations != "float32"
+        variant, static = self.variants.of(configuration.channels), configuration.activations != "float32"
         return Material(
-            network=self._task.network, layers=self.layers, solved=tuple(self._solved(configuration)),
-            ranges=self._ranges if static else None,
+            network=variant.network, layers=variant.layers, solved=tuple(variant.solve(configuration, self._tier)),
+            ranges=variant.ranges if static else None,
         )  # fmt: skip
 
     def evaluate_trained(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> Evaluation:
         """The evaluation of a configuration whose layers were trained: built, verified and measured as any other."""
         start = time.perf_counter()
-        model = self._builder.build(configuration, solved)
+        model = self.variants.of(configuration.channels).builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         quality, measurement = self._validation.quality(model), self._latency(model, SEARCH_PROCESSES)
         found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
         return replace(found, finetuned=True)
-
-    def _solved(self, configuration: Configuration) -> Sequence[SolvedLayer]:
-        try:
-            return self._solve(configuration)
-        except np.linalg.LinAlgError as fault:
-            raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
 
     def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
         """What is known of a candidate before its metric, by the names of an evaluation's values; of a latency that
@@ -257,24 +246,6 @@ class Workbench:
             self._remember_scores(evaluation.sha256, self._validation.outputs(self._file(evaluation)))
         return self._scores[evaluation.sha256]
 
-    def _solve(self, configuration: Configuration) -> Sequence[SolvedLayer]:
-        if self._tier == "independent":
-            return self.reconstruction.independent_all(configuration)
-        static = configuration.activations != "float32"
-        return self.reconstruction.sequential(
-            configuration, self._quantizer(configuration.activations) if static else None
-        )
-
-    def _quantizer(self, activations: str) -> Callable[[int, Array], Array]:
-        names = [t.name.decode(errors="replace") for t in self._tree.subgraphs[0].tensors]
-
-        def quantize(tensor: int, values: Array) -> Array:
-            if values.dtype != np.float32 or names[tensor] not in self._ranges:
-                return values
-            return trace.static_quantizer(*self._ranges[names[tensor]], activations)(values)
-
-        return quantize
-
     def _evaluation(
         self, configuration: Configuration, model: bytes, download: int, quality: Quality, measurement: Measurement,
         build_s: float,
@@ -319,9 +290,17 @@ class Workbench:
             lambda: build_tables(self.reconstruction, self._task.network, choices, self._probe_runner()),
         )
 
-    def layout(self, containers: Sequence[int], activations: str) -> tuple[bytes, tuple[slice, ...]]:
-        """A file with these containers and where each layer's weights lie in it; CandidateError where there is none."""
-        return self._builder.layout(tuple(int(bits) for bits in containers), activations)
+    def narrowing(self) -> Narrowing | None:
+        """What the widths that the space offers do to the network; None where all channels stay."""
+        return self.variants.narrowing(self._probe_runner())
+
+    def layout(
+        self, containers: Sequence[int], activations: str, widths: Mapping[str, int] | None = None
+    ) -> tuple[bytes, tuple[slice, ...]]:
+        """A file with these containers and widths and where each layer's weights lie in it; CandidateError where there
+        is none."""
+        builder = self.variants.of(widths or {}).builder
+        return builder.layout(tuple(int(bits) for bits in containers), activations)
 
     def modelled_latency(self, model: bytes) -> float | None:
         """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
@@ -350,7 +329,7 @@ class Workbench:
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""
         try:
-            return download_bytes(quantize_plainly(self._task.network, self.layers, self._ranges))
+            return download_bytes(quantize_plainly(self._task.network, self.layers, self.variants.whole.ranges))
         except CandidateError:
             return None
 

@@ -16,7 +16,7 @@ from autocompress.records import Configuration
 from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
-from autocompress.search.sampler import Choices, parameters
+from autocompress.search.sampler import WHOLE, Choices, Widths, parameters
 from autocompress.search.storage import open_storage, retry
 
 
@@ -46,9 +46,11 @@ def open_study(request: Request, sampler: BaseSampler, identity: store.Identity)
     return study
 
 
-def identity_of(request: Request, activations: tuple[str, ...], choices: Choices) -> store.Identity:
+def identity_of(
+    request: Request, activations: tuple[str, ...], choices: Choices, widths: Widths = WHOLE
+) -> store.Identity:
     """What a study of this request is made with."""
-    task, offered = request.task, {name: [c.to_json() for c in row] for name, row in choices.items()}
+    task, offered = request.task, [{name: [c.to_json() for c in row] for name, row in choices.items()}]
     # Of the profile what a result depends on: not the way by which the device is reached, nor its latency model,
     # which stands beside.
     device: dict[str, Any] = asdict(replace(request.profile, host=None, latency_model=None))
@@ -63,7 +65,7 @@ def identity_of(request: Request, activations: tuple[str, ...], choices: Choices
         latency_source=request.latency_source,
         latency_model_sha256=_latency_model(request),
         space=request.space.name,
-        choices_sha256=store.digest_of([list(activations), offered]),
+        choices_sha256=store.digest_of([list(activations), *offered, *([widths] if widths else [])]),
         objectives=request.objectives,
         size=request.size,
         constraints=tuple(str(constraint) for constraint in request.constraints),
@@ -103,11 +105,12 @@ def note(study: optuna.Study, text: str) -> None:
 
 
 def queue(
-    study: optuna.Study, corners: Iterable[Configuration], activations: tuple[str, ...], choices: Choices
-) -> None:
+    study: optuna.Study, corners: Iterable[Configuration], activations: tuple[str, ...], choices: Choices,
+    widths: Widths = WHOLE,
+) -> None:  # fmt: skip
     """Put the corners that the study has not seen yet in front of what the sampler proposes."""
     for corner in corners:
-        fixed = parameters(corner, activations, choices)
+        fixed = parameters(corner, activations, choices, widths)
         if fixed:
             study.enqueue_trial(fixed, skip_if_exists=True)
 

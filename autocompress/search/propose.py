@@ -73,6 +73,7 @@ class Proposer:
         self._value = beliefs.parts[0]
         self._steps = [_efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
                        for n, row in enumerate(landscape.rows)]  # fmt: skip
+        self._steps += [np.arange(len(row)) for row in landscape.widths.values()]
 
     def best(self, elites: Array) -> Row | None:
         """The row with the greatest expected gain that is not known; None where every row is. `elites` (m, 1 + L)."""
@@ -105,21 +106,24 @@ class Proposer:
         skip = set() if but is None else set(map(_row, but))
         kept = dict.fromkeys(row for row in map(_row, self._land.canonical(x)) if row not in self._known)
         rows = [row for row in kept if row not in skip]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), 1 + len(self._land.rows))
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._land.counts))
 
     def _priced(self) -> Array:
         """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
-        kinds, layers = len(self._land.activations), len(self._land.rows)
+        kinds, places = len(self._land.activations), len(self._steps)
+        sizes = np.concatenate([self._land.bytes, self._land.width_bytes])
         typical = float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
         prices = typical * 10.0 ** self._rng.uniform(-2.5, 2.5, (kinds, _PRICES))
-        found = np.zeros((kinds, _PRICES, 1 + layers), dtype=np.int64)
+        found = np.zeros((kinds, _PRICES, 1 + places), dtype=np.int64)
         for kind in range(kinds):
             found[kind, :, 0] = kind
-            slow = self._land.latency.extra[kind] * float(np.median(self._land.largest)) * self._rng.choice((0.0, 10.0))
+            slow = np.zeros_like(sizes)
+            slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
+            slow *= self._rng.choice((0.0, 10.0))
             draws = self._beliefs.parts[self._rng.integers(len(self._beliefs.parts), size=_PRICES)]
-            cost = draws + prices[kind][:, None, None] * (self._land.bytes + slow)
+            cost = draws + prices[kind][:, None, None] * (sizes + slow)
             found[kind, :, 1:] = cost.argmin(axis=2)
-        return np.minimum(found.reshape(-1, 1 + layers), self._land.counts - 1)
+        return np.minimum(found.reshape(-1, 1 + places), self._land.counts - 1)
 
     def _mutants(self, pool: Array) -> Array:
         parents = pool[self._rng.integers(len(pool), size=_MUTANTS)].copy()

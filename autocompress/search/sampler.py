@@ -15,9 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.guided import ACTIVATIONS
+from autocompress.search.landscape import width_parameter
 from autocompress.search.place import place_of
 
 Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order
+Widths = Mapping[str, tuple[int, ...]]  # by channel group: how many channels it may keep, all first
+WHOLE: Widths = {}
 
 
 class Reseeded(BaseSampler):
@@ -95,28 +98,39 @@ def make_sampler(name: str, seed: int, guided: Callable[[], BaseSampler]) -> Bas
 
 
 def suggest(
-    trial: optuna.Trial | optuna.trial.FixedTrial, activations: Sequence[str], choices: Choices
+    trial: optuna.Trial | optuna.trial.FixedTrial, activations: Sequence[str], choices: Choices, widths: Widths = WHOLE
 ) -> Configuration:
-    """The configuration of a trial: one categorical parameter a layer and one for the activations; single-valued ones
-    are not registered (each costs the storage a row for every trial)."""
+    """The configuration of a trial: one categorical parameter a layer, one for the activations and one a channel group
+    that may lose channels; single-valued ones are not registered (each costs the storage a row for every trial)."""
     kind = activations[0] if len(activations) == 1 else trial.suggest_categorical(ACTIVATIONS, list(activations))
     layers = {}
     for name, offered in choices.items():
         by_text = {choice.to_json(): choice for choice in offered}
         text = next(iter(by_text)) if len(by_text) == 1 else trial.suggest_categorical(name, list(by_text))
         layers[name] = by_text[str(text)]
-    return Configuration(activations=str(kind), layers=layers)
+    kept = {name: int(trial.suggest_categorical(width_parameter(name), list(row))) for name, row in widths.items()}
+    return Configuration(activations=str(kind), layers=layers, channels=fewer(kept, widths))
 
 
-def corners(activations: Sequence[str], choices: Choices) -> tuple[Configuration, ...]:
+def fewer(kept: Mapping[str, int], widths: Widths) -> dict[str, int]:
+    """What a configuration says of channels: only the groups that lose some."""
+    return {name: count for name, count in kept.items() if count < widths[name][0]}
+
+
+def corners(activations: Sequence[str], choices: Choices, widths: Widths = WHOLE) -> tuple[Configuration, ...]:
     """The uniform corners: for each bit-width of integers that the space offers and each activations, all layers at
-    that bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has."""
+    that bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has. Then the
+    widest of them with all groups of channels one step narrower, two, ...; one that has no such step its last."""
     offered = {c.bits for row in choices.values() for c in row if _plain(c) and c.is_integer}
     found = []
     for kind in activations:
         for bits in sorted(offered, reverse=True):
             layers = {name: _nearest(row, bits) for name, row in choices.items()}
             found.append(Configuration(activations=kind, layers=layers))
+        for step in range(1, max(map(len, widths.values()), default=1)):
+            kept = {name: row[min(step, len(row) - 1)] for name, row in widths.items()}
+            layers = {name: _nearest(row, max(offered, default=32)) for name, row in choices.items()}
+            found.append(Configuration(activations=kind, layers=layers, channels=kept))
     unique = {c.digest: c for c in found if not c.is_baseline}
     return tuple(unique.values())
 
@@ -131,7 +145,10 @@ def _nearest(offered: Sequence[LayerChoice], bits: int) -> LayerChoice:
     return min(wider, key=lambda c: c.bits) if wider else max(plain, key=lambda c: c.bits)
 
 
-def parameters(configuration: Configuration, activations: Sequence[str], choices: Choices) -> dict[str, str]:
+def parameters(
+    configuration: Configuration, activations: Sequence[str], choices: Choices, widths: Widths = WHOLE
+) -> dict[str, Any]:
     """A configuration as the parameters `suggest` would have registered."""
-    values = {name: configuration.layers[name].to_json() for name, row in choices.items() if len(row) > 1}
-    return values if len(activations) == 1 else {ACTIVATIONS: configuration.activations, **values}
+    values: dict[str, Any] = {} if len(activations) == 1 else {ACTIVATIONS: configuration.activations}
+    values |= {name: configuration.layers[name].to_json() for name, row in choices.items() if len(row) > 1}
+    return values | {width_parameter(name): configuration.channels.get(name, row[0]) for name, row in widths.items()}

@@ -73,6 +73,7 @@ class Search:
             pause=self._floor.pause, known=self._known, expected=expected if self._measures else self._known,
         )  # fmt: skip
         self.activations, self.choices = resolved(request, self.workbench.layers)
+        self.widths = self.workbench.variants.widths(request.space)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
         self._turn, self._roll = Turn(self._folder / "turn"), Roll(self._folder / "workers")
@@ -151,9 +152,9 @@ class Search:
 
     def _open(self) -> None:
         request, workbench = self.request, self.workbench
-        identity = opening.identity_of(request, self.activations, self.choices)
+        identity = opening.identity_of(request, self.activations, self.choices, self.widths)
         self.study = opening.open_study(request, self._sampler, identity)
-        found = corners(self.activations, self.choices)
+        found = corners(self.activations, self.choices, self.widths)
         if self._joins:
             workbench.baseline = self.baseline
         else:
@@ -161,7 +162,7 @@ class Search:
             if self._screens:
                 opening.note(self.study, self._screening())
             self._settle()
-            opening.queue(self.study, found, self.activations, self.choices)
+            opening.queue(self.study, found, self.activations, self.choices, self.widths)
             announce(self.study, request, self._roll.name)
         self._ledger = Ledger(self.study)
         self._ledger.read()
@@ -280,13 +281,14 @@ class Search:
     def _exhausted(self) -> bool:
         """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""
         tried = len(self._ledger.records) + 1  # and the float network; counted first: the tables may not be needed yet
-        if not isinstance(self._sampler, GuidedSampler) or configurations(self.activations, self.choices) > tried:
+        space = configurations(self.activations, self.choices, self.widths)
+        if not isinstance(self._sampler, GuidedSampler) or space > tried:
             return False
         return self._sampler.exhausted(self.study.get_trials(deepcopy=False))
 
     def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
         self._number = trial.number
-        configuration = suggest(trial, self.activations, self.choices).normalised()
+        configuration = suggest(trial, self.activations, self.choices, self.widths).normalised()
         twins = self._twins(trial.number, configuration.digest)
         trial.set_user_attr("worker", self._roll.name)
         self._turn.release()
@@ -314,7 +316,7 @@ class Search:
 
     def _digest(self, trial: FrozenTrial) -> str:
         fixed = optuna.trial.FixedTrial(trial.params)
-        return suggest(fixed, self.activations, self.choices).normalised().digest
+        return suggest(fixed, self.activations, self.choices, self.widths).normalised().digest
 
     def _await(self, twins: set[int]) -> None:
         """Wait for what others find about the same configuration."""

@@ -22,7 +22,7 @@ from autocompress.specs.device import (
     is_ssh_word,
 )
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
-from autocompress.specs.space import Rule, SearchSpace
+from autocompress.specs.space import Rule, SearchSpace, Widths
 from autocompress.specs.sweep import Sweep, SweepBudget, SweepDevice, SweepSpace, SweepTask, VerdictRules
 
 SCHEMA_KINDS = ("space", "device", "sweep")  # the kinds of files that `json_schema` knows
@@ -48,6 +48,7 @@ __all__ = [
     "SweepSpace",
     "SweepTask",
     "VerdictRules",
+    "Widths",
     "allowed_activations",
     "allowed_choices",
     "check_device_name",

@@ -39,12 +39,29 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Widths:
+    """How narrow each group of channels may become: `keep`, shares of its channels in (0, 1]; what is kept is a
+    multiple of `divisor` (and at least that many), or all."""
+
+    keep: tuple[float, ...]
+    divisor: int = 8
+
+    def counts(self, channels: int) -> tuple[int, ...]:
+        """How many channels a group of `channels` may keep, all of them first; only all where it has no more than
+        `divisor`."""
+        rounded = {max(1, round(share * channels / self.divisor)) * self.divisor for share in self.keep}
+        return (channels, *sorted((count for count in rounded if count < channels), reverse=True))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Choices per layer and the activation precisions of the network, as the file gives them."""
+    """Choices per layer, the activation precisions of the network and the widths of its groups of channels, as the
+    file gives them. `widths` None: all channels stay."""
 
     name: str
     activations: tuple[str, ...] = ("float32",)
     rules: tuple[Rule, ...] = ()
+    widths: Widths | None = None
 
     def names_layer(self, *, name: str, tensor_name: str, op: str) -> bool:
         """Whether any rule applies to this layer; a layer that none names stays float."""

@@ -18,7 +18,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 from autocompress.records import GRANULARITIES
 from autocompress.specs.faults import hint, not_one_of, shown
-from autocompress.specs.space import Rule, SearchSpace
+from autocompress.specs.space import Rule, SearchSpace, Widths
 
 # Ops of the TFLite schema that can have a constant weight.
 WEIGHT_OPS = (
@@ -58,6 +58,8 @@ def _regex(value: str) -> str:
 def _granularity(value: object) -> str:
     if value not in GRANULARITIES or not isinstance(value, str):
         raise ValueError(not_one_of(value, GRANULARITIES))
+    if value == "channel":
+        raise ValueError("channels are kept by groups of layers, not by layer; use the key 'channels' of the space")
     if value != "element":
         raise ValueError(f"granularity '{value}' is not available yet; use element")
     return value
@@ -80,6 +82,8 @@ Regex = Annotated[str, AfterValidator(_regex)]
 Activations = Literal["float32", "int8", "int16"]
 Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Granularity = Annotated[str, PlainValidator(_granularity), WithJsonSchema({"enum": list(GRANULARITIES)})]
+Kept = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Divisor = Annotated[int, Field(ge=1, le=1024)]
 Bits = Literal[32, 16, 8, 7, 6, 5, 4, 3, 2]
 Clusters = Annotated[Any, PlainValidator(_clusters), WithJsonSchema(_CLUSTERS_JSON)]
 
@@ -113,6 +117,13 @@ class RuleFile(Strict):
         return value
 
 
+class ChannelsFile(Strict):
+    """How narrow each group of channels may become."""
+
+    keep: list[Kept] = Field(min_length=1, description="shares of a group's channels; 1 is all of them")
+    divisor: Divisor = Field(8, description="what is kept is a multiple of it")
+
+
 class SpaceFile(Strict):
     """A search space, schema 1."""
 
@@ -120,6 +131,7 @@ class SpaceFile(Strict):
     name: Name
     activations: list[Activations] = Field(["float32"], min_length=1, description="of the whole network")
     rules: list[RuleFile] = Field(min_length=1, description="all that match apply; merged per key, later wins")
+    channels: ChannelsFile | None = Field(None, description="absent: all channels stay")
 
 
 def to_space(file: SpaceFile) -> SearchSpace:
@@ -128,7 +140,14 @@ def to_space(file: SpaceFile) -> SearchSpace:
         name=file.name,
         activations=tuple(dict.fromkeys(file.activations)),
         rules=tuple(map(_rule, file.rules)),
+        widths=_widths(file.channels),
     )
+
+
+def _widths(channels: ChannelsFile | None) -> Widths | None:
+    if channels is None:
+        return None
+    return Widths(keep=tuple(dict.fromkeys(map(float, channels.keep))), divisor=channels.divisor)
 
 
 def _rule(rule: RuleFile) -> Rule:
