@@ -76,13 +76,32 @@ def study_hypervolume(
     static int8 file, with the reference (1, 1, 1). The loss is baseline - value, or value - baseline where
     lower is better; a candidate better than the baseline has a negative one, so the volume can exceed 1.
     """
+    scaled = study_points(
+        accuracy, latency_ms, download_bytes, baseline_accuracy=baseline_accuracy,
+        baseline_latency_ms=baseline_latency_ms, int8_download_bytes=int8_download_bytes,
+        higher_is_better=higher_is_better,
+    )  # fmt: skip
+    return hypervolume(scaled, np.ones(3))
+
+
+def study_points(
+    accuracy: npt.ArrayLike,
+    latency_ms: npt.ArrayLike,
+    download_bytes: npt.ArrayLike,
+    *,
+    baseline_accuracy: float,
+    baseline_latency_ms: float,
+    int8_download_bytes: float,
+    higher_is_better: bool = True,
+) -> Floats:
+    """The points (n, 3) whose hypervolume `study_hypervolume` is, each column in its scale and to be minimised."""
     if min(baseline_latency_ms, int8_download_bytes) <= 0:
         raise ValueError(f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes")
     gain = np.asarray(accuracy, dtype=np.float64) - baseline_accuracy
     loss = -gain if higher_is_better else gain
     latency = np.asarray(latency_ms, dtype=np.float64) / baseline_latency_ms
     download = np.asarray(download_bytes, dtype=np.float64) / int8_download_bytes
-    return hypervolume(np.column_stack([loss / ACCURACY_SCALE, latency, download]), np.ones(3))
+    return np.column_stack([loss / ACCURACY_SCALE, latency, download])
 
 
 def _as_points(points: npt.ArrayLike) -> Floats:

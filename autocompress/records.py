@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 ACTIVATIONS = ("float32", "int8", "int16")
@@ -16,6 +17,7 @@ CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "p
 STORED_SAMPLES = 200  # latency samples of a process that a study keeps
 Pair = tuple[float | None, float | None] | None
 OBJECTIVES = ("metric", "latency", "size", "memory", "energy")
+_VALUE_NAMES = {"metric": "accuracy", "latency": "latency_ms", "memory": "peak_memory_bytes", "energy": "energy_mj"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,13 @@ class LayerChoice:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LayerChoice:
         """The inverse of `to_dict`."""
-        return cls(**data)
+        return _layer_choice(**data)
+
+
+@lru_cache(maxsize=4096)
+def _layer_choice(**values: Any) -> LayerChoice:
+    # A study's trials hold the same few hundred choices thousands of times.
+    return LayerChoice(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,13 +314,13 @@ class Constraint:
 
 def value_name(objective: str, size: str) -> str:
     """The name of the value that an objective stands for; `size` says which size counts: download or file."""
-    names = {"metric": "accuracy", "latency": "latency_ms", "memory": "peak_memory_bytes", "energy": "energy_mj"}
-    return f"{size}_bytes" if objective == "size" else names[objective]
+    return f"{size}_bytes" if objective == "size" else _VALUE_NAMES[objective]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as stored. `state`: complete | stopped_early | failed | running; `reason` why it failed or stopped."""
+    """One trial as stored. `state`: complete | stopped_early | screened | failed | running; `reason` why it failed or
+    stopped."""
 
     number: int
     state: str
@@ -332,6 +340,17 @@ class Importance:
     value: float
     saves_bytes: float
     costs: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRun:
+    """One start of a search on a study: the words of its command (none where it was not started from the command line),
+    by whom, on which machine, and when in seconds since the epoch."""
+
+    command: tuple[str, ...]
+    user: str | None
+    host: str | None
+    started_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,3 +379,5 @@ class StudyRecord:
     test_ci: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 % intervals of `test_accuracy`
     notes: tuple[str, ...] = ()
     importance: tuple[Importance, ...] = ()  # of the knee; only where there are layer tables
+    hashes: Mapping[str, str] = field(default_factory=dict)  # what it was made with -> SHA-256
+    runs: tuple[SearchRun, ...] = ()  # oldest first

@@ -120,7 +120,7 @@ class Board:
     cache and a lock) and a boot id of its own. Its processes are known by that folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.tmp, self.port = folder, folder / "tmp", _free_port()
+        self.folder, self.tmp, self.port = folder, folder / "tmp", free_port()
         self.sockets = Path(tempfile.mkdtemp(prefix="edge"))  # short: a Unix socket's path has 107 characters
         for name in ("tmp", "bin", "client", "site"):
             (folder / name).mkdir(parents=True)
@@ -267,7 +267,8 @@ def _has_parent_in(pid: int, others: Sequence[int]) -> bool:
     return any(pid in children(other) for other in others)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -60,6 +60,40 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
         assert point["latency_ci_ms"] is None
 
 
+def test_report_html_is_one_file_that_repeats_the_command(studied: Path, tmp_path: Path) -> None:
+    page, ops = tmp_path / "new" / "a.html", tmp_path / "ops.json"
+    done = call("report", "a", "--runs", studied, "--html", page)
+    assert (done.exit_code, done.stdout) == (0, f"{page}\n")
+    text = page.read_text(encoding="utf-8")
+    asked = f"--device rpi4 --space quick --trials 6 --study a --runs {studied} --seed 1"
+    assert f"autocompress search {asked}" in text
+    assert "<script src" not in text
+    assert DIGITS.network_sha256 in text
+    assert list(page.parent.iterdir()) == [page]
+    ops.write_text("[1]")
+    for arguments, said in (
+        (("--ops", ops), "--ops belongs to the page"),
+        (("--html", page, "--ops", ops), "holds no JSON object"),
+        (("--html", page, "--ops", tmp_path / "none.json"), "cannot read"),
+        (("--html", page / "below"), "cannot write"),
+    ):
+        done = call("report", "a", "--runs", studied, *arguments)
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_who_searched_is_in_the_record_without_a_password(studied: Path) -> None:
+    from autocompress.search.store import load_study, read_record, without_password
+
+    record = read_record(load_study(studied, "a", None))
+    assert [run.command[:2] for run in record.runs] == [("autocompress", "search")]
+    assert record.runs[0].started_s > 0
+    assert record.hashes["network"] == DIGITS.network_sha256
+    assert without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert without_password("sqlite:///a@b:c.db") == "sqlite:///a@b:c.db"
+
+
 def test_search_json_prints_the_same_document_and_people_read_standard_error(tmp_path: Path) -> None:
     done = search(tmp_path, "--study", "b", "--json")
     assert done.exit_code == 0

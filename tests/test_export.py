@@ -118,9 +118,8 @@ def test_the_licence_is_null_unless_it_is_given(runs: Path, tmp_path: Path) -> N
 
 def test_the_command_of_the_card_repeats_the_study(runs: Path, data: Path, tmp_path: Path) -> None:
     card, _ = exported(runs, tmp_path, "--pick", 5)
-    words = shlex.split(
-        card["repeat"].replace("NETWORK", str(data / "net.tflite")).replace("DATA.npz", str(data / "data.npz"))
-    )
+    assert str(data) not in json.dumps(card)  # folders are nobody's business
+    words = [str(data / word) if (data / word).is_file() else word for word in shlex.split(card["repeat"])]
     done = call(*words[1:], "--runs", tmp_path / "again")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "again" / "own" / "artifacts" / f"{card['sha256']}.tflite").is_file()

@@ -21,10 +21,32 @@ FLOORS = (
     {"sweep"},
     {"cli"},
 )
+KERAS = {"network.convert", "network.keras", "network.keras_layers", "network.keras_operators", "finetune", "tasks"}
 FENCES = {
-    "tensorflow": {"network.convert", "network.keras", "network.keras_operators", "finetune", "tasks"},
-    "tf_keras": {"network.convert", "network.keras", "network.keras_operators", "finetune", "tasks"},
-    "keras": {"network.convert", "network.keras", "network.keras_operators", "finetune", "tasks"},
+    "tensorflow": {
+        "network.convert",
+        "network.keras",
+        "network.keras_layers",
+        "network.keras_operators",
+        "finetune",
+        "tasks",
+    },
+    "tf_keras": {
+        "network.convert",
+        "network.keras",
+        "network.keras_layers",
+        "network.keras_operators",
+        "finetune",
+        "tasks",
+    },
+    "keras": {
+        "network.convert",
+        "network.keras",
+        "network.keras_layers",
+        "network.keras_operators",
+        "finetune",
+        "tasks",
+    },
     "tensorflow_model_optimization": {"finetune"},
     "optuna": {"search"},
     "rich": {"cli", "report.terminal", "report.measurement", "report.units"},

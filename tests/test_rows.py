@@ -197,7 +197,7 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
         "download_bytes": 288_000,
         "peak_memory_bytes": None,
     }
-    assert document["trials"] == {"complete": 6, "stopped_early": 1, "failed": 1, "running": 1}
+    assert document["trials"] == {"complete": 6, "stopped_early": 1, "screened": 0, "failed": 1, "running": 1}
     assert document["versions"] == {
         "autocompress": "0.1.0",
         "optuna": "5.0.0",

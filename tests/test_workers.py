@@ -167,7 +167,8 @@ def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: 
 
 
 def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> None:
-    with started(command(tmp_path, "--space", "default", trials=60)) as process:
+    heard = ["/usr/bin/env", "--default-signal=INT"]  # background jobs of a shell ignore it
+    with started([*heard, *command(tmp_path, "--space", "default", trials=60)]) as process:
         wait_until(process, lambda: counted(tmp_path) >= 5)
         (other,) = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -298,12 +299,25 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
             server.start()
             said = ended(process)
         assert process.returncode == 0, said
-        assert "the storage does not answer" in said
+        assert "a worker" not in said  # neither was it killed nor did it end
         assert before < 20
         check_whole(tmp_path, 20, server.url)
         assert not (tmp_path / "s" / "study.db").exists()
         with study_of(tmp_path, server.url) as study:
             assert [t.state.name for t in study.get_trials()].count("FAIL") <= 2
+
+
+def test_what_a_server_that_goes_away_cuts_is_done_again(caplog: pytest.LogCaptureFixture) -> None:
+    with postgresql.server() as server:
+        storage = open_storage(server.url)
+        study_id = storage.create_new_study([], "s")
+        server.stop()
+        writing = Background(lambda: storage.set_study_user_attr(study_id, "key", 7))
+        wait_for(lambda: "the storage does not answer" in caplog.text)
+        server.start()
+        assert writing.result() is None
+        assert storage.get_study_user_attrs(study_id) == {"key": 7}
+        storage.engine.dispose()
 
 
 def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli import device
+from autocompress.cli import device, sweep
 from autocompress.cli.finetune import finetune
+from autocompress.cli.leaderboard import leaderboard
 from autocompress.cli.measure import measure
 from autocompress.cli.search import search
 from autocompress.cli.study import export, report
@@ -17,9 +18,10 @@ app = typer.Typer(
     name="autocompress", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Search per-layer sparsity, bit-width and cluster count; get the Pareto front as verified .tflite files.",
 )  # fmt: skip
-for _command in (search, report, export, measure, finetune, worker):
+for _command in (search, report, export, measure, finetune, leaderboard, worker):
     app.command()(_command)
 app.add_typer(device.app, name="device")
+app.add_typer(sweep.app, name="sweep")
 
 
 @app.callback(invoke_without_command=True)

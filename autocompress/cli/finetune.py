@@ -36,6 +36,7 @@ def finetune(
     assignments: Annotated[
         str, typer.Option(help="free, or fixed: train the shared centroids alone (arXiv 1510.00149).")
     ] = "free",
+    mask: Annotated[str, typer.Option(help="fixed, or free: pruned weights may come back for others.")] = "fixed",
     host: Annotated[str | None, typer.Option(help="Measure there instead: local, or user@name[:PYTHON].")] = None,
     host_wait: HostWait = HOST_WAIT,
     runs: Runs = DEFAULT_RUNS,
@@ -49,7 +50,7 @@ def finetune(
 
     recipe = Recipe(
         loss=loss, temperature=temperature, learning_rate=learning_rate, assignments=assignments,
-        budget_s=seconds(time_budget), seed=seed,
+        mask=mask, budget_s=seconds(time_budget), seed=seed,
     )  # fmt: skip
     console = console_of(stderr=as_json)
     with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:
@@ -102,6 +103,7 @@ def trainer(task: LoadedTask, recipe: Recipe, watch: Callable[[Progress], None])
         )  # fmt: skip
         facts = {
             "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,
+            "mask": recipe.mask,
             "learning_rate": recipe.learning_rate, "seed": recipe.seed, "steps": tuned.steps, "epochs": tuned.epochs,
             "seconds": tuned.seconds, "loss_before": tuned.loss_before, "loss_after": tuned.loss_after,
         }  # fmt: skip

@@ -53,7 +53,12 @@ def reopened(
             name=study, storage=storage, objectives=identity.objectives, size=identity.size,
             constraints=tuple(map(parse_constraint, identity.constraints)), threads=chosen, words=words,
         )  # fmt: skip
-        with threads_of(chosen), Search(request, latency.bind(loaded.original), joins=joins is not None) as opened:
+        with (
+            threads_of(chosen),
+            Search(
+                request, latency.bind(loaded.original), expected=latency.expected(), joins=joins is not None
+            ) as opened,
+        ):
             latency.check_same(opened.baseline.measurement)
             yield opened
 

@@ -19,6 +19,7 @@ from autocompress.cli.terms import (
     Storage,
     Waits,
     console_of,
+    given_words,
     guarded,
     seconds,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 @guarded
 def search(
+    context: typer.Context,
     device: Annotated[
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
@@ -110,11 +112,15 @@ def search(
                 objectives=tuple(objective or ("metric", "latency", "size")),
                 size=size,
                 constraints=limits,
+                command=given_words(context),
                 threads=max(1, cores() // workers),
                 words=words_of(task=task, model=model, data=data, metric=metric, device=device, host=host, space=space),
             )
         )
-        with threads_of(request.threads), Search(request, latency.bind(loaded.original)) as opened:
+        with (
+            threads_of(request.threads),
+            Search(request, latency.bind(loaded.original), expected=latency.expected()) as opened,
+        ):
             latency.check_same(opened.baseline.measurement)
             with Team(worker_command(request, host_wait), workers - 1, request.threads) as team:
                 _run(opened, team, console, as_json, latency.second_runtime(loaded.original), finetune)

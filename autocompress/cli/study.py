@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, Storage, console_of, guarded, print_json
+from autocompress.cli.terms import (
+    DEFAULT_RUNS,
+    Json,
+    Runs,
+    Storage,
+    console_of,
+    guarded,
+    print_json,
+    read_json,
+    write_text,
+)
+from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,12 +34,28 @@ def report(
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     as_json: Json = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write an interactive page instead; one file, no network.")
+    ] = None,
+    ops: Annotated[
+        list[Path] | None, typer.Option(help="With --html: a document of 'measure --json' of a file of this study.")
+    ] = None,
 ) -> None:
     """Show a study's front."""
     from autocompress.search.store import load_study, read_record
 
+    if ops and html is None:
+        raise AutocompressError("--ops belongs to the page; give --html FILE too")
     record = read_record(load_study(runs, study, storage))
-    show(record, console_of(stderr=as_json), runs, storage, as_json)
+    if html is not None:
+        from autocompress.report.html_study import study_page
+
+        measured = [read_json(path) for path in ops or ()]
+        text = study_page(record, ops=measured, options=found_by(runs, storage), written_s=time.time())
+        write_text(html, text)
+        typer.echo(str(html), err=as_json)
+    if html is None or as_json:
+        show(record, console_of(stderr=as_json), runs, storage, as_json)
 
 
 @guarded
@@ -62,7 +90,11 @@ def export(
     check_options(options)
     loaded = load_study(runs, study, storage)
     record, identity = read_record(loaded), identity_of(loaded)
-    options = replace(options, data_sha256=None if identity is None else identity.data_sha256)
+    options = replace(
+        options,
+        data_sha256=None if identity is None else identity.data_sha256,
+        words=loaded.user_attrs.get("words", {}),
+    )
     written = write_bundle(record, rows.pick(record, pick), runs, to, options)
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))
@@ -72,6 +104,14 @@ def export(
         typer.echo(f"note: {note}", err=True)
 
 
+def found_by(runs: Path, storage: str | None) -> list[str]:
+    """What a command needs to find the same studies; a storage's password is left out."""
+    from autocompress.search.store import without_password
+
+    options = [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
+    return options + ([] if storage is None else ["--storage", without_password(storage)])
+
+
 def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:
     from autocompress.report import rows, terminal
     from autocompress.report.importance import importance_lines
@@ -79,8 +119,6 @@ def show(record: StudyRecord, console: Console, runs: Path, storage: str | None,
     if as_json:
         print_json(rows.document(record))
         return
-    options = [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
-    options += [] if storage is None else ["--storage", storage]
-    terminal.print_front(console, record, runs=str(runs), options=options)
+    terminal.print_front(console, record, runs=str(runs), options=found_by(runs, storage))
     for line in importance_lines(record):
         console.print(line, markup=False, soft_wrap=True)

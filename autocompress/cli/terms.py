@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from autocompress.errors import AutocompressError
+from autocompress.specs.duration import seconds as seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,10 +52,50 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
+def given_words(context: typer.Context) -> tuple[str, ...]:
+    """The command as it was given, word by word: what was left to its default is left out."""
+    words = ["autocompress", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name is None or source is None or source.name != "COMMANDLINE":
+            continue
+        value, name = context.params[parameter.name], parameter.opts[0]
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            words += [] if parameter.param_type_name == "argument" else [name]
+            words += [] if isinstance(item, bool) else [str(item)]
+    return tuple(words)
+
+
 def print_json(document: Any) -> None:
     import json
 
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; AutocompressError where there is none."""
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise AutocompressError(
+            f"cannot read {path}: {fault}; give the output of: autocompress measure --json"
+        ) from fault
+    if not isinstance(found, dict):
+        raise AutocompressError(f"{path} holds no JSON object; give the output of: autocompress measure --json")
+    return found
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file that is whole or not there; AutocompressError where it cannot be written."""
+    from autocompress.files import write_whole
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.encode())
+    except OSError as fault:
+        raise AutocompressError(f"cannot write {path}: {fault.strerror}; give another place") from fault
 
 
 class Waits:
@@ -72,14 +112,3 @@ class Waits:
         if now_s - self._shown_s.get(line, -math.inf) >= _SAY_AGAIN_S:
             self._shown_s[line] = now_s
             self._console.print(Text(line, style="yellow"), soft_wrap=True)
-
-
-def seconds(text: str, what: str = "time budget") -> float:
-    """Seconds of `90s`, `10m`, `1h30m` or a bare number of seconds; AutocompressError for anything else."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise AutocompressError(f"{what} '{text}' is no duration; write it as 90s, 10m or 1h30m")
-    return sum(float(number) * units[unit] for number, unit in parts)

@@ -8,6 +8,7 @@ Float layers: the weights themselves, on their mask."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,24 @@ import numpy as np
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.network import keras
 from autocompress.network.layers import Layer
+from autocompress.network.scales import SCALE_BITS
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 _TINY = 1e-12
+_PRUNED_SIZE = 0.9  # of the smallest weights that are kept
+_BIAS_BITS = 8  # of the mantissa, as the builder stores it
 
 
 class ConstrainedLayer:
     """One layer of a Keras network, held to its choice. `variables` are what is trained."""
 
-    def __init__(self, layer: Layer, choice: LayerChoice, start: SolvedLayer, network: Any, *, fixed: bool) -> None:
-        """`fixed`: each weight stays with the centroid it has."""
+    def __init__(
+        self, layer: Layer, choice: LayerChoice, start: SolvedLayer, network: Any, *, fixed: bool,
+        dense: Array | None = None,
+    ) -> None:  # fmt: skip
+        """`fixed`: each weight stays with the centroid it has. `dense`: the float network's weight, where the mask may
+        move: pruned weights are trained too, out of sight, and `move_mask` keeps the largest."""
         import tensorflow as tf
 
         self._layer, self._choice, self._start = layer, choice, start
@@ -35,16 +43,21 @@ class ConstrainedLayer:
         self._axes = [axis for axis, size in enumerate(self._broadcast) if size == 1]
         stored = start.weight if start.levels is None else start.levels
         values = self._keras(stored.astype(np.float32))
-        self._keep = (values != 0).astype(np.float32) if choice.sparsity > 0 else np.ones(shape, np.float32)
+        pruned = choice.sparsity > 0
+        keep = (values != 0).astype(np.float32) if pruned else np.ones(shape, np.float32)
+        self._moves = pruned and dense is not None
+        self._keep: Any = tf.Variable(keep, trainable=False) if self._moves else keep
         self._limit = 2 ** (choice.bits - 1) - 1
         self._table0 = _table(start, choice)
         self._size = _root_mean_square(values) if start.levels is not None else 1.0
         self._scale0 = self._first_scale(values)
         self._index = self._nearest0(values) if fixed and self._table0 is not None else None
         variable = tf.Variable
+        if self._moves and dense is not None:
+            values = self._with_pruned(values, self._keras(dense.astype(np.float32)))
         self._latent = None if self._index is not None else variable(values / self._size / self._float_unit())
         self._table = None if self._table0 is None else variable(np.float32(self._table0 / self._size))
-        self._ratio = None if start.scale is None else variable(np.ones(self._broadcast, np.float32))
+        self._ratio = None if start.scale is None else variable(np.zeros(self._broadcast, np.float32))
         self._shift = None if self._bias is None else variable(np.zeros(self._bias.shape, np.float32))
         self._bias0 = None if start.bias is None else start.bias.astype(np.float32)
         self._bias_unit = self._unit_of_bias(values)
@@ -72,6 +85,30 @@ class ConstrainedLayer:
         inputs = np.sqrt(np.maximum((values != 0).sum(axis=tuple(self._axes)), 1)).reshape(-1)
         unit: Array = (self._scale0.reshape(-1) * self._size * inputs).astype(np.float32)
         return unit
+
+    def _with_pruned(self, values: Array, dense: Array) -> Array:
+        """The latent values with those of the float network where weights are pruned, smaller than what is kept."""
+        scale = np.float32(1.0) if self._start.scale is None else self._scale0
+        kept = np.abs(values * scale)[values != 0]
+        most = _PRUNED_SIZE * float(np.quantile(kept, 0.1)) if len(kept) else 0.0
+        found: Array = np.where(values != 0, values, np.clip(dense, -most, most) / scale).astype(np.float32)
+        return found
+
+    def move_mask(self) -> None:
+        """Keep the largest weights, as many as the choice allows; the others are trained on out of sight."""
+        if not self._moves or self._latent is None:
+            return
+        unit = self._scale0 if self._ratio is None else self._scale().numpy() * self._size
+        sizes = np.abs(self._latent.numpy() * unit)
+        zeros = math.ceil(self._choice.sparsity * sizes.size - 1e-9)
+        keep = np.ones(sizes.size, np.float32)
+        keep[np.argsort(sizes.reshape(-1), kind="stable")[:zeros]] = 0.0
+        self._keep.assign(keep.reshape(sizes.shape))
+
+    @property
+    def state(self) -> list[Any]:
+        """Everything that says where the training is."""
+        return [*self.variables, self._keep] if self._moves else self.variables
 
     def _nearest0(self, values: Array) -> Array:
         assert self._table0 is not None
@@ -107,6 +144,12 @@ class ConstrainedLayer:
         weight = self._latent * self._scale0 * self._keep
         return tf.cast(tf.cast(weight, tf.float16), tf.float32) if self._choice.bits == 16 else weight
 
+    def _scale(self) -> Any:
+        """An integer layer's scales: those of the start times e to the variable, so always positive."""
+        import tensorflow as tf
+
+        return self._scale0 * tf.exp(self._ratio)
+
     def put(self) -> tuple[Any, Any]:
         """Write the weights that the variables stand for into the network; their levels and places in the table."""
         levels, index = None, None
@@ -114,9 +157,9 @@ class ConstrainedLayer:
             self._kernel.assign(self._float_weight())
         else:
             levels, index = self._levels()
-            self._kernel.assign(levels * _short(self._scale0 * self._ratio))
+            self._kernel.assign(levels * _short(self._scale(), SCALE_BITS))
         if self._bias is not None:
-            self._bias.assign(_short(self._bias0 + self._shift * self._bias_unit))
+            self._bias.assign(_short(self._bias0 + self._shift * self._bias_unit, _BIAS_BITS))
         return levels, index
 
     @property
@@ -129,19 +172,20 @@ class ConstrainedLayer:
         import tensorflow as tf
 
         pulled, found = of_weights[0] * self._keep, []
+        reached = of_weights[0] if self._moves else pulled  # pruned weights must be able to come back
         if self._ratio is None:
-            found.append(pulled * self._scale0)
+            found.append(reached * self._scale0)
         else:
             levels, index = put
-            by_level = pulled * (self._scale0 * self._ratio) * self._size
+            by_level = pulled * self._scale() * self._size
             if self._latent is not None:
                 inside = tf.cast(tf.abs(self._latent) * self._size <= self._limit, tf.float32)
-                found.append(by_level * inside)
+                found.append(reached * self._scale() * self._size * inside)
             if self._table is not None and self._table0 is not None:
                 flat = tf.reshape(by_level, [-1]), tf.reshape(index, [-1])
                 summed = tf.math.unsorted_segment_sum(*flat, len(self._table0))
                 found.append(summed * tf.constant(self._table0 != 0, tf.float32))  # zero stays zero
-            found.append(tf.reduce_sum(pulled * levels * self._scale0, self._axes, keepdims=True))
+            found.append(tf.reduce_sum(pulled * levels * self._scale(), self._axes, keepdims=True))
         if self._bias is not None:
             found.append(of_weights[1] * self._bias_unit)
         return found
@@ -150,11 +194,11 @@ class ConstrainedLayer:
         """The layer as the builder takes it, from the variables as they stand."""
         bias = None
         if self._bias0 is not None and self._shift is not None:
-            bias = _short(self._bias0 + self._shift * self._bias_unit).numpy()
+            bias = _short(self._bias0 + self._shift * self._bias_unit, _BIAS_BITS).numpy()
         if self._ratio is None:
             return SolvedLayer(weight=keras.from_keras_order(self._layer, self._float_weight().numpy()), bias=bias)
         levels = keras.from_keras_order(self._layer, np.rint(self._levels()[0].numpy()).astype(np.int8))
-        scale = _short(self._scale0 * self._ratio).numpy().reshape(-1)
+        scale = _short(self._scale(), SCALE_BITS).numpy().reshape(-1)
         per_channel = scale.reshape([-1 if axis == self._layer.output_axis else 1 for axis in range(levels.ndim)])
         return SolvedLayer(weight=(levels * per_channel).astype(np.float32), bias=bias, levels=levels, scale=scale)
 
@@ -169,12 +213,13 @@ def _nearest(values: Any, table: Any) -> Any:
     return tf.reshape(tf.gather(order, place), tf.shape(values))
 
 
-def _short(values: Any) -> Any:
-    """Scales and biases with 8 bits of mantissa, as bfloat16: half of their bytes are zero in the file, which a
-    download does not pay for, and training makes up for the rest."""
+def _short(values: Any, bits: int) -> Any:
+    """`scales.short` of float32 values, in TensorFlow: what the file keeps of scales and biases."""
     import tensorflow as tf
 
-    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+    dropped = 23 - bits  # of float32's mantissa
+    counted = tf.bitcast(values, tf.int32) + (1 << (dropped - 1))
+    return tf.bitcast(tf.bitwise.bitwise_and(counted, -(1 << dropped)), tf.float32)
 
 
 def scale_shape(layer: Layer, kernel: tuple[int, ...]) -> tuple[int, ...]:

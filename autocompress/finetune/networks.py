@@ -9,8 +9,9 @@ import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.finetune.constraint import ConstrainedLayer
-from autocompress.network import keras
+from autocompress.network import flatbuffer, keras
 from autocompress.network.layers import Layer
+from autocompress.network.scales import short
 from autocompress.records import Configuration
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +25,7 @@ class Student:
 
     def __init__(
         self, tree: Any, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-        *, end: int, fixed: bool, ranges: Ranges | None,
+        *, end: int, fixed: bool, free_mask: bool, ranges: Ranges | None,
     ) -> None:  # fmt: skip
         between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
         self.network = keras.to_keras(tree, outputs=[end], between=between)
@@ -33,15 +34,28 @@ class Student:
         self._names = [layer.name for layer, _ in pairs]
         self._others = {layer.name: solved for layer, solved in zip(layers, start, strict=True)}
         self.layers = [
-            ConstrainedLayer(layer, configuration.layers[layer.name], solved, self.network, fixed=fixed)
+            ConstrainedLayer(
+                layer,
+                configuration.layers[layer.name],
+                solved,
+                self.network,
+                fixed=fixed,
+                dense=flatbuffer.constant(tree, layer.weight) if free_mask else None,
+            )
             for layer, solved in pairs
         ]
         self.variables = [v for layer in self.layers for v in layer.variables]
+        self.state = [v for layer in self.layers for v in layer.state]
         self._weights = [layer.weights for layer in self.layers]
 
     def put(self) -> list[tuple[Any, Any]]:
         """Write what the variables stand for into the network; what `gradients` needs of it."""
         return [layer.put() for layer in self.layers]
+
+    def move_masks(self) -> None:
+        """Let each layer's mask follow its weights, where it may."""
+        for layer in self.layers:
+            layer.move_mask()
 
     def outputs(self, x: Any) -> Any:
         """The network's outputs as it stands; differentiable in its weights."""
@@ -106,12 +120,13 @@ def _on_grid(x: Any, low: float, high: float, activations: str) -> Any:
     import tensorflow as tf
 
     if activations == "int16":
-        scale = max(abs(low), abs(high), 1e-12) / 32767
+        scale = float(short(max(abs(low), abs(high), 1e-12) / 32767, up=True))
         least, most = -32767 * scale, 32767 * scale
     else:
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max(high - low, 1e-12) / 255
         zero = float(np.rint(-128 - low / scale))
+        scale = float(short(scale, up=True))
         least, most = (-128 - zero) * scale, (127 - zero) * scale
     clipped = tf.clip_by_value(x, least, most)
     return clipped + tf.stop_gradient(tf.round(clipped / scale) * scale - clipped)

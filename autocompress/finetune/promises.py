@@ -14,11 +14,12 @@ from autocompress.records import Configuration, LayerChoice
 
 
 def check_kept(
-    layers: Sequence[Layer], configuration: Configuration, before: Sequence[SolvedLayer], after: Sequence[SolvedLayer]
-) -> None:
+    layers: Sequence[Layer], configuration: Configuration, before: Sequence[SolvedLayer] | None,
+    after: Sequence[SolvedLayer],
+) -> None:  # fmt: skip
     """CandidateError where training broke the choice of a layer: tfmot's stages do so silently (its issues 979 and
-    1056)."""
-    for layer, old, new in zip(layers, before, after, strict=True):
+    1056). `before`: whose zeros must be zeros still; None where masks may move."""
+    for layer, old, new in zip(layers, before or after, after, strict=True):
         for rule, holds in _rules(configuration.layers[layer.name], old, new):
             if not holds:
                 raise CandidateError(f"{layer.name}: fine-tuning broke '{rule}'")

@@ -22,12 +22,15 @@ HELD_OUT = 0.1  # of the training data, the last ones: they decide when to stop
 class Recipe:
     """`loss`: one of LOSSES; `temperature` of distillation (Hinton, Vinyals and Dean, arXiv 1503.02531, sec. 2).
     `assignments`: "fixed" trains the shared centroids alone (Deep Compression, arXiv 1510.00149, sec. 3), "free" lets a
-    weight go over to another level too. `learning_rate` is relative: of the size of a layer's weights, a step.
+    weight go over to another level too. `mask`: "fixed" is the solver's; "free" lets pruned weights come back for
+    others (trained out of sight, the largest are kept: Top-KAST, arXiv 2106.03517, sec. 2, but with all gradients).
+    `learning_rate` is relative: of the size of a layer's weights, a step.
     `epochs` at most, `budget_s` at most, all runs together."""
 
     loss: str = "distillation"
     temperature: float = 4.0
     assignments: str = "free"
+    mask: str = "fixed"
     learning_rate: float = 1e-2
     batch: int = 64
     epochs: int = 60
@@ -82,6 +85,10 @@ def check_recipe(recipe: Recipe, labels: bool) -> None:
         raise unknown_name("loss", recipe.loss, LOSSES)
     if recipe.assignments not in ASSIGNMENTS:
         raise unknown_name("assignments", recipe.assignments, ASSIGNMENTS)
+    if recipe.mask not in ASSIGNMENTS:
+        raise unknown_name("mask", recipe.mask, ASSIGNMENTS)
+    if recipe.mask == "free" and recipe.assignments == "fixed":
+        raise AutocompressError("a free mask moves weights between levels; use --assignments free with it")
     if recipe.budget_s <= 0:
         raise AutocompressError(f"--time-budget must be more than 0 s, got {recipe.budget_s:g} s")
     if not recipe.learning_rate > 0:

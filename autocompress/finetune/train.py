@@ -32,6 +32,8 @@ _PATIENCE = 9  # looks in a row without a better loss
 _TIMED_STEPS = 20  # after the first few, to plan with
 _WARM_STEPS = 5
 _WARM_UP = 0.05  # of the plan: the learning rate rises
+_MASK_EVERY = 50  # steps, a mask that may move follows the weights
+_MASK_UNTIL = 0.6  # of the plan
 _SAVE_EVERY_S = 15.0
 _RESERVED = 0.03  # of the budget, for the last look
 _HELD_OUT_BATCH = 256
@@ -71,7 +73,14 @@ class _Training:
         self._batch = fitting_batch(tree, lesson.samples, min(recipe.batch, len(self._train)), available_bytes())
         self._teacher = Teacher(tree, head.tensor, self._x, _HELD_OUT_BATCH)
         self._student = Student(
-            tree, layers, configuration, start, end=head.tensor, fixed=recipe.assignments == "fixed", ranges=ranges
+            tree,
+            layers,
+            configuration,
+            start,
+            end=head.tensor,
+            fixed=recipe.assignments == "fixed",
+            free_mask=recipe.mask == "free",
+            ranges=ranges,
         )
         self._loss = losses.loss_of(head, recipe, metric)
         self._make_steps()
@@ -101,7 +110,7 @@ class _Training:
     def _resume(self, key: str) -> None:
         self._state = checkpoint.load(self._path, key) or State(key=key)
         if self._state.values:
-            checkpoint.assign(self._student.variables, self._state.values)
+            checkpoint.assign(self._student.state, self._state.values)
         if self._state.moments:
             checkpoint.assign(self._optimizer.variables, self._state.moments)
         self._elapsed_before_s = self._state.elapsed_s
@@ -110,11 +119,11 @@ class _Training:
         state = self._state
         if not state.best:
             state.first_loss = state.best_loss = self._held_out_loss()
-            state.best = checkpoint.values_of(self._student.variables)
+            state.best = checkpoint.values_of(self._student.state)
         self._saved_s = time.monotonic()
         while not self._finished():
             self._train_on(watch)
-        checkpoint.assign(self._student.variables, state.best)
+        checkpoint.assign(self._student.state, state.best)
         solved = self._checked()
         self._path.unlink(missing_ok=True)
         return Tuned(
@@ -128,6 +137,8 @@ class _Training:
         if state.steps in (_WARM_STEPS, _WARM_STEPS + _TIMED_STEPS) or not state.planned_steps:
             self._plan()
         self._optimizer.learning_rate.assign(self._recipe.learning_rate * _schedule(self._share()))
+        if state.steps and state.steps % _MASK_EVERY == 0 and self._share() < _MASK_UNTIL:
+            self._student.move_masks()
         loss = float(self._step(*self._batch_at(self._indices(state.steps))))
         state.steps += 1
         if not math.isfinite(loss):
@@ -194,18 +205,18 @@ class _Training:
         state.since_best += 1
         if loss < state.best_loss:
             state.best_loss, state.since_best = loss, 0
-            state.best = checkpoint.values_of(self._student.variables)
+            state.best = checkpoint.values_of(self._student.state)
         self._save()
 
     def _checked(self) -> tuple[SolvedLayer, ...]:
         solved = self._student.solved()
-        check_kept(self._layers, self._configuration, self._start, solved)
+        check_kept(self._layers, self._configuration, None if self._recipe.mask == "free" else self._start, solved)
         return solved
 
     def _save(self) -> None:
         state = self._state
         state.elapsed_s = self._elapsed_s()
-        state.values = checkpoint.values_of(self._student.variables)
+        state.values = checkpoint.values_of(self._student.state)
         state.moments = checkpoint.values_of(self._optimizer.variables)
         checkpoint.save(self._path, state)
         self._saved_s = time.monotonic()
@@ -245,7 +256,15 @@ def _check_head(head: losses.Head, recipe: Recipe, metric: Metric) -> None:
 def _key(network: bytes, configuration: Configuration, start: Sequence[SolvedLayer], recipe: Recipe) -> str:
     """What is trained and how; learning rate and budget may differ when it goes on."""
     digest = hashlib.sha256(network)
-    how = [configuration.digest, recipe.loss, recipe.temperature, recipe.assignments, recipe.batch, recipe.seed]
+    how = [
+        configuration.digest,
+        recipe.loss,
+        recipe.temperature,
+        recipe.assignments,
+        recipe.mask,
+        recipe.batch,
+        recipe.seed,
+    ]
     digest.update(json.dumps(how).encode())
     for layer in start:
         for values in (layer.weight, layer.bias, layer.levels, layer.scale):

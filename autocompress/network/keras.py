@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer, keras_operators
+from autocompress.network import flatbuffer, keras_layers, keras_operators
 from autocompress.network.layers import Layer
 from autocompress.network.segments import fixed_tensors
 
@@ -99,12 +99,12 @@ def bias_of(network: Any, layer: Layer) -> Any:
 
 def to_keras_order(op: str, weight: Array) -> Array:
     """A weight of the flatbuffer as the Keras layer holds it."""
-    return keras_operators.KEEPERS[op].to_keras(weight)
+    return keras_layers.KEEPERS[op].to_keras(weight)
 
 
 def from_keras_order(layer: Layer, kernel: Array) -> Array:
     """The inverse of `to_keras_order`."""
-    return np.ascontiguousarray(keras_operators.KEEPERS[layer.op].from_keras(kernel).reshape(layer.shape))
+    return np.ascontiguousarray(keras_layers.KEEPERS[layer.op].from_keras(kernel).reshape(layer.shape))
 
 
 def weights_of(network: Any, layers: Sequence[Layer]) -> list[tuple[Array, Array | None]]:

@@ -18,12 +18,13 @@ _ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|~!$"} | {"<": "&lt;",
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
     """What a bundle holds beside the study's own words. `model` names the `.tflite` among `files` (name to content);
-    `layers` say what each layer holds, as read from that file; `task` are the words that name the task to a search."""
+    `layers` say what each layer holds, as read from that file; `words` how the search named task, device, host and
+    space."""
 
     model: str
     files: Mapping[str, bytes]
     layers: Sequence[Mapping[str, Any]]
-    task: Sequence[str]
+    words: Mapping[str, str | None]
     data_sha256: str | None
     licence: str | None
 
@@ -49,7 +50,7 @@ def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dic
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in shipped.files.items()
         },
-        "repeat": repeat_command(record, shipped.task),
+        "repeat": repeat_command(record, shipped.words),
         "notes": record.notes,
     }
     card["measurements"]["test_accuracy_ci"] = rows.as_json(record.test_ci.get(trial.evaluation.sha256))
@@ -77,19 +78,21 @@ def _deltas(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def repeat_command(record: StudyRecord, task: Sequence[str]) -> str:
-    """The search that leads to this study's trials, one line. What no study knows stands in capitals: the user's own
-    files, and the host that was measured."""
-    words = ["autocompress", "search", "--device", record.device, *task]
-    if record.latency_source == "measured" and not record.device.startswith("local"):
-        words += ["--host", "HOST"]
-    words += ["--space", record.space, "--sampler", record.sampler, "--seed", str(record.seed)]
+def repeat_command(record: StudyRecord, words: Mapping[str, str | None]) -> str:
+    """The search that leads to this study's trials, one line. The user's own files stand without their folders and a
+    host as HOST: a card goes where those are nobody's business."""
+    command = ["autocompress", "search"]
+    for name in ("device", "task", "model", "data", "metric", "space"):
+        value = words.get(name)
+        command += [] if value is None else [f"--{name}", value.rsplit("/", 1)[-1]]
+    command += [] if words.get("host") is None else ["--host", "HOST"]
+    command += ["--sampler", record.sampler, "--seed", str(record.seed)]
     if record.objectives != ("metric", "latency", "size"):
-        words += [word for objective in record.objectives for word in ("--objective", objective)]
-    words += [word for constraint in record.constraints for word in ("--constraint", str(constraint))]
-    words += ["--size", record.size] if record.size != "download" else []
-    words += ["--trials", str(len(rows.complete(record))), "--study", record.name]
-    return shlex.join(_one_line(word) for word in words)
+        command += [word for objective in record.objectives for word in ("--objective", objective)]
+    command += [word for constraint in record.constraints for word in ("--constraint", str(constraint))]
+    command += ["--size", record.size] if record.size != "download" else []
+    command += ["--trials", str(len(rows.complete(record))), "--study", record.name]
+    return shlex.join(_one_line(word) for word in command)
 
 
 def markdown(record: StudyRecord, trial: TrialRecord, card: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from autocompress.records import Configuration, Constraint, Evaluation, StudyRec
 
 _GROUPS_SHOWN = 6  # of the groups that lost channels
 
-STATES = ("complete", "stopped_early", "failed", "running")
+STATES = ("complete", "stopped_early", "screened", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
 FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
 
@@ -57,8 +57,7 @@ def front(record: StudyRecord) -> tuple[TrialRecord, ...]:
     candidates = [
         (trial, evaluation, vector)
         for trial, evaluation in complete(record)
-        if (vector := _vector(record, evaluation)) is not None
-        and not any(violation(evaluation, constraint) for constraint in record.constraints)
+        if (vector := objective_vector(record, evaluation)) is not None and feasible(record, evaluation)
     ]
     mask = pareto.non_dominated([vector for _, _, vector in candidates])
     kept = [(trial, evaluation) for (trial, evaluation, _), on in zip(candidates, mask, strict=True) if on]
@@ -82,7 +81,7 @@ def why_empty(record: StudyRecord) -> str:
         reasons = [trial.reason for trial in record.trials if trial.state == "failed" and trial.reason]
         last = f"; the last failure: {reasons[-1]}" if reasons else ""
         return f"none of {len(record.trials)} trials is complete{last}"
-    if all(_vector(record, evaluation) is None for _, evaluation in done):
+    if all(objective_vector(record, evaluation) is None for _, evaluation in done):
         return f"no complete trial has a value for each objective ({', '.join(record.objectives)})"
     asked = " and ".join(str(constraint) for constraint in record.constraints)
     return f"none of {len(done)} complete trials meets {asked}"
@@ -118,7 +117,7 @@ def document(record: StudyRecord) -> dict[str, Any]:
     trials = front(record)
     states = Counter(trial.state for trial in record.trials)
     versions = dict.fromkeys(("autocompress", "optuna", "ai-edge-quantizer", "runtime"))
-    plain: dict[str, Any] = as_json(
+    found: dict[str, Any] = as_json(
         {
             "schema": 1,
             "study": record.name,
@@ -140,15 +139,26 @@ def document(record: StudyRecord) -> dict[str, Any]:
             "importance": [asdict(row) for row in record.importance],
         }
     )
-    return plain
+    return found
 
 
 def hypervolume(record: StudyRecord) -> float | None:
     """The hypervolume of the front in loss, latency and download; None while no plain int8 file is known."""
+    return volume(record, [_evaluated(trial) for trial in front(record)])
+
+
+def volume(record: StudyRecord, evaluations: Sequence[Evaluation]) -> float | None:
+    """The hypervolume of these evaluations of the study, as in `hypervolume`."""
+    points = scaled(record, evaluations)
+    return None if points is None else pareto.hypervolume(points, np.ones(3))
+
+
+def scaled(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats | None:
+    """Loss, latency and download of these evaluations, (n, 3), in the scales of the study's hypervolume; None while no
+    plain int8 file is known."""
     if record.int8_download_bytes is None:
         return None
-    evaluations = [_evaluated(trial) for trial in front(record)]
-    return pareto.study_hypervolume(
+    return pareto.study_points(
         [e.accuracy for e in evaluations],
         [e.measurement.latency_ms for e in evaluations],
         [e.download_bytes for e in evaluations],
@@ -157,6 +167,11 @@ def hypervolume(record: StudyRecord) -> float | None:
         int8_download_bytes=record.int8_download_bytes,
         higher_is_better=record.higher_is_better,
     )
+
+
+def feasible(record: StudyRecord, evaluation: Evaluation) -> bool:
+    """Whether it meets the study's constraints."""
+    return not any(violation(evaluation, constraint) for constraint in record.constraints)
 
 
 def is_flat(record: StudyRecord) -> bool:
@@ -173,7 +188,7 @@ def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     best."""
     evaluation = _evaluated(trial)
     configuration = evaluation.configuration
-    plain: dict[str, Any] = as_json(
+    found: dict[str, Any] = as_json(
         {
             "schema": 1,
             "study": record.name,
@@ -193,7 +208,7 @@ def card(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
             "versions": dict(record.versions),
         }
     )
-    return plain
+    return found
 
 
 def summary(configuration: Configuration) -> str:
@@ -233,7 +248,7 @@ def _size(record: StudyRecord, evaluation: Evaluation) -> float:
     return evaluation.file_bytes if record.size == "file" else evaluation.download_bytes
 
 
-def _vector(record: StudyRecord, evaluation: Evaluation) -> list[float] | None:
+def objective_vector(record: StudyRecord, evaluation: Evaluation) -> list[float] | None:
     """The values of the objectives, each to be minimised; None if one is missing."""
     values = [value_of(evaluation, value_name(objective, record.size)) for objective in record.objectives]
     present = [value for value in values if value is not None]
@@ -263,7 +278,7 @@ def _trial_number(record: StudyRecord, text: str) -> TrialRecord:
 def _knee(record: StudyRecord, trials: Sequence[TrialRecord]) -> TrialRecord:
     limit = _loss(record, record.baseline) + pareto.ACCURACY_SCALE
     working = [trial for trial in trials if _loss(record, _evaluated(trial)) < limit] or trials
-    vectors = np.array([_vector(record, _evaluated(trial)) for trial in working])
+    vectors = np.array([objective_vector(record, _evaluated(trial)) for trial in working])
     return working[pareto.knee(vectors)]
 
 

@@ -164,6 +164,8 @@ class SearchProgress:
         parts += [f"{failed} failed"] if failed else []
         stopped = sum(trial.state == "stopped_early" for trial in self._record.trials)
         parts += [f"{stopped} stopped early"] if stopped else []
+        screened = sum(trial.state == "screened" for trial in self._record.trials)
+        parts += [f"{screened} screened"] if screened else []
         volume = rows.hypervolume(self._record)
         parts += [] if volume is None else [f"hypervolume {volume:.4f}"]
         return " · ".join([*parts, f"{len(self._front)} on the front"])

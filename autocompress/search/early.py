@@ -33,6 +33,18 @@ class StoppedEarly(Exception):  # noqa: N818 - not a fault
         self.reason, self.samples, self.accuracy, self.divergence = reason, samples, accuracy, divergence
 
 
+class Screened(StoppedEarly):
+    """A candidate whose latency is not worth measuring: even the best that the device's model leaves open is dominated
+    by what was measured, or violates a constraint. `latency_ms` is the model's."""
+
+    def __init__(
+        self, reason: str, *, samples: int, accuracy: float, divergence: float, latency_ms: float, file_bytes: int,
+        download_bytes: int,
+    ) -> None:  # fmt: skip
+        super().__init__(reason, samples=samples, accuracy=accuracy, divergence=divergence)
+        self.latency_ms, self.file_bytes, self.download_bytes = latency_ms, file_bytes, download_bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bar:
     """What a candidate must not be surely below. `scores` (n,): a front member's metric of each sample, None: no rival;

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,13 @@ _OURS = '"""Made by autocompress export.'  # how the programs of a bundle begin
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """What is asked of a bundle beside its candidate. `formats` of FORMATS, `normalisation` (mean, standard deviation)
-    goes into Android's metadata, `data_sha256` names the study's data."""
+    goes into Android's metadata, `data_sha256` names the study's data, `words` are those of the search's command."""
 
     formats: tuple[str, ...] = ("tflite",)
     licence: str | None = None
     normalisation: tuple[float, float] | None = None
     data_sha256: str | None = None
+    words: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def write_bundle(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
     extra |= _android_part(model, record, trial, stem, options, notes) if "android" in options.formats else {}
     shipped = Shipped(
         model=f"{stem}.tflite", files=parts | extra, layers=_layers(model, record.baseline, runs),
-        task=_task_words(record), data_sha256=options.data_sha256, licence=options.licence,
+        words=_words(record, options.words), data_sha256=options.data_sha256, licence=options.licence,
     )  # fmt: skip
     card = model_card(record, trial, shipped)
     parts[f"{stem}.json"] = json.dumps(card, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
@@ -121,10 +122,14 @@ def _layers(model: bytes, baseline: Evaluation, runs: Path) -> list[dict[str, An
     return [weight.to_dict() | {"tensor_name": names.get(weight.name)} for weight in stored_weights(model)]
 
 
-def _task_words(record: StudyRecord) -> Sequence[str]:
+def _words(record: StudyRecord, words: Mapping[str, str | None]) -> dict[str, str | None]:
+    """How a command names the study's task, device and space: as its search did, else by what the study knows."""
+    named: dict[str, str | None] = {"device": record.device, "space": record.space, **words}
+    if named.get("task") or named.get("model"):
+        return named
     if record.task in BUILT_IN:
-        return ("--task", record.task)
-    return ("--model", "NETWORK", "--data", "DATA.npz", "--metric", record.metric_name)
+        return named | {"task": record.task}
+    return named | {"model": "NETWORK", "data": "DATA.npz", "metric": record.metric_name}
 
 
 def _c_parts(model: bytes, record: StudyRecord, trial: TrialRecord, stem: str, notes: list[str]) -> dict[str, bytes]:

@@ -25,6 +25,7 @@ from autocompress.search.beliefs import Beliefs, Trials
 from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
 from autocompress.search.landscape import Landscape, width_parameter
+from autocompress.search.place import place_of
 from autocompress.search.propose import Goal, Limit, Proposer, Row
 
 Array = np.ndarray[Any, Any]
@@ -90,8 +91,9 @@ class GuidedSampler(BaseSampler):
         self._finished: dict[int, _Known] = {}  # by trial number: what is finished does not change
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All parameters, drawn together; none for a trial whose parameters are given."""
-        if "fixed_params" in trial.system_attrs:
+        """All parameters, drawn together; none for a trial whose parameters are all given."""
+        fixed = trial.system_attrs.get("fixed_params")
+        if fixed and "retry_of" not in trial.user_attrs:
             return {}
         land = self._landscape()
         space: dict[str, BaseDistribution] = {}
@@ -102,7 +104,8 @@ class GuidedSampler(BaseSampler):
                 space[name] = CategoricalDistribution([choice.to_json() for choice in row])
         for name, counts in land.widths.items():
             space[width_parameter(name)] = CategoricalDistribution(counts)
-        return space
+        # Of a trial that died while its parameters were drawn, those that it had are given: the rest is drawn again.
+        return {} if fixed and set(space) <= set(fixed) else space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -110,8 +113,8 @@ class GuidedSampler(BaseSampler):
         """The configuration to try next. Where every configuration has been tried: the one of the first trial."""
         if not search_space:
             return {}
-        rng = np.random.default_rng((self._seed, trial.number))
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        rng = np.random.default_rng((self._seed, place_of(trial, others)))
         row = self.proposal(others, rng)
         land = self._landscape()
         chosen = land.configuration(row if row is not None else (0,) * len(land.counts))
@@ -181,6 +184,9 @@ class GuidedSampler(BaseSampler):
             loss, *shares = (reference.share(evaluation, name) for name in names)
             values = (loss, _doubt(evaluation), *shares)
             objectives = self._front_point(evaluation)
+        elif (seen := trial.user_attrs.get("seen", {})).get("latency_ms") is not None:  # screened: no metric, no front
+            shares = [seen[name] / reference.unit(name) for name in ("latency_ms", "file_bytes", "download_bytes")]
+            values = (math.nan, math.nan, *shares, math.nan)
         divergence = float(trial.user_attrs.get("divergence", math.nan))
         # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
         trained = "finetuned_from" in trial.user_attrs

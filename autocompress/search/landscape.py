@@ -246,12 +246,12 @@ def landscape_of(
 
     def latency(kind: str, containers: Array) -> float:
         taken = workbench.modelled_latency(workbench.layout(containers.tolist(), kind)[0])
-        return 1.0 if taken is None else taken / baseline.measurement.latency_ms
+        return 1.0 if taken is None or modelled is None else taken / modelled
 
     def file(kind: str, containers: Array) -> float:
         return float(weights @ containers) / 8 / baseline.file_bytes
 
-    modelled = workbench.modelled_latency(workbench.float_network) is not None
+    modelled = workbench.modelled_latency(workbench.float_network)
     fixed = [_fixed(workbench, kind, usual_pattern(container[a]), widths) for a, kind in enumerate(activations)]
     return Landscape(
         activations=tuple(activations),
@@ -259,7 +259,12 @@ def landscape_of(
         tables=tables,
         container=container,
         latency=pattern_cost(
-            activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0, fixed
+            activations,
+            container,
+            macs / macs.sum(),
+            latency if modelled else None,
+            0.1 if modelled else 1.0,
+            fixed,
         ),
         file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
         around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),

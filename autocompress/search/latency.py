@@ -11,7 +11,7 @@ from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
 from autocompress.records import Measurement
 from autocompress.search.objective import Latency
-from autocompress.specs import DeviceProfile, load_device
+from autocompress.specs import CalibratedModel, DeviceProfile, load_device
 
 _TRIES = 3
 _OTHER_RUNTIME = {"local": "local-tflite-runtime", "local-tflite-runtime": "local"}
@@ -27,6 +27,11 @@ class LatencySource:
         self._profile, self._host, self._connected = profile, host, connected
         self.source = "modelled" if host is None else "measured"
 
+    @property
+    def host(self) -> PatientHost | None:
+        """The device's host; None where its model answers."""
+        return self._host
+
     def bind(self, baseline: bytes) -> Latency:
         """A function (file, processes) -> Measurement; measurements are interleaved with `baseline`."""
         if self._host is None:
@@ -35,6 +40,25 @@ class LatencySource:
             return lambda file, processes: predict(file, model)
         host = self._host
         return lambda file, processes: steady(host, file, None if file == baseline else baseline, processes)
+
+    def expected(self) -> Callable[[bytes], Measurement | None] | None:
+        """What the profile's calibrated model says of a file, None where that is nothing, for a device that is
+        measured; None where it has no such model, or one of another runtime, version, OS or number of threads."""
+        model = self._profile.latency_model
+        if self._host is None or not isinstance(model, CalibratedModel):
+            return None
+        host, then = self._host.host, model.runtime
+        now = (host.runtime, host.runtime_version, host.threads, host.facts["os_bits"])
+        if (then.name, then.version, then.threads, then.os_bits) != now:
+            return None
+
+        def predicted(file: bytes) -> Measurement | None:
+            try:
+                return predict(file, model)
+            except AutocompressError:  # layers in a dtype that was not measured
+                return None
+
+        return predicted
 
     def check_same(self, baseline: Measurement) -> None:
         """DeviceError where a study's baseline was measured with another version of the runtime or another OS than the

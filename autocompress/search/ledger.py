@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.records import Evaluation, TrialRecord
 from autocompress.search import store
-from autocompress.search.early import StoppedEarly
+from autocompress.search.early import Screened, StoppedEarly
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -59,9 +59,9 @@ class Ledger:
         return reasons
 
     def stopped_in_a_row(self, count: int) -> bool:
-        """Whether the last `count` trials were stopped early."""
+        """Whether the last `count` trials were stopped early or screened."""
         last = list(self.records.values())[-count:]
-        return len(last) == count and all(record.state == "stopped_early" for record in last)
+        return len(last) == count and all(record.state in ("stopped_early", "screened") for record in last)
 
 
 def _stop_of(trial: FrozenTrial) -> StoppedEarly | None:
@@ -70,6 +70,8 @@ def _stop_of(trial: FrozenTrial) -> StoppedEarly | None:
     if seen is None:
         return None
     attrs = trial.user_attrs
-    return StoppedEarly(
-        attrs["reason"], samples=seen["samples"], accuracy=seen["accuracy"], divergence=attrs["divergence"]
-    )
+    what = {"samples": seen["samples"], "accuracy": seen["accuracy"], "divergence": attrs["divergence"]}
+    if "latency_ms" not in seen:
+        return StoppedEarly(attrs["reason"], **what)
+    predicted = {name: seen[name] for name in ("latency_ms", "file_bytes", "download_bytes")}
+    return Screened(attrs["reason"], **what, **predicted)

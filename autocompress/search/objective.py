@@ -27,13 +27,15 @@ from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
 from autocompress.search import early
-from autocompress.search.early import Bar, StoppedEarly
+from autocompress.search.early import Bar, Screened, StoppedEarly
 from autocompress.search.variants import Narrowing, Variant, Variants
 from autocompress.specs import DeviceProfile, container_bits
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
 Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
+Known = Callable[[bytes], Measurement | None]
+Screen = Callable[[Mapping[str, float | None]], str | None]  # values, the latency at its best -> why they are hopeless
 BarOf = Callable[[Mapping[str, float | None]], Bar | None]  # values known before the metric -> what it must reach
 _CALIBRATION_SAMPLES = 512
 _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
@@ -61,10 +63,12 @@ class Workbench:
 
     def __init__(
         self, task: LoadedTask, profile: DeviceProfile, latency: Latency, *, runs: Path, artifacts: Path, seed: int,
-        threads: int, tier: str = "sequential", pause: Callable[[], None] = lambda: None,
+        threads: int, tier: str = "sequential", pause: Callable[[], None] = lambda: None, known: Known = lambda _: None,
+        expected: Known | None = None,
     ) -> None:  # fmt: skip
-        """`pause` is called between the pieces of an evaluation, so that others may measure."""
-        self._pause = pause
+        """`pause` is called between the pieces of an evaluation, so that others may measure. `known`: a latency that
+        costs nothing, modelled or measured before; `expected`: what a model of the device says, None: there is none."""
+        self._pause, self._known, self._expected = pause, known, expected
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers = layers_of(flatbuffer.read(task.network))
@@ -121,12 +125,15 @@ class Workbench:
                 f"the float network cannot be evaluated on '{self._profile.name}': {fault}"
             ) from fault
 
-    def evaluate(self, configuration: Configuration, bar_of: BarOf | None = None) -> tuple[Evaluation, float]:
+    def evaluate(
+        self, configuration: Configuration, bar_of: BarOf | None = None, screen: Screen | None = None
+    ) -> tuple[Evaluation, float]:
         """The evaluation of a (normalised) configuration, and the mean divergence of its outputs from the float
         network's on validation data; CandidateError where it cannot be built or run.
 
-        `bar_of` is told the values that are known before the metric is; where it gives a bar and the candidate is
-        surely below it: StoppedEarly."""
+        `bar_of` is told the values that are known before the metric is, the latency at its best by the device's model;
+        where it gives a bar and the candidate is surely below it: StoppedEarly. `screen` is told all values before a
+        latency is measured: Screened where it gives a reason."""
         if configuration.is_baseline:
             return self.baseline, 0.0
         start = time.perf_counter()
@@ -135,15 +142,18 @@ class Workbench:
         self._pause()
         model = variant.builder.build(configuration, solved)
         build_s = time.perf_counter() - start
-        # A modelled latency costs nothing and may tell that the candidate is dominated; a measured one costs most.
-        modelled = self._latency(model, SEARCH_PROCESSES) if self._profile.host is None else None
-        download = download_bytes(model)
-        bar = None if bar_of is None else bar_of(self._before(model, download, modelled))
+        measurement, download = self._known(model), download_bytes(model)
+        before = self._before(model, download, measurement)
+        bar = None if bar_of is None else bar_of(before)
         self._pause()
         outputs = self._outputs(model, bar)
         self._pause()
         apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
-        quality, measurement = self._validation.judged(outputs), modelled or self._latency(model, SEARCH_PROCESSES)
+        quality = self._validation.judged(outputs)
+        if measurement is None:
+            if screen is not None:
+                self._screen(model, {**before, "accuracy": quality.value}, apart, len(outputs), screen)
+            measurement = self._latency(model, SEARCH_PROCESSES)
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
         self._remember_scores(evaluation.sha256, outputs)
         return evaluation, apart
@@ -166,15 +176,35 @@ class Workbench:
         found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
         return replace(found, finetuned=True)
 
+    def _screen(
+        self, model: bytes, values: Mapping[str, float | None], apart: float, samples: int, screen: Screen
+    ) -> None:
+        expected = None if self._expected is None else self._expected(model)
+        reason = None if expected is None or values["latency_ms"] is None else screen(values)
+        if reason is not None and expected is not None:
+            raise Screened(
+                reason, samples=samples, accuracy=float(values["accuracy"] or 0.0), divergence=apart,
+                latency_ms=expected.latency_ms, file_bytes=len(model),
+                download_bytes=int(values["download_bytes"] or 0),
+            )  # fmt: skip
+
     def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
-        """What is known of a candidate before its metric, by the names of an evaluation's values."""
-        latency = None if measurement is None else measurement.latency_ms
+        """What is known of a candidate before its metric, by the names of an evaluation's values; of a latency that
+        is not known the best that the device's model leaves open."""
+        latency = self._at_best(model) if measurement is None else measurement.latency_ms
         energy = None if latency is None else energy_mj(latency, self._profile)
         return {
             "latency_ms": latency, "energy_mj": energy, "file_bytes": float(len(model)),
             "download_bytes": float(download),
             "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
         }  # fmt: skip
+
+    def _at_best(self, model: bytes) -> float | None:
+        """The least latency that a prediction and its error leave open; None where nothing can be said."""
+        expected = None if self._expected is None else self._expected(model)
+        if expected is None or expected.extrapolated or expected.latency_error is None:
+            return None
+        return expected.latency_ms / (1.0 + expected.latency_error)
 
     def _outputs(self, model: bytes, bar: Bar | None) -> Array:
         """The outputs on all validation data; StoppedEarly after a part where the candidate is surely below its bar."""
@@ -273,10 +303,9 @@ class Workbench:
         return builder.layout(tuple(int(bits) for bits in containers), activations)
 
     def modelled_latency(self, model: bytes) -> float | None:
-        """The latency of a file by the device's model; None where latencies are measured."""
-        if self._profile.host is not None:
-            return None
-        return self._latency(model, SEARCH_PROCESSES).latency_ms
+        """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
+        expected = None if self._expected is None else self._expected(model)
+        return None if expected is None else expected.latency_ms
 
     @property
     def float_network(self) -> bytes:

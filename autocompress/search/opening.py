@@ -83,7 +83,7 @@ def _latency_model(request: Request) -> str | None:
 
 
 def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, identity: store.Identity) -> None:
-    """What must stand before the first trial: identity, reference size, baseline."""
+    """What must stand before the first trial: identity, reference size, baseline, and who started it."""
     attrs = study.user_attrs
     if "identity" not in attrs:
         study.set_user_attr("identity", asdict(identity))
@@ -94,6 +94,14 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
         study.set_user_attr("baseline", workbench.baseline.to_dict())
     if request.words and dict(request.words) != study.user_attrs.get("words"):
         study.set_user_attr("words", dict(request.words))
+    store.note_run(study, request.command)
+
+
+def note(study: optuna.Study, text: str) -> None:
+    """Add a note to the study, once."""
+    notes = study.user_attrs["notes"]
+    if text not in notes:
+        study.set_user_attr("notes", [*notes, text])
 
 
 def queue(

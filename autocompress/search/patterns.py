@@ -53,6 +53,10 @@ class PatternLatency:
                     self._others.tell(found)
         return found
 
+    def known(self, file: bytes, processes: int) -> Measurement | None:
+        """What was measured before of the file's pattern; None where that is nothing, or less than asked for."""
+        return self._of(kernel_pattern(file), processes)
+
     def _of(self, pattern: str, processes: int) -> Measurement | None:
         found = self._known.get(pattern)
         return None if found is None or len(found.samples_ms) < processes else found

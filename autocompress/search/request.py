@@ -40,6 +40,7 @@ class Request:
     threads: int = 1
     tier: str = "sequential"
     notes: tuple[str, ...] = field(default=())
+    command: tuple[str, ...] = ()  # the words that started it, for the record
     words: Mapping[str, str | None] = field(default_factory=dict)
 
     @property

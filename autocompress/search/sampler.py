@@ -16,6 +16,7 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.guided import ACTIVATIONS
 from autocompress.search.landscape import width_parameter
+from autocompress.search.place import place_of
 
 Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order
 Widths = Mapping[str, tuple[int, ...]]  # by channel group: how many channels it may keep, all first
@@ -23,42 +24,43 @@ WHOLE: Widths = {}
 
 
 class Reseeded(BaseSampler):
-    """A stock sampler made anew for each trial from (seed, trial number): what it proposes depends on nothing but the
-    seed, the number and the trials stored, so an uninterrupted study repeats bit for bit."""
+    """A stock sampler made anew for each trial from (seed, its place): what it proposes depends on nothing but the
+    seed, the place and the trials stored, so an uninterrupted study repeats bit for bit."""
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make, self._seed = make, seed
         self._number, self._inner = -1, make(seed)
 
-    def _for(self, trial: FrozenTrial) -> BaseSampler:
+    def _for(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if trial.number != self._number:
-            drawn = np.random.default_rng((self._seed, trial.number)).integers(2**31)
+            place = place_of(trial, study.get_trials(deepcopy=False))
+            drawn = np.random.default_rng((self._seed, place)).integers(2**31)
             self._number, self._inner = trial.number, self._make(int(drawn))
         return self._inner
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As the stock sampler."""
-        return self._for(trial).infer_relative_search_space(study, trial)
+        return self._for(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As the stock sampler."""
-        return self._for(trial).sample_relative(study, trial, search_space)
+        return self._for(study, trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As the stock sampler."""
-        return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._for(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """As the stock sampler."""
-        self._for(trial).before_trial(study, trial)
+        self._for(study, trial).before_trial(study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """As the stock sampler."""
-        self._for(trial).after_trial(study, trial, state, values)
+        self._for(study, trial).after_trial(study, trial, state, values)
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -14,7 +15,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from autocompress.errors import AutocompressError
 
@@ -35,12 +36,12 @@ def _patiently(method: Callable[..., Any]) -> Any:
     be written already: a trial that is finished as wanted is finished."""
 
     @functools.wraps(method)
-    def patiently(*args: Any, **kwargs: Any) -> Any:
+    def patiently(storage: PatientStorage, *args: Any, **kwargs: Any) -> Any:
         end_s, pause_s = None, _FIRST_PAUSE_S
         while True:
             try:
-                return method(*args, **kwargs)
-            except (StorageInternalError, OperationalError, InterfaceError) as fault:
+                return method(storage, *args, **kwargs)
+            except (StorageInternalError, SQLAlchemyError) as fault:
                 reason = _passing(fault)
                 if reason is None:
                     raise
@@ -52,6 +53,8 @@ def _patiently(method: Callable[..., Any]) -> Any:
                         "on later"
                     ) from fault
                 _log.warning("the storage does not answer (%s); trying again in %.1f s", reason, pause_s)
+                with contextlib.suppress(SQLAlchemyError):  # what is left of the broken connection
+                    storage.scoped_session.remove()
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except UpdateFinishedTrialError:
@@ -62,12 +65,15 @@ def _patiently(method: Callable[..., Any]) -> Any:
     return patiently
 
 
-def _passing(fault: BaseException) -> str | None:
-    """The database's words for a fault that may pass; None for one that will not."""
-    cause = fault if isinstance(fault, (OperationalError, InterfaceError)) else fault.__cause__
-    if not isinstance(cause, (OperationalError, InterfaceError)):
-        return None
-    return " ".join(str(cause.orig).split())[:120]
+def _passing(fault: BaseException | None) -> str | None:
+    """The database's words for a fault that may pass: a lock, a connection that broke or cannot be made; None for one
+    that will not."""
+    while fault is not None:
+        broken = isinstance(fault, DBAPIError) and fault.connection_invalidated
+        if broken or isinstance(fault, (OperationalError, InterfaceError, PendingRollbackError)):
+            return " ".join(str(getattr(fault, "orig", fault)).split())[:120]
+        fault = fault.__cause__ or fault.__context__
+    return None
 
 
 class PatientStorage(RDBStorage):

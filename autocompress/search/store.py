@@ -1,18 +1,22 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
 User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`,
-`versions`, `importance`, `test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful
-latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search`
-(what the present search was asked for, see asked.py). Of a trial: `worker` (whose it is), `evaluation` (written before
-its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early."""
+`versions`, `importance`, `runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test
+split and its interval), `measured:PATTERN` (the careful latency of front members, by their kernel pattern),
+`pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was asked for, see asked.py).
+Of a trial: `worker` (whose it is), `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`,
+`reason`, `digest`, and `seen` of one that was stopped early or screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import math
 import re
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records import Constraint, Evaluation, Importance, Measurement, StudyRecord, TrialRecord
+from autocompress.records import Constraint, Evaluation, Importance, Measurement, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
-_STATES = {
+STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
 }  # fmt: skip
@@ -125,9 +129,10 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
     """One trial as plain data."""
     stored = trial.user_attrs.get("evaluation")
     finished = trial.datetime_complete
+    screened = "latency_ms" in trial.user_attrs.get("seen", {})
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
+        state="screened" if screened else STATES[trial.state],
         evaluation=None if stored is None else Evaluation.from_dict(stored),
         reason=trial.user_attrs.get("reason"),
         finished_s=None if finished is None else finished.timestamp(),
@@ -138,16 +143,20 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
 def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None) -> StudyRecord:
     """The whole study as plain data; `trials` where they are at hand already. Front members carry their careful
     latency. AutocompressError for a study whose baseline was never evaluated or that another program made."""
-    attrs = study.user_attrs
-    if "identity" not in attrs or "baseline" not in attrs:
-        raise AutocompressError(f"study '{study.study_name}' has no baseline yet; run the search again, it goes on")
-    identity = _identity(attrs["identity"])
-    frozen = study.get_trials(deepcopy=False, states=tuple(_STATES))
+    frozen = study.get_trials(deepcopy=False, states=tuple(STATES))
     rows = [trial_record(trial) for trial in frozen] if trials is None else trials
+    return record_of(study.study_name, study.user_attrs, rows, union_s(_spans(frozen)))
+
+
+def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord], wall_s: float) -> StudyRecord:
+    """The record of a study with these user attributes and trials; AutocompressError as `read_record`."""
+    if "identity" not in attrs or "baseline" not in attrs:
+        raise AutocompressError(f"study '{name}' has no baseline yet; run the search again, it goes on")
+    identity = _identity(attrs["identity"])
     baseline = Evaluation.from_dict(attrs["baseline"])
     tests = {key.removeprefix("test:"): value for key, value in attrs.items() if key.startswith("test:")}
     return StudyRecord(
-        name=study.study_name,
+        name=name,
         task=identity.task,
         device=identity.device,
         latency_source=identity.latency_source,
@@ -162,32 +171,53 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
         constraints=tuple(parse_constraint(text) for text in identity.constraints),
         baseline=baseline,
         int8_download_bytes=attrs.get("int8_download_bytes"),
-        trials=tuple(_with_careful_latency(row, attrs) for row in rows),
+        trials=tuple(_with_careful_latency(row, attrs) for row in trials),
         test_accuracy={sha256: tested[0] for sha256, tested in tests.items()},
         test_ci={sha256: (tested[1], tested[2]) for sha256, tested in tests.items()},
-        wall_s=_wall_s(frozen),
+        wall_s=wall_s,
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
         importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
-    )
+        hashes={
+            key.removesuffix("_sha256"): value for key, value in asdict(identity).items()
+            if key.endswith("_sha256") and value is not None
+        },
+        runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
+    )  # fmt: skip
 
 
-def _wall_s(trials: Iterable[FrozenTrial]) -> float:
-    """How long any worker evaluated: the length of the union of the trials' spans."""
-    spans = sorted(
-        (end - float(trial.user_attrs["wall_s"]), end)
-        for trial in trials
-        if "wall_s" in trial.user_attrs and (end := _end_s(trial)) is not None
+def without_password(text: str) -> str:
+    """The text with the password of a URL in it left out."""
+    return re.sub(r"(://[^/:@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def note_run(study: optuna.Study, command: Sequence[str]) -> None:
+    """Add this start of a search to the study: who, where, when, and the command without a storage's password."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        user = None
+    run = SearchRun(
+        command=tuple(map(without_password, command)), user=user, host=socket.gethostname(), started_s=time.time()
     )
+    study.set_user_attr("runs", [*study.user_attrs.get("runs", ()), asdict(run)])
+
+
+def union_s(spans: Iterable[tuple[float, float]]) -> float:
+    """How long any worker evaluated: the length of the union of (begin, end), in seconds."""
     total, until = 0.0, -math.inf
-    for begin, end in spans:
+    for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, until))
         until = max(until, end)
     return total
 
 
-def _end_s(trial: FrozenTrial) -> float | None:
-    return None if trial.datetime_complete is None else trial.datetime_complete.timestamp()
+def _spans(trials: Iterable[FrozenTrial]) -> Iterator[tuple[float, float]]:
+    """When each trial was evaluated, as far as it is finished."""
+    for trial in trials:
+        if "wall_s" in trial.user_attrs and trial.datetime_complete is not None:
+            end_s = trial.datetime_complete.timestamp()
+            yield end_s - float(trial.user_attrs["wall_s"]), end_s
 
 
 def careful_key(evaluation: Evaluation) -> str:
@@ -227,8 +257,15 @@ def identity_of(study: optuna.Study) -> Identity | None:
 
 def _identity(stored: Mapping[str, Any]) -> Identity:
     lists = ("objectives", "constraints")
-    fields: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
-    return Identity(**fields)
+    known = {field.name for field in fields(Identity)}
+    if set(stored) != known:
+        odd = ", ".join(sorted(known ^ set(stored)))
+        raise AutocompressError(
+            f"the study was made by another version of autocompress ({odd}); read it with that version, or search "
+            "again under a new name"
+        )
+    values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
+    return Identity(**values)
 
 
 def parse_constraint(text: str) -> Constraint:

@@ -12,24 +12,32 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import CandidateError, DeviceError, UnmetError
-from autocompress.records import Configuration, Evaluation, Measurement, StudyRecord, value_name
+from autocompress.records import Configuration, Evaluation, Measurement, StudyRecord
 from autocompress.report import rows
 from autocompress.search import finish, opening, store
 from autocompress.search.asked import Asked, announce, asked_of, withdraw
-from autocompress.search.early import Bar, StoppedEarly
+from autocompress.search.early import Screened, StoppedEarly
 from autocompress.search.guided import GuidedSampler, Reference
 from autocompress.search.landscape import Landscape, configurations, landscape_of
 from autocompress.search.ledger import Ledger
 from autocompress.search.locks import Floor, Roll, Turn, locked
-from autocompress.search.objective import Latency, Workbench, constraint_value, objective_values
+from autocompress.search.objective import (
+    SEARCH_PROCESSES,
+    Known,
+    Latency,
+    Workbench,
+    constraint_value,
+    objective_values,
+)
 from autocompress.search.patterns import Others, PatternLatency
 from autocompress.search.request import Request, check_request, resolved
+from autocompress.search.rivals import Rivals
 from autocompress.search.sampler import corners, make_sampler, suggest
 from autocompress.search.storage import StorageAwayError, running
+from autocompress.specs import CalibratedModel
 
 Progress = Callable[[StudyRecord], None]
 MOST_FAILURES = 20  # in a row, then the search ends
-MOST_STOPS = 4  # early, in a row, then one trial is evaluated to the end
 _POLL_S = 0.2  # while others run what is still to come
 
 
@@ -47,17 +55,22 @@ class Search:
 
     AutocompressError, before anything is written, for a request that cannot be met."""
 
-    def __init__(self, request: Request, latency: Latency, *, joins: bool = False) -> None:
+    def __init__(
+        self, request: Request, latency: Latency, *, expected: Known | None = None, joins: bool = False
+    ) -> None:
+        """`expected`: what a calibrated model says of a file, where latencies are measured: what it shows to be
+        hopeless is not measured."""
         check_request(request)
         self.request, self._joins = request, joins
         self._folder = store.study_folder(request.runs, request.study_name)
         self._floor = Floor()
         self._measure = latency
         self._patterns = PatternLatency(self._undisturbed, self._others()) if self._measures else None
+        self._screens = self._measures and expected is not None
         self.workbench = Workbench(
             request.task, request.profile, self._patterns or latency, runs=request.runs,
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
-            pause=self._floor.pause,
+            pause=self._floor.pause, known=self._known, expected=expected if self._measures else self._known,
         )  # fmt: skip
         self.activations, self.choices = resolved(request, self.workbench.layers)
         self.widths = self.workbench.variants.widths(request.space)
@@ -86,11 +99,20 @@ class Search:
     def _measures(self) -> bool:
         return self.request.latency_source == "measured"
 
-    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
-        """A measurement during which nobody builds where it runs."""
+    def _known(self, file: bytes) -> Measurement | None:
+        """A latency that costs nothing: modelled, or measured before for the same kernels."""
+        if self._patterns is not None:
+            return self._patterns.known(file, SEARCH_PROCESSES)
+        return self._measure(file, SEARCH_PROCESSES)
+
+    def undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """While a measurement runs: nobody builds where it runs."""
         host = self.request.profile.host
         here = host == "local" or (isinstance(host, Mapping) and "command" in host)
-        with self._floor.alone() if here else self._floor.idle():
+        return self._floor.alone() if here else self._floor.idle()
+
+    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
+        with self.undisturbed():
             return self._measure(file, processes)
 
     def _others(self) -> Others:
@@ -108,15 +130,16 @@ class Search:
     def _guided(self) -> GuidedSampler:
         request = self.request
         return GuidedSampler(
-            seed=request.seed, landscape=lambda: self._landscape, reference=lambda: self._reference,
+            seed=request.seed, landscape=lambda: self.landscape, reference=lambda: self._reference,
             objectives=request.objectives, size=request.size, constraints=request.constraints,
         )  # fmt: skip
 
     @cached_property
-    def _landscape(self) -> Landscape:
+    def landscape(self) -> Landscape:
+        """The space as the guided sampler sees it."""
         tables, note = self.workbench.tables(self.choices)
         if note is not None:
-            self.study.set_user_attr("notes", [*self.study.user_attrs["notes"], note])
+            opening.note(self.study, note)
         return landscape_of(self.workbench, self.activations, self.choices, tables)
 
     @cached_property
@@ -132,34 +155,43 @@ class Search:
         identity = opening.identity_of(request, self.activations, self.choices, self.widths)
         self.study = opening.open_study(request, self._sampler, identity)
         found = corners(self.activations, self.choices, self.widths)
-        self._corner_digests = {corner.normalised().digest for corner in found}
         if self._joins:
             workbench.baseline = self.baseline
         else:
             opening.lay_ground(self.study, request, workbench, identity)
+            if self._screens:
+                opening.note(self.study, self._screening())
             self._settle()
             opening.queue(self.study, found, self.activations, self.choices, self.widths)
             announce(self.study, request, self._roll.name)
         self._ledger = Ledger(self.study)
         self._ledger.read()
+        spared = {corner.normalised().digest for corner in found}
+        self._rivals = Rivals(request, self._ledger, workbench.validation_scores, spared)
         if self._patterns is not None:
             for measurement in store.measurements_of(self.study, self._ledger.seen.values()):
                 self._patterns.keep(measurement)
         self._record = self.record()
 
+    def _screening(self) -> str:
+        model = self.request.profile.latency_model
+        when = f" of {model.measured_on}" if isinstance(model, CalibratedModel) else ""
+        return f"latencies were predicted first, by the calibration{when}: what cannot enter the front was not measured"
+
     def _settle(self) -> None:
         """Take the turn once, to settle what dead workers left."""
         with self._turn:
-            store.recover(self.study, self._values, self._roll.is_dead)
+            store.recover(self.study, self.values, self._roll.is_dead)
 
-    def _values(self, evaluation: Evaluation) -> tuple[float, ...]:
+    def values(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """The objectives' values of an evaluation."""
         return objective_values(evaluation, self.request.objectives, self.request.size)
 
     def prepare_sampler(self) -> None:
         """What the guided sampler needs before its first suggestion, the layer tables above all; else it happens
         then."""
         if isinstance(self._sampler, GuidedSampler):
-            _ = self._landscape
+            _ = self.landscape
 
     @property
     def baseline(self) -> Evaluation:
@@ -199,7 +231,7 @@ class Search:
         One worker at a time looks at the study and begins a trial: so the number of trials is met exactly, and no
         configuration is proposed twice."""
         with self._turn:
-            store.recover(self.study, self._values, self._roll.is_dead)
+            store.recover(self.study, self.values, self._roll.is_dead)
             under_way = len(running(self.study))  # before what has finished is read: none may be missed
             self._catch_up(on_trial)
             asked = asked_of(self.study)
@@ -263,7 +295,7 @@ class Search:
         try:
             self._await(twins)
             evaluation = self._evaluated(trial, configuration)
-            values = self._values(evaluation)
+            values = self.values(evaluation)
             for constraint in self.request.constraints:
                 trial.set_constraint(str(constraint), constraint_value(evaluation, constraint))
         except CandidateError as fault:
@@ -300,46 +332,20 @@ class Search:
         trial.set_user_attr("digest", configuration.digest)
         trial.set_user_attr("reason", stop.reason)
         trial.set_user_attr("divergence", stop.divergence)
-        trial.set_user_attr("seen", {"samples": stop.samples, "accuracy": stop.accuracy})
+        seen: dict[str, float] = {"samples": stop.samples, "accuracy": stop.accuracy}
+        if isinstance(stop, Screened):
+            seen |= {
+                "latency_ms": stop.latency_ms,
+                "file_bytes": stop.file_bytes,
+                "download_bytes": stop.download_bytes,
+            }
+        trial.set_user_attr("seen", seen)
         self._lapse(trial)
 
     def _lapse(self, trial: optuna.Trial) -> None:
         now = time.perf_counter()
         trial.set_user_attr("wall_s", now - self._lap)
         self._lap = now
-
-    def _may_stop_early(self, configuration: Configuration) -> bool:
-        """Not a corner, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
-        learns what the metric does only from trials that are complete."""
-        stopped = self._ledger.stopped_in_a_row(MOST_STOPS)
-        return not stopped and configuration.digest not in self._corner_digests
-
-    def _bar(self, values: Mapping[str, float | None]) -> Bar | None:
-        """What a candidate with these values must reach: the most accurate feasible trial that is at least as good in
-        every other objective, and the constraint on the metric."""
-        rises, least = self.request.task.metric.higher_is_better, None
-        for constraint in self.request.constraints:
-            if constraint.name == "accuracy" and (constraint.relation == ">=") == rises:
-                least = constraint.bound
-        rival = self._rival(values)
-        if rival is None and least is None:
-            return None
-        scores = None if rival is None else self.workbench.validation_scores(rival[1])
-        name = "" if rival is None else f"trial {rival[0]}"
-        return Bar(scores=scores, name=name, least=least, rises=rises)
-
-    def _rival(self, values: Mapping[str, float | None]) -> tuple[int, Evaluation] | None:
-        request = self.request
-        others = [value_name(name, request.size) for name in request.objectives if name != "metric"]
-        if "metric" not in request.objectives or any(values[name] is None for name in others):
-            return None
-        feasible = [
-            (number, evaluation) for number, evaluation in self._ledger.complete()
-            if all(_at_most(evaluation.value(name), values[name]) for name in others)
-            and all(constraint_value(evaluation, constraint) <= 0 for constraint in request.constraints)
-        ]  # fmt: skip
-        sign = 1 if request.task.metric.higher_is_better else -1
-        return max(feasible, key=lambda pair: (sign * pair[1].accuracy, -pair[0]), default=None)
 
     def _evaluated(self, trial: optuna.Trial, configuration: Configuration) -> Evaluation:
         """The evaluation of a configuration, from the study's records where it has been seen; stored in the trial."""
@@ -349,8 +355,13 @@ class Search:
             raise stop
         known = self._ledger.seen.get(configuration.digest)
         try:
-            bar_of = self._bar if self._may_stop_early(configuration) else None
-            evaluation, divergence = (known, None) if known else self.workbench.evaluate(configuration, bar_of)
+            if known is not None:
+                evaluation, divergence = known, None
+            elif self._rivals.may_end(configuration):
+                screen = self._rivals.screen if self._screens else None
+                evaluation, divergence = self.workbench.evaluate(configuration, self._rivals.bar, screen)
+            else:
+                evaluation, divergence = self.workbench.evaluate(configuration)
         except CandidateError as fault:
             self._ledger.failed[configuration.digest] = str(fault)
             raise
@@ -369,16 +380,8 @@ class Search:
         self._finish()
         return self.record()
 
-    def values(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """The values of the study's objectives; CandidateError where one could not be had."""
-        return self._values(evaluation)
-
     def _finish(self) -> None:
         if self.request.latency_source == "measured":
             finish.measure_front(self.study, self.workbench, self.record)
         finish.front_on_test_data(self.study, self.workbench, self.record)
         finish.store_importance(self.study, self._sampler, self.record)
-
-
-def _at_most(value: float | None, bound: float | None) -> bool:
-    return value is not None and bound is not None and value <= bound

@@ -23,8 +23,9 @@ from autocompress.specs.device import (
 )
 from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
 from autocompress.specs.space import Rule, SearchSpace, Widths
+from autocompress.specs.sweep import Sweep, SweepBudget, SweepDevice, SweepSpace, SweepTask, VerdictRules
 
-SCHEMA_KINDS = ("space", "device")  # the kinds of files that `json_schema` knows
+SCHEMA_KINDS = ("space", "device", "sweep")  # the kinds of files that `json_schema` knows
 
 __all__ = [
     "SCHEMA_KINDS",
@@ -41,6 +42,12 @@ __all__ = [
     "Rule",
     "Runtime",
     "SearchSpace",
+    "Sweep",
+    "SweepBudget",
+    "SweepDevice",
+    "SweepSpace",
+    "SweepTask",
+    "VerdictRules",
     "Widths",
     "allowed_activations",
     "allowed_choices",
@@ -51,6 +58,7 @@ __all__ = [
     "json_schema",
     "load_device",
     "load_space",
+    "load_sweep",
     "own_device_names",
     "save_device",
     "space_names",
@@ -114,14 +122,22 @@ def load_device(name_or_path: str | Path) -> DeviceProfile:
     return device_schema.to_device(yaml_file.load(path, device_schema.DeviceFile))
 
 
+def load_sweep(path: str | Path) -> Sweep:
+    """The sweep of a `.yaml` file. AutocompressError with all its faults and their `$.path`."""
+    from autocompress.specs import sweep_schema, yaml_file
+
+    return sweep_schema.to_sweep(yaml_file.load(Path(path), sweep_schema.SweepFile), Path(path))
+
+
 def json_schema(kind: str) -> dict[str, Any]:
-    """The JSON schema of a `space` or a `device` file, for editors that complete and check YAML."""
+    """The JSON schema of a `space`, a `device` or a `sweep` file, for editors that complete and check YAML."""
     from autocompress.errors import unknown_name
-    from autocompress.specs import device_schema, space_schema
+    from autocompress.specs import device_schema, space_schema, sweep_schema
 
     models: dict[str, type[space_schema.Strict]] = {
         "space": space_schema.SpaceFile,
         "device": device_schema.DeviceFile,
+        "sweep": sweep_schema.SweepFile,
     }
     if kind not in models:
         raise unknown_name("kind of file", kind, models)

@@ -26,6 +26,8 @@ _PLACES = {
     "space": "Search spaces: `search_spaces/NAME.yaml`, or any file: `--space my.yaml`.",
     "device": "Device profiles: `device_profiles/NAME.yaml`, the user's own folder (`autocompress device probe` and "
     "`calibrate` write there), or any file: `--device my.yaml`.",
+    "sweep": "Sweeps: any file, `autocompress sweep my.yaml`; paths in it count from its own folder. See "
+    "[sweeps](sweeps.md). A bare word stands for a task, a device profile or a space of that name.",
 }
 _WORDS = {"integer": "whole number", "string": "text", "boolean": "`true` or `false`", "null": "`null`"}
 _LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}

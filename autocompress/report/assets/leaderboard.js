@@ -1,0 +1,123 @@
+// All studies: groups, the best by constraint, the common front, how the studies rank, progress.
+"use strict";
+const titles = { accuracy: "validation metric", latency_ms: "latency, ms", download_bytes: "download, bytes", file_bytes: "file, bytes" };
+let group = data.groups[0];
+const signed = (value) => (value >= 0 ? "+" : "") + value.toFixed(4);
+const times = (value) => `×${value.toFixed(2)}`;
+const name = (point) => `${point.study}, trial ${point.trial}`;
+const title = (key) => (key === "accuracy" ? `validation ${group.metric}` : key === "latency_ms" ? `latency, ms (${group.latency})` : titles[key]);
+
+const pointColumns = () => [
+  { title: "study, trial", value: name, text: name },
+  { title: title("accuracy"), value: (p) => p.accuracy, text: (p) => `${number(p.accuracy)} (${signed(p.to_float.accuracy)})` },
+  { title: "on test data", value: (p) => p.test_accuracy, text: (p) => number(p.test_accuracy) + between(p.test_ci) },
+  { title: title("latency_ms"), value: (p) => p.latency_ms, text: (p) => `${number(p.latency_ms)} (${times(p.to_float.latency)}), ${p.latency_is}` },
+  { title: "download, bytes", value: (p) => p.download_bytes, text: (p) => `${number(p.download_bytes)} (${times(p.to_float.download)})` },
+  { title: "file, bytes", value: (p) => p.file_bytes },
+  { title: "against plain int8", value: (p) => p.to_int8?.download ?? null,
+    text: (p) => (p.to_int8 ? `${signed(p.to_int8.accuracy)} · ${times(p.to_int8.latency)} latency · ${times(p.to_int8.download)} download` : "not tried") },
+  { title: "configuration", value: (p) => p.summary, text: (p) => p.summary },
+];
+
+function listGroups() {
+  const best = (g, wanted) => g.best.find((b) => b.wanted === wanted)?.point ?? null;
+  const short = (p, key) => (p ? `${number(p[key])} (${times(p.to_float[key === "latency_ms" ? "latency" : "download"])})` : "none");
+  table(byId("groups"), "Groups; the best of the first constraint of each", [
+    { title: "task and device", value: (g) => g.title, cell: (g) => element("button", {
+      type: "button", "data-group": data.groups.indexOf(g), onclick: () => choose(g, true) }, g.title) },
+    { title: "studies", value: (g) => g.studies.length },
+    { title: "on the front", value: (g) => g.front.length },
+    { title: "constraint", value: (g) => g.best[0]?.constraint ?? "-", text: (g) => g.best[0]?.constraint ?? "-" },
+    { title: "smallest download, bytes", value: (g) => best(g, "smallest")?.download_bytes ?? null, text: (g) => short(best(g, "smallest"), "download_bytes") },
+    { title: "fastest, ms", value: (g) => best(g, "fastest")?.latency_ms ?? null, text: (g) => short(best(g, "fastest"), "latency_ms") },
+    { title: "network", value: (g) => g.network, text: (g) => g.network.slice(0, 12) },
+  ], data.groups, (g) => ({ "aria-current": g === group ? "true" : null }));
+}
+
+function marks(points, label, symbol, size, shadeName) {
+  const [x, y] = [byId("x").value, byId("y").value];
+  return { type: "scatter", mode: "markers", name: label, x: points.map((p) => p[x]), y: points.map((p) => p[y]), hoverinfo: "text", customdata: points.map(name),
+    text: points.map((p) => [name(p), p.summary, ...Object.keys(titles).map((key) => `${title(key)}: ${number(p[key])}`)].filter(Boolean).map(esc).join("<br>")),
+    marker: { symbol, size, color: shade(shadeName), line: { width: 1, color: shade("--text") } } };
+}
+
+function drawFront() {
+  const only = byId("only").value, mine = (p) => only === "" || p.study === only;
+  draw("pareto", () => ({
+    traces: [marks(group.others.filter(mine), "front of one study", "circle", 6, "--soft"), marks(group.front.filter(mine), "common front", "diamond", 11, "--accent")],
+    layout: { xaxis: axis(title(byId("x").value)), yaxis: axis(title(byId("y").value)) },
+  }));
+  table(byId("front-table"), "The common front, best metric first", pointColumns(), group.front.filter(mine));
+}
+
+function listStudies() {
+  const reference = (r) => (r ? `${number(r.accuracy)} · ${number(r.latency_ms)} ms · ${number(r.download_bytes)} bytes` : "not tried");
+  table(byId("studies-table"), "Studies by hypervolume", [
+    { title: "rank", value: (s) => s.rank }, { title: "study", value: (s) => s.study, text: (s) => s.study },
+    { title: "hypervolume", value: (s) => s.hypervolume }, { title: "points on the common front", value: (s) => s.on_front },
+    { title: "complete trials", value: (s) => s.complete_trials, text: (s) => `${s.complete_trials} of ${s.trials}` },
+    { title: "float network", value: (s) => s.float.accuracy, text: (s) => reference(s.float) },
+    { title: "plain int8", value: (s) => s.int8?.accuracy ?? null, text: (s) => reference(s.int8) },
+    { title: "searched by", value: (s) => s.by.join(", "), text: (s) => `${s.by.join(", ") || "unknown"} (${s.starts} starts)` },
+    { title: "first start, last trial (UTC)", value: (s) => s.last, text: (s) => `${s.started ?? "-"}, ${s.last ?? "-"}` },
+    { title: "space, sampler, seed", value: (s) => s.space, text: (s) => `${s.space}, ${s.sampler}, ${s.seed}` },
+    { title: "constraints", value: (s) => s.constraints.join(", "), text: (s) => s.constraints.join(", ") || "none" },
+    { title: "versions", value: (s) => s.versions.autocompress ?? "", text: (s) => Object.entries(s.versions).map(([k, v]) => `${k} ${v}`).join(", ") },
+  ], group.studies);
+}
+
+function drawVolume() {
+  const time = byId("over").value === "time";
+  draw("volume", () => {
+    const traces = group.studies.map((s) => {
+      const steps = s.steps.filter((step) => !time || step.finished_s !== null);
+      return { type: "scatter", mode: "lines", name: s.study, showlegend: false, hoverinfo: "text", text: steps.map((step) => `${esc(s.study)}: ${number(step.hypervolume)}`),
+        line: { shape: "hv", width: 1, color: shade("--soft") }, x: steps.map((step) => (time ? new Date(1000 * step.finished_s) : step.number)), y: steps.map((step) => step.hypervolume) };
+    });
+    if (time) {
+      traces.push({ type: "scatter", mode: "lines+markers", name: "all together", x: group.nights.map((n) => `${n.day} 23:59:59`), y: group.nights.map((n) => n.hypervolume),
+        line: { shape: "hv", width: 3, color: shade("--accent") } });
+    }
+    return { traces, layout: { xaxis: axis(time ? "time (UTC)" : "trial"), yaxis: axis("hypervolume", { rangemode: "tozero" }) } };
+  });
+  table(byId("nights-table"), "All studies together by day (UTC)", [
+    { title: "day", value: (n) => n.day, text: (n) => n.day }, { title: "hypervolume", value: (n) => n.hypervolume }, { title: "complete trials", value: (n) => n.trials },
+  ], group.nights);
+}
+
+function choose(chosen, move) {
+  group = chosen;
+  byId("best-h").textContent = `Best by constraint: ${group.title}`;
+  document.querySelectorAll("#groups tr[aria-current]").forEach((row) => row.removeAttribute("aria-current"));
+  document.querySelector(`#groups button[data-group="${data.groups.indexOf(group)}"]`)?.closest("tr").setAttribute("aria-current", "true");
+  const keys = Object.keys(titles), [x, y] = [byId("x").value || "download_bytes", byId("y").value || "accuracy"];
+  options(byId("x"), keys.map((key) => [key, title(key)]), x);
+  options(byId("y"), keys.map((key) => [key, title(key)]), y);
+  options(byId("only"), [["", "all studies"], ...group.studies.map((s) => [s.study, s.study])], "");
+  const columns = pointColumns().map((column) => ({ title: column.title, value: (b) => (b.point ? column.value(b.point) : null), text: (b) => (b.point ? column.text?.(b.point) ?? number(column.value(b.point)) : "-") }));
+  table(byId("best-table"), "The best that meets each constraint", [
+    { title: "constraint", value: (b) => b.constraint, text: (b) => b.constraint }, { title: "wanted", value: (b) => b.wanted, text: (b) => (b.point ? b.wanted : `${b.wanted}: none meets it`) }, ...columns,
+  ], group.best);
+  drawFront();
+  listStudies();
+  if (move) byId("best-h").focus();
+  later(drawVolume);
+}
+
+// What lies below the first screen waits until the page can be used.
+function later(task) {
+  setTimeout(task, 0);
+}
+
+function start() {
+  if (group) {
+    listGroups();
+    choose(group, false);
+    byId("controls").addEventListener("input", drawFront);
+    byId("controls").addEventListener("submit", (event) => event.preventDefault());
+    byId("over").addEventListener("input", drawVolume);
+  }
+  window.readyAfterMs = performance.now();
+  document.documentElement.dataset.ready = "true";
+}
+start();

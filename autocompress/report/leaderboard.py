@@ -1,0 +1,266 @@
+"""All studies beside each other: per task and device the front, the best by constraint, and how the studies rank. Pure.
+
+Studies stand in one group only where their results can be compared: the same network, data, metric and device with the
+same runtime, version, threads, bits and way to a latency. A group's front is over metric, latency and download; it
+consists of points of the fronts of its studies, because only those have careful latencies and values on test data."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import numpy as np
+
+from autocompress import pareto
+from autocompress.errors import AutocompressError, unknown_name
+from autocompress.records import CONSTRAINT_NAMES, Constraint, Evaluation, StudyRecord, TrialRecord
+from autocompress.report import rows
+from autocompress.report.progress import Step, hypervolume_steps
+
+_STEPS = 12  # points of a study's curve
+_DAY_S = 86_400
+WANTED = {"accuracy": "most accurate", "latency_ms": "fastest", "download_bytes": "smallest"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A bound that may hang on the float network: `value` of it (0 for a plain number) times `factor` plus `offset`."""
+
+    name: str
+    relation: str
+    text: str
+    of_float: bool
+    factor: float
+    offset: float
+
+    def constraint(self, baseline: Evaluation) -> Constraint | None:
+        """The bound for a study with this baseline; None where the baseline lacks the value."""
+        value = rows.value_of(baseline, self.name) if self.of_float else 0.0
+        if value is None:
+            return None
+        return Constraint(name=self.name, relation=self.relation, bound=value * self.factor + self.offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A trial on a front, with the record of its study."""
+
+    record: StudyRecord
+    trial: TrialRecord
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The point that is `wanted` (one of WANTED's values) among those that meet `limit`; None where none does."""
+
+    limit: Limit
+    wanted: str
+    point: Point | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A study in its group. `rank` by hypervolume, from 1, equal ones alike; None where it has none. `on_front`: how
+    many points of the group's front are its own; `int8`: its plain static int8 network, where it was tried."""
+
+    record: StudyRecord
+    rank: int | None
+    hypervolume: float | None
+    on_front: int
+    int8: Evaluation | None
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """The hypervolume of all that a group's studies had found by the end of a day (UTC), and its trials that day."""
+
+    day: str
+    hypervolume: float
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The studies that can be compared, best first, and what they found together."""
+
+    key: tuple[tuple[str, str], ...]
+    standings: tuple[Standing, ...]
+    front: tuple[Point, ...]
+    others: tuple[Point, ...]  # on the front of their study, but not of the group
+    best: tuple[Best, ...]
+    nights: tuple[Night, ...]
+
+
+def parse_limit(text: str) -> Limit:
+    """A limit from `NAME<=NUMBER`, `NAME>=float`, `NAME>=float-N`, `... N point` (of .01) or `... N %` of the float
+    network's value; AutocompressError for anything else."""
+    form = (
+        r"\s*(\w+)\s*(<=|>=)\s*(?:(float)\s*(?:([+-])\s*([\d.]+(?:e-?\d+)?)\s*(points?|%)?)?|(-?[\d.]+(?:e-?\d+)?))\s*"
+    )
+    found = re.fullmatch(form, text)
+    try:
+        if found is None:
+            raise ValueError
+        name, relation, base, sign, by, unit, plain = found.groups()
+        size = float(plain if base is None else by or 0)
+    except ValueError:
+        raise AutocompressError(
+            f"constraint '{text}' is not NAME<=NUMBER or NAME>=float-NUMBER, as in 'latency_ms<=8', "
+            "'accuracy>=float - 1 point' or 'download_bytes<=float - 80 %'"
+        ) from None
+    if name not in CONSTRAINT_NAMES:
+        raise unknown_name("constraint", name, CONSTRAINT_NAMES)
+    signed = -size if sign == "-" else size
+    return Limit(
+        name=name,
+        relation=relation,
+        text=" ".join(text.split()),
+        of_float=base is not None,
+        factor=1 + signed / 100 if unit == "%" else 1.0,
+        offset=0.0 if unit == "%" else signed * (0.01 if unit is not None else 1.0),
+    )
+
+
+def default_limits(record: StudyRecord) -> tuple[Limit, ...]:
+    """What loses next to nothing: one point of a metric in [0, 1], one percent of one that has no upper end."""
+    return (parse_limit("accuracy >= float - 1 point" if record.higher_is_better else "accuracy <= float + 1 %"),)
+
+
+def groups_of(
+    records: Sequence[StudyRecord], limits: Sequence[Limit] = (), usable: Callable[[Point], bool] = lambda _: True
+) -> tuple[Group, ...]:
+    """The groups by task and device. Without `limits`: `default_limits`. `usable` says whether a point may be shown
+    (its file may have changed); it is asked only of those that would be."""
+    grouped: defaultdict[tuple[tuple[str, str], ...], list[StudyRecord]] = defaultdict(list)
+    for record in records:
+        grouped[_key(record)].append(record)
+    return tuple(_group(key, grouped[key], limits, usable) for key in sorted(grouped))
+
+
+def plain_int8(record: StudyRecord) -> Evaluation | None:
+    """The evaluation of the plain static int8 network: 8 bits everywhere, dense, unclustered; None if it was not
+    tried."""
+    for _, evaluation in rows.complete(record):
+        choices = evaluation.configuration.layers.values()
+        if evaluation.configuration.activations == "int8" and all(
+            choice.bits == 8 and choice.sparsity == 0 and choice.normalised().clusters is None for choice in choices
+        ):
+            return evaluation
+    return None
+
+
+def _key(record: StudyRecord) -> tuple[tuple[str, str], ...]:
+    measured = record.baseline.measurement
+    hashes = {name: record.hashes.get(name, "unknown") for name in ("network", "data", "latency_model")}
+    hashes["device_profile"] = record.hashes.get("device", "unknown")
+    runtime = f"{measured.runtime or 'unknown'} {measured.runtime_version or ''}".strip()
+    named = {
+        "task": record.task, "device": record.device, "metric": record.metric_name, "latency": record.latency_source,
+        "runtime": runtime, "threads": str(measured.threads), "bits": str(measured.os_bits), **hashes,
+    }  # fmt: skip
+    return tuple(named.items())
+
+
+def _group(
+    key: tuple[tuple[str, str], ...], records: Sequence[StudyRecord], limits: Sequence[Limit],
+    usable: Callable[[Point], bool],
+) -> Group:  # fmt: skip
+    points = [
+        Point(record=record, trial=trial, evaluation=trial.evaluation)
+        for record in records for trial in rows.front(record) if trial.evaluation is not None
+    ]  # fmt: skip
+    front = _front(points, usable)
+    best = tuple(
+        Best(limit=limit, wanted=words, point=_best(points, limit, name, usable))
+        for limit in limits or default_limits(records[0])
+        for name, words in WANTED.items() if name != limit.name
+    )  # fmt: skip
+    on = {id(point) for point in front}
+    others = tuple(point for point in points if id(point) not in on)
+    return Group(
+        key=key, standings=_standings(records, front), front=front, others=others, best=best, nights=_nights(records)
+    )
+
+
+def _vector(point: Point) -> list[float]:
+    evaluation = point.evaluation
+    loss = -evaluation.accuracy if point.record.higher_is_better else evaluation.accuracy
+    return [loss, evaluation.measurement.latency_ms, evaluation.download_bytes]
+
+
+def _front(points: Sequence[Point], usable: Callable[[Point], bool]) -> tuple[Point, ...]:
+    """The points that no usable other dominates, best metric first."""
+    left = [point for point in points if np.isfinite(_vector(point)).all()]
+    while True:
+        mask = pareto.non_dominated([_vector(point) for point in left])
+        front = [point for point, on in zip(left, mask, strict=True) if on]
+        damaged = [point for point in front if not usable(point)]
+        if not damaged:
+            return tuple(sorted(front, key=_vector))
+        left = [point for point in left if point not in damaged]
+
+
+def _best(points: Sequence[Point], limit: Limit, name: str, usable: Callable[[Point], bool]) -> Point | None:
+    """The usable point within the limit whose value called `name` is best; of equal ones the better metric."""
+
+    def order(point: Point) -> tuple[float, list[float]]:
+        value = rows.value_of(point.evaluation, name)
+        falls = name == "accuracy" and point.record.higher_is_better
+        return (np.inf if value is None else -value if falls else value), _vector(point)
+
+    for point in sorted(points, key=order):
+        constraint = limit.constraint(point.record.baseline)
+        met = constraint is not None and rows.violation(point.evaluation, constraint) == 0
+        if met and rows.value_of(point.evaluation, name) is not None and usable(point):
+            return point
+    return None
+
+
+def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[Standing, ...]:
+    steps = {record.name: hypervolume_steps(record, most=_STEPS) for record in records}
+    volumes = {
+        record.name: steps[record.name][-1].hypervolume if steps[record.name] else rows.volume(record, [])
+        for record in records
+    }
+    known = [volume for volume in volumes.values() if volume is not None]
+    found = [
+        Standing(
+            record=record,
+            rank=None if (own := volumes[record.name]) is None else 1 + sum(volume > own for volume in known),
+            hypervolume=own,
+            on_front=sum(point.record is record for point in front),
+            int8=plain_int8(record),
+            steps=steps[record.name],
+        )
+        for record in records
+    ]
+    return tuple(sorted(found, key=lambda s: (s.rank is None, s.rank, s.record.name)))
+
+
+def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
+    """Loss, latency and download in each study's own scales, as in its hypervolume, day after day."""
+    days: defaultdict[int, list[pareto.Floats]] = defaultdict(list)
+    for record in records:
+        found: defaultdict[int, list[Evaluation]] = defaultdict(list)
+        for trial, evaluation in rows.complete(record):
+            if trial.finished_s is not None and rows.feasible(record, evaluation):
+                found[int(trial.finished_s // _DAY_S)].append(evaluation)
+        for day, evaluations in found.items():
+            points = rows.scaled(record, evaluations)
+            days[day] += [] if points is None else [points]
+    front, nights = np.empty((0, 3)), []
+    for day in sorted(days):
+        joined = np.vstack([front, *days[day]])
+        front = joined[pareto.non_dominated(joined)]
+        volume = pareto.hypervolume(front, np.ones(3))
+        nights.append(Night(day=_date(day), hypervolume=volume, trials=sum(map(len, days[day]))))
+    return tuple(nights)
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_S, timezone.utc).strftime("%Y-%m-%d")

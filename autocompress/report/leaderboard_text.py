@@ -1,0 +1,271 @@
+"""A leaderboard as data and as text: the JSON document, CSV, Markdown, and the tables that a terminal shows too."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from autocompress.records import Evaluation, StudyRecord
+from autocompress.report import rows
+from autocompress.report.html_study import latency_words
+from autocompress.report.leaderboard import Group, Point, Standing
+
+_CSV_GROUP = ("task", "device", "metric", "latency", "runtime", "threads", "bits", "network", "data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of text with a title."""
+
+    title: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def document(groups: Sequence[Group], left_out: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The document of `leaderboard --format json`: plain data that is valid JSON. `left_out`: (what, why)."""
+    found: dict[str, Any] = rows.as_json(
+        {
+            "schema": 1,
+            "groups": [_group(group) for group in groups],
+            "left_out": [{"what": what, "reason": reason} for what, reason in left_out],
+        }
+    )
+    return found
+
+
+def _group(group: Group) -> dict[str, Any]:
+    int8 = {s.record.name: s.int8 for s in group.standings}
+    return dict(group.key) | {
+        "higher_is_better": group.standings[0].record.higher_is_better,
+        "front": [point_values(point, int8) | {"configuration": _configuration(point)} for point in group.front],
+        "best": [
+            {"constraint": b.limit.text, "wanted": b.wanted, "point": b.point and point_values(b.point, int8)}
+            for b in group.best
+        ],
+        "studies": [standing_values(standing) for standing in group.standings],
+        "nights": [asdict(night) for night in group.nights],
+    }
+
+
+def _configuration(point: Point) -> dict[str, Any]:
+    return point.evaluation.configuration.to_dict()
+
+
+def point_values(point: Point, int8: Mapping[str, Evaluation | None]) -> dict[str, Any]:
+    """A point with its differences to the float network and to the plain int8 one of its study: of the metric as a
+    difference, else as a ratio."""
+    record, evaluation = point.record, point.evaluation
+    measured, reference = evaluation.measurement, int8[record.name]
+    return {
+        "study": record.name,
+        "trial": point.trial.number,
+        "accuracy": evaluation.accuracy,
+        "accuracy_ci": evaluation.accuracy_ci,
+        "test_accuracy": record.test_accuracy.get(evaluation.sha256),
+        "test_ci": record.test_ci.get(evaluation.sha256),
+        "latency_ms": measured.latency_ms,
+        "latency_ci_ms": measured.latency_ci_ms,
+        "latency_is": latency_words(measured),
+        "download_bytes": evaluation.download_bytes,
+        "file_bytes": evaluation.file_bytes,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "energy_mj": evaluation.energy_mj,
+        "to_float": _against(evaluation, record.baseline) | {"latency": _latency_ratio(record, evaluation)},
+        "to_int8": None if reference is None else _against(evaluation, reference),
+        "summary": rows.summary(evaluation.configuration),
+        "sha256": evaluation.sha256,
+        "artifact": evaluation.artifact,
+    }
+
+
+def _against(evaluation: Evaluation, reference: Evaluation) -> dict[str, float]:
+    return {
+        "accuracy": evaluation.accuracy - reference.accuracy,
+        "latency": evaluation.measurement.latency_ms / reference.measurement.latency_ms,
+        "download": evaluation.download_bytes / reference.download_bytes,
+    }
+
+
+def _latency_ratio(record: StudyRecord, evaluation: Evaluation) -> float:
+    """Against the baseline measured in the same minutes where there is one."""
+    ratio = evaluation.measurement.ratio_to_baseline
+    return evaluation.measurement.latency_ms / record.baseline.measurement.latency_ms if ratio is None else ratio
+
+
+def standing_values(standing: Standing) -> dict[str, Any]:
+    """A study in its group: rank, what it found, who ran it when, with what."""
+    record = standing.record
+    finished = [t.finished_s for t in record.trials if t.finished_s is not None]
+    return {
+        "study": record.name,
+        "rank": standing.rank,
+        "hypervolume": standing.hypervolume,
+        "on_front": standing.on_front,
+        "complete_trials": len(rows.complete(record)),
+        "trials": len(record.trials),
+        "wall_s": record.wall_s,
+        "sampler": record.sampler,
+        "seed": record.seed,
+        "space": record.space,
+        "objectives": record.objectives,
+        "constraints": [str(constraint) for constraint in record.constraints],
+        "float": _reference(record, record.baseline),
+        "int8": None if standing.int8 is None else _reference(record, standing.int8),
+        "int8_download_bytes": record.int8_download_bytes,
+        "by": sorted({f"{run.user or 'unknown'} on {run.host or 'unknown'}" for run in record.runs}),
+        "starts": len(record.runs),
+        "started": _time(record.runs[0].started_s if record.runs else min(finished, default=None)),
+        "last": _time(max(finished, default=None)),
+        "versions": dict(record.versions),
+        "steps": [asdict(step) for step in standing.steps],
+    }
+
+
+def _reference(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": evaluation.accuracy,
+        "test_accuracy": record.test_accuracy.get(evaluation.sha256),
+        "latency_ms": evaluation.measurement.latency_ms,
+        "download_bytes": evaluation.download_bytes,
+        "file_bytes": evaluation.file_bytes,
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def group_title(group: dict[str, Any]) -> str:
+    """What a group is about, in one line."""
+    threads = "" if group["threads"] == "None" else f" · {group['threads']} thread(s)"
+    return f"{group['task']} on {group['device']} · {group['latency']} latency · {group['runtime']}{threads}"
+
+
+def tables(board: Mapping[str, Any]) -> list[Table]:
+    """The document as tables, in the order to read them: for each group the best, the front, the studies, the nights;
+    at the end what was left out."""
+    found: list[Table] = []
+    for group in board["groups"]:
+        title = group_title(group)
+        best = tuple(
+            (b["constraint"], b["wanted"], *(_cells(b["point"], group) if b["point"] else ("none",) + ("-",) * 6))
+            for b in group["best"]
+        )
+        header = ("study, trial", group["metric"], "test", "latency, ms", "download, bytes", "to int8", "configuration")
+        found += [
+            Table(title=f"{title}: the best", header=("constraint", "wanted", *header), lines=best),
+            Table(title=f"{title}: the front", header=header, lines=tuple(_cells(p, group) for p in group["front"])),
+            Table(title=f"{title}: the studies", header=_STUDIES, lines=tuple(map(_study_cells, group["studies"]))),
+            Table(
+                title=f"{title}: hypervolume of all studies by day (UTC)",
+                header=("day", "hypervolume", "complete trials"),
+                lines=tuple((n["day"], f"{n['hypervolume']:.4f}", str(n["trials"])) for n in group["nights"]),
+            ),
+        ]
+    left = tuple((item["what"], item["reason"]) for item in board["left_out"])
+    return [*found, Table(title="Left out", header=("what", "reason"), lines=left)] if left else found
+
+
+_STUDIES = (
+    "rank", "study", "hypervolume", "on the front", "trials", "float", "int8", "searched by", "last trial (UTC)",
+    "sampler, seed", "version",
+)  # fmt: skip
+
+
+def _study_cells(study: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        "-" if study["rank"] is None else str(study["rank"]),
+        study["study"],
+        "-" if study["hypervolume"] is None else f"{study['hypervolume']:.4f}",
+        str(study["on_front"]),
+        f"{study['complete_trials']} of {study['trials']}",
+        _reference_cell(study["float"]),
+        _reference_cell(study["int8"]),
+        ", ".join(study["by"]) or "unknown",
+        study["last"] or "-",
+        f"{study['sampler']}, {study['seed']}",
+        study["versions"].get("autocompress", "unknown"),
+    )
+
+
+def _reference_cell(reference: Mapping[str, Any] | None) -> str:
+    if reference is None:
+        return "not tried"
+    return f"{reference['accuracy']:.4f} · {reference['latency_ms']:.4g} ms · {reference['download_bytes']:,} B"
+
+
+def _cells(point: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[str, ...]:
+    against, int8 = point["to_float"], point["to_int8"]
+    return (
+        f"{point['study']}, {point['trial']}",
+        f"{point['accuracy']:.4f} ({against['accuracy']:+.4f})",
+        "-" if point["test_accuracy"] is None else f"{point['test_accuracy']:.4f}",
+        f"{point['latency_ms']:.4g} (×{against['latency']:.2f}) {_doubts(point['latency_is'])}".strip(),
+        f"{point['download_bytes']:,} (×{against['download']:.2f})",
+        "-" if int8 is None else f"{int8['accuracy']:+.4f} · ×{int8['latency']:.2f} · ×{int8['download']:.2f}",
+        point["summary"],
+    )
+
+
+def _doubts(latency_is: str) -> str:
+    """What must be said of a latency where there is little room; the error of a model stands in the document."""
+    return "modelled" if latency_is.startswith("modelled") else latency_is.removeprefix("measured").removeprefix(", ")
+
+
+def markdown(board: Mapping[str, Any]) -> str:
+    """The tables as Markdown."""
+    parts = [
+        "# Leaderboard",
+        "",
+        "Changes are against the float network of the same study; `to int8` against its plain int8 one.",
+    ]
+    for table in tables(board):
+        parts += ["", f"## {_escaped(table.title)}", "", _row(table.header), _row(["---"] * len(table.header))]
+        parts += [_row(line) for line in table.lines]
+    return "\n".join(parts) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell if cell == '---' else _escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def csv_text(board: Mapping[str, Any]) -> str:
+    """A line for each point of a front, with what it is the best of, and one for each thing left out."""
+    out = io.StringIO()
+    names = (
+        "study", "trial", "accuracy", "test_accuracy", "latency_ms", "latency_is", "download_bytes", "file_bytes",
+        "peak_memory_bytes", "energy_mj", "summary", "sha256",
+    )  # fmt: skip
+    ratios = [f"{what}_to_{of}" for of in ("float", "int8") for what in ("accuracy", "latency", "download")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_CSV_GROUP, *names, *ratios, "best_of", "left_out_because"])
+    for group in board["groups"]:
+        for point in group["front"]:
+            best = [f"{b['wanted']}: {b['constraint']}" for b in group["best"] if _is_same(b["point"], point)]
+            changes = [(point[f"to_{name.rsplit('_', 1)[1]}"] or {}).get(name.split("_")[0]) for name in ratios]
+            cells = [*(group[name] for name in _CSV_GROUP), *(point[name] for name in names), *changes]
+            writer.writerow([_cell(cell) for cell in [*cells, "; ".join(best), None]])
+    for item in board["left_out"]:
+        empty = [None] * (len(_CSV_GROUP) + len(names) + len(ratios))
+        writer.writerow([_cell(cell) for cell in [*empty, item["what"], item["reason"]]])
+    return out.getvalue()
+
+
+def _is_same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
+    return one is not None and (one["study"], one["trial"]) == (other["study"], other["trial"])
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet takes text that begins like a formula for one."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

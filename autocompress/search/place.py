@@ -1,0 +1,25 @@
+"""A trial's place in a study that was never cut: what random draws are seeded with, so that a study which was killed
+proposes what it would have proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+
+def place_of(trial: FrozenTrial, others: Sequence[FrozenTrial]) -> int:
+    """The number that the trial would have if none had died: of one that runs again what another died of, that one's
+    place; else its number less those that died before."""
+    by_number = {each.number: each for each in others}
+    while (died := trial.user_attrs.get("retry_of")) in by_number:
+        trial = by_number[died]
+    again = {each.user_attrs.get("retry_of") for each in others}
+    return trial.number - sum(each.number < trial.number and _died(each, again) for each in others)
+
+
+def _died(trial: FrozenTrial, again: set[int | None]) -> bool:
+    """Whether its process ended under it: it runs again, or failed without a reason before it had any parameters."""
+    if trial.number in again:
+        return True
+    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs and not trial.params

@@ -1,0 +1,1 @@
+"""Nightly sweeps: cells, nights, verdicts."""

@@ -1,0 +1,329 @@
+"""One cell of a night: canary, the accepted files again, the search, a second look, canary."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from autocompress.errors import CandidateError
+from autocompress.measure.host import at_host
+from autocompress.measure.outage import PatientHost
+from autocompress.network.pattern import kernel_pattern
+from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
+from autocompress.report import rows
+from autocompress.search.latency import LatencySource, latency_on
+from autocompress.search.opening import versions
+from autocompress.search.request import Request
+from autocompress.search.store import parse_constraint
+from autocompress.search.study import Search
+from autocompress.specs import Sweep, load_device, load_space
+from autocompress.sweep import compare
+from autocompress.sweep.compare import Pairs, Race
+from autocompress.sweep.night import CellNight, Check, FileFigures, packed, spread
+from autocompress.sweep.plan import Cell, study_name
+from autocompress.tasks import load_task
+
+CANARY_PROCESSES = 10
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellJob:
+    """What a cell needs to know. `accepted`: what it was on the accepted night. `comparisons`: of the whole night.
+    `time_s`: its share of it."""
+
+    sweep: Sweep
+    cell: Cell
+    runs: Path
+    accepted: CellNight | None
+    comparisons: int
+    time_s: float | None
+
+
+def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> CellNight:
+    """One cell of a night from its first canary to its last. `remember_start` is told how many complete trials the
+    study holds and gives back how many it held when the night first came here.
+
+    DeviceError where the device is away for too long, AutocompressError where the cell cannot be run."""
+    sweep, cell, began_s = job.sweep, job.cell, time.monotonic()
+    task = load_task(cell.task.task, cell.task.model, cell.task.data, cell.task.metric)
+    profile = at_host(load_device(cell.device.profile), cell.device.host)
+    with latency_on(profile, wait_s=sweep.host_wait_s, say=say) as latency:
+        request = Request(
+            task=task,
+            profile=profile,
+            space=load_space(cell.space.space),
+            latency_source=latency.source,
+            runs=job.runs,
+            sampler=sweep.sampler,
+            seed=sweep.seed,
+            name=study_name(sweep, cell, task.network_sha256, task.data_sha256, *_runtime(latency)),
+            trials=1,  # replaced when the study is open
+            objectives=sweep.objectives,
+            size=sweep.size,
+            constraints=tuple(parse_constraint(text) for text in cell.budget.constraints),
+            threads=max(1, len(os.sched_getaffinity(0)) // len(sweep.devices)),
+            words={
+                "task": cell.task.task,
+                "model": cell.task.model,
+                "data": cell.task.data,
+                "metric": cell.task.metric,
+                "device": cell.device.profile,
+                "host": cell.device.host,
+                "space": cell.space.space,
+            },
+        )
+        with Search(request, latency.bind(task.original)) as opened:
+            work = _Work(job, opened, latency.host, say)
+            first = work.canary()
+            work.judge_accepted()
+            work.search(began_s, remember_start)
+            work.confirm()
+            night = work.found(first)
+    return replace(night, elapsed_s=time.monotonic() - began_s)
+
+
+def _runtime(latency: LatencySource) -> tuple[str, ...]:
+    if latency.host is None:
+        return ("modelled",)
+    host = latency.host.host
+    return host.runtime, host.runtime_version, str(host.facts["os_bits"])
+
+
+class _Work:
+    """The steps of a cell whose study is open."""
+
+    def __init__(self, job: CellJob, opened: Search, host: PatientHost | None, say: Say) -> None:
+        self._job, self._opened, self._host, self._say = job, opened, host, say
+        self._rules = job.sweep.rules
+        self._races: dict[str, tuple[Race, bytes, bytes]] = {}  # by file: what is compared with what
+        self._known: dict[str, Pairs] = {}  # by kernel pattern: pairs with the float network
+        self.checks: list[Check] = []
+
+    def canary(self) -> tuple[float, ...] | None:
+        """The float network's latency now, a process each; None where it is modelled."""
+        if self._host is None:
+            return None
+        found = compare.steady(self._float_processes, self._rules.drift)
+        self._say(f"canary {median(found):.4g} ms")
+        return found
+
+    def _float_processes(self) -> tuple[float, ...]:
+        assert self._host is not None
+        with self._opened.undisturbed():
+            measured = self._host.measure(self._opened.workbench.float_network, processes=CANARY_PROCESSES)
+        return tuple(median(samples) for samples in measured.samples_ms)
+
+    def _pairs(self, model: bytes, reference: bytes, count: int) -> Pairs:
+        """`count` pairs of fresh processes, a process of each file in turn."""
+        assert self._host is not None
+        found = Pairs()
+        for _ in range(count):
+            with self._opened.undisturbed():
+                one = self._host.measure(model, baseline=reference, processes=1)
+            assert one.ratio_to_baseline is not None
+            memory = () if one.peak_memory_bytes is None else (one.peak_memory_bytes,)
+            found += Pairs(log_ratios=(math.log(one.ratio_to_baseline),), memory_bytes=memory)
+        return found
+
+    # The accepted files
+
+    def judge_accepted(self) -> None:
+        """Build and measure each accepted file again and compare."""
+        accepted = self._job.accepted
+        for was in () if accepted is None else accepted.front:
+            label = was.sha256[:12]
+            try:
+                checks = self._checks(was, label)
+            except CandidateError as fault:
+                checks = [compare.broken(label, "build", str(fault))]
+            self.checks += checks
+            self._say(f"accepted file {label}: {', '.join(c.metric for c in checks)} compared")
+
+    def _checks(self, was: FileFigures, label: str) -> list[Check]:
+        now, _ = self._opened.workbench.evaluate(Configuration.from_dict(was.configuration).normalised())
+        sizes = [
+            compare.certain(label, name, getattr(was, name), getattr(now, name))
+            for name in ("file_bytes", "download_bytes")
+        ]
+        found = [*sizes, self._metric_check(was, now, label)]
+        kept = _kept(self._job.runs / was.artifact, was.sha256)
+        if kept is None:
+            found.append(compare.broken(label, "artifact", f"{was.artifact} is missing or changed"))
+        if self._host is None:
+            latency = compare.certain(label, "latency_ms", was.latency_ms, now.measurement.latency_ms)
+            return [*found, latency]
+        return [*found, *self._measured_checks(was, now, kept, label)]
+
+    def _metric_check(self, was: FileFigures, now: Evaluation, label: str) -> Check:
+        task, accepted = self._opened.request.task, self._job.accepted
+        if accepted is not None and accepted.data_sha256 != task.data_sha256:
+            return Check(file=label, metric="accuracy", before=was.accuracy, after=now.accuracy,
+                         note="the data changed")  # fmt: skip
+        rises = task.metric.higher_is_better
+        return compare.metric_check(label, was, now.accuracy, self._scores(now), rises=rises)
+
+    def _measured_checks(self, was: FileFigures, now: Evaluation, kept: bytes | None, label: str) -> list[Check]:
+        """Latency and memory: in turn with the accepted file itself or, where tonight's is the same, with the float
+        network, as on the accepted night."""
+        same, floats = now.sha256 == was.sha256, self._opened.workbench.float_network
+        if kept is None or (same and not was.log_ratios):
+            why = "the accepted file is missing" if kept is None else "the accepted night measured no pairs"
+            return [Check(file=label, metric="latency_ms", before=was.latency_ms, after=None, note=why)]
+        model = kept if same else (self._job.runs / now.artifact).read_bytes()
+        reference = floats if same else kept
+        before = Pairs(log_ratios=was.log_ratios, memory_bytes=was.memory_bytes)
+        race = Race(before if same else None, self._rules, self._job.comparisons)
+        race.run(lambda count: self._pairs(model, reference, count))
+        if race.is_worse_or_better():
+            self._races[label] = (race, model, reference)
+        memory = compare.memory_check(label, was.memory_bytes, race.pairs.memory_bytes)
+        return [race.latency_check(label, was.latency_ms), *([] if memory is None else [memory])]
+
+    def confirm(self) -> None:
+        """Look again, at the end of the night, at every latency that seems to have changed."""
+        for label, (race, model, reference) in self._races.items():
+            again = race.confirms(self._pairs(model, reference, self._rules.pairs[1]))
+            self._say(f"accepted file {label}: the change of its latency {'stands' if again else 'was not seen again'}")
+            self.checks = [
+                replace(check, confirmed=again) if (check.file, check.metric) == (label, "latency_ms") else check
+                for check in self.checks
+            ]
+
+    # The search
+
+    def search(self, began_s: float, remember_start: Callable[[int], int]) -> None:
+        """Go on with the study until its budget or the cell's share of the night is used up."""
+        budget, held = self._job.cell.budget, _complete(self._opened.record())
+        start = remember_start(held)
+        more = None if budget.trials_per_night is None else start + budget.trials_per_night
+        wanted = [count for count in (budget.trials, more) if count is not None]
+        left = [budget.time_s] if budget.time_s is not None else []
+        if self._job.time_s is not None:
+            left.append(self._job.time_s - (time.monotonic() - began_s) - self._reserved_s())
+        time_s, trials = min(left, default=None), min(wanted, default=None)
+        if time_s is not None and time_s <= 0:
+            self._say("no time left to search")
+        elif trials is None or held < trials:
+            request = self._opened.request
+            self._opened.request = replace(request, trials=trials, time_budget_s=time_s)
+            self._opened.run(lambda record: self._said(record, trials))
+            return
+        self._opened.request = replace(self._opened.request, trials=max(1, held), time_budget_s=None)
+        if held:
+            self._opened.run(lambda _: None)  # the careful figures of the front, where some are missing
+
+    def _reserved_s(self) -> float:
+        """What the figures of the front will take, at a second a pair and file."""
+        return 0.0 if self._host is None else 1.0 * self._rules.pairs[1] * self._rules.files
+
+    def _said(self, record: StudyRecord, trials: int | None) -> None:
+        done = _complete(record)
+        self._say(f"trial {done}" + (f" of {trials}" if trials is not None else ""))
+
+    # What a later night compares with
+
+    def found(self, first: tuple[float, ...] | None) -> CellNight:
+        """The cell as it stands at the end of the night."""
+        record, request, accepted = self._opened.record(), self._opened.request, self._job.accepted
+        trials = rows.front(record)
+        front = self._front([trials[n] for n in spread(len(trials), self._rules.files)])
+        last = self.canary()
+        night = CellNight(
+            cell=self._job.cell.name,
+            state="done",
+            study=record.name,
+            metric=record.metric_name,
+            higher_is_better=record.higher_is_better,
+            data_sha256=request.task.data_sha256,
+            latency_source=record.latency_source,
+            canary_ms=None if first is None or last is None else (first, last),
+            trials=_complete(record),
+            front=front,
+            hypervolume=rows.hypervolume(record),
+            points=tuple(_point(trial) for trial in trials),
+            scales=_scales(record),
+            versions=_versions(record),
+        )
+        volume = () if accepted is None else (compare.hypervolume_check(accepted, night),)
+        return replace(night, checks=(*self.checks, *volume))
+
+    def _front(self, trials: Sequence[TrialRecord]) -> tuple[FileFigures, ...]:
+        """The figures of these files. One that is not what it was stored as is named and left out."""
+        found = []
+        for trial in trials:
+            assert trial.evaluation is not None
+            model = _kept(self._job.runs / trial.evaluation.artifact, trial.evaluation.sha256)
+            if model is not None:
+                found.append(self._figures(trial.number, trial.evaluation, model))
+            elif ("artifact", label := trial.evaluation.sha256[:12]) not in {(c.metric, c.file) for c in self.checks}:
+                why = f"{trial.evaluation.artifact} is missing or changed"
+                self.checks.append(compare.broken(label, "artifact", why))
+        return tuple(found)
+
+    def _figures(self, number: int, evaluation: Evaluation, model: bytes) -> FileFigures:
+        pairs = self._reference_pairs(model)
+        return FileFigures(
+            trial=number,
+            configuration=evaluation.configuration.to_dict(),
+            sha256=evaluation.sha256,
+            artifact=evaluation.artifact,
+            file_bytes=evaluation.file_bytes,
+            download_bytes=evaluation.download_bytes,
+            accuracy=evaluation.accuracy,
+            latency_ms=evaluation.measurement.latency_ms,
+            log_ratios=pairs.log_ratios,
+            memory_bytes=pairs.memory_bytes,
+            scores=self._scores(evaluation),
+        )
+
+    def _reference_pairs(self, model: bytes) -> Pairs:
+        """Pairs with the float network, once a kernel pattern: files of one take the same time."""
+        if self._host is None:
+            return Pairs()
+        pattern = kernel_pattern(model)
+        if pattern not in self._known:
+            self._known[pattern] = self._pairs(model, self._opened.workbench.float_network, self._rules.pairs[1])
+        return self._known[pattern]
+
+    def _scores(self, evaluation: Evaluation) -> str | None:
+        return packed(self._opened.workbench.validation_scores(evaluation))
+
+
+def _kept(path: Path, digest: str) -> bytes | None:
+    """A stored file as it was; None where it is gone or changed."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content if sha256(content).hexdigest() == digest else None
+
+
+def _complete(record: StudyRecord) -> int:
+    return len(rows.complete(record))
+
+
+def _point(trial: TrialRecord) -> tuple[float, ...]:
+    evaluation = trial.evaluation
+    assert evaluation is not None
+    latency = evaluation.measurement.latency_ms
+    low, high = evaluation.measurement.latency_ci_ms or (latency, latency)
+    return evaluation.accuracy, latency, low, high, float(evaluation.download_bytes)
+
+
+def _scales(record: StudyRecord) -> tuple[float, float, float] | None:
+    if record.int8_download_bytes is None:
+        return None
+    return record.baseline.accuracy, record.baseline.measurement.latency_ms, float(record.int8_download_bytes)
+
+
+def _versions(record: StudyRecord) -> Mapping[str, str]:
+    measured = record.baseline.measurement
+    device: dict[str, Any] = (
+        {} if measured.runtime is None else {"device": f"{measured.runtime} {measured.runtime_version}"}
+    )
+    return versions() | device

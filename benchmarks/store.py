@@ -1,0 +1,158 @@
+"""What 10,000 stored trials of a ten-layer network cost: loading, the report, and the guided sampler's own time.
+
+The network is the ResNet-8 of `fashion-mnist` on rpi4 with its real layer tables. The trials' configurations are drawn
+at random; their evaluations are made up from the tables (damage, bytes, modelled latency of the usual containers) and
+go through the storage of a real study. Loading and the report run in processes of their own, as commands do; a
+suggestion is asked of the opened search, so with what it reads of the storage.
+
+About 5 minutes, most of it for writing: `python benchmarks/store.py`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState, create_trial
+from verdict import Goal, judge, print_run, print_table
+
+from autocompress.records import Evaluation
+from autocompress.search.guided import ACTIVATIONS
+from autocompress.search.latency import latency_on
+from autocompress.search.request import Request
+from autocompress.search.sampler import suggest
+from autocompress.search.study import Search
+from autocompress.specs import load_device, load_space
+from autocompress.tasks import load_task
+
+MOST_LOAD_S, MOST_REPORT_S, MOST_SUGGESTION_MS = 10.0, 10.0, 50.0
+LOAD = """
+import sys, time
+from pathlib import Path
+start = time.perf_counter()
+from autocompress.search.store import load_study, read_record
+record = read_record(load_study(Path(sys.argv[1]), "big", None))
+print(len(record.trials), time.perf_counter() - start)
+"""
+
+
+def fill(search: Search, count: int) -> None:
+    """Add trials to the study, each with an evaluation made up from the tables."""
+    land, baseline, random = search.landscape, search.baseline, np.random.default_rng(0)
+    space: dict[str, Any] = {ACTIVATIONS: CategoricalDistribution(land.activations)}
+    space |= {n: CategoricalDistribution([c.to_json() for c in row]) for n, row in land.choices.items() if len(row) > 1}
+    x = land.canonical(random.integers(land.counts, size=(count, len(land.counts))))
+    damage = np.exp(land.gather(land.seen.log_damage, x)).sum(axis=1)
+    download = land.gather(land.bytes, x).sum(axis=1)
+    for row, hurt, size in zip(x, damage, download, strict=True):
+        configuration = land.configuration(row)
+        parameters: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]]}
+        parameters |= {name: choice.to_json() for name, choice in configuration.layers.items()}
+        evaluation = replace(
+            baseline, configuration=configuration.normalised(), accuracy=float(baseline.accuracy - 0.3 * hurt**0.85),
+            measurement=replace(baseline.measurement, latency_ms=float(baseline.measurement.latency_ms * (1 - 1e-9))),
+            download_bytes=int(4000 + size), sha256=f"{random.integers(2**62):064x}",
+        )  # fmt: skip
+        search.study.add_trial(made(evaluation, float(hurt), parameters, space, search))
+
+
+def made(
+    evaluation: Evaluation, hurt: float, parameters: dict[str, Any], space: dict[str, Any], search: Search
+) -> optuna.trial.FrozenTrial:
+    """A complete trial as a search would have left it."""
+    return create_trial(
+        state=TrialState.COMPLETE,
+        params={name: parameters[name] for name in space},
+        distributions=space,
+        values=search.values(evaluation),
+        user_attrs={
+            "worker": "made+0+up", "wall_s": 0.5, "divergence": hurt * 0.7, "evaluation": evaluation.to_dict()
+        },
+    )  # fmt: skip
+
+
+def timed(command: list[str]) -> tuple[float, str]:
+    """Seconds and the output of a command."""
+    start = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return time.perf_counter() - start, done.stdout
+
+
+def suggestions(search: Search, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of the sampler's own and of beginning a trial with it, for each of `count` suggestions after the
+    corners and one that reads the trials. Nothing is evaluated."""
+    own, whole, sampler = [], [], search.study.sampler
+    sample = sampler.sample_relative
+
+    def timed_sample(*arguments: Any) -> dict[str, Any]:
+        start = time.perf_counter()
+        found = sample(*arguments)
+        own.append(1000 * (time.perf_counter() - start))
+        return found
+
+    sampler.sample_relative = timed_sample  # type: ignore[method-assign]
+    waiting = len(search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # heartbeats
+        for _ in range(waiting + 1 + count):
+            start = time.perf_counter()
+            trial = search.study.ask()
+            suggest(trial, search.activations, search.choices)
+            whole.append(1000 * (time.perf_counter() - start))
+            search.study.tell(trial, state=TrialState.PRUNED)
+    return own[-count:], whole[-count:]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--suggestions", type=int, default=20)
+    asked = parser.parse_args()
+    print_run("Stored trials", ("optuna", "sqlalchemy", "numpy"))
+    task, profile = load_task("fashion-mnist"), load_device("rpi4")
+    with tempfile.TemporaryDirectory() as folder, latency_on(profile) as latency:
+        request = Request(
+            task=task, profile=profile, space=load_space("default"), latency_source=latency.source,
+            runs=Path(folder), name="big", trials=asked.trials + 100, threads=2,
+        )  # fmt: skip
+        with Search(request, latency.bind(task.original)) as search:
+            start = time.perf_counter()
+            fill(search, asked.trials)
+            print(f"  {asked.trials} trials written in {time.perf_counter() - start:.0f} s", flush=True)
+        load_s = float(timed([sys.executable, "-c", LOAD, folder])[1].split()[1])
+        report_s, _ = timed([sys.executable, "-m", "autocompress.cli", "report", "big", "--runs", folder, "--json"])
+        start = time.perf_counter()
+        with Search(request, latency.bind(task.original)) as search:
+            open_s = time.perf_counter() - start
+            taken_ms, whole_ms = suggestions(search, asked.suggestions)
+    median_ms = float(np.median(taken_ms))
+    print_table(
+        f"{asked.trials} trials of a ten-layer network", ["what", "takes"],
+        [["load_study and read_record", f"{load_s:.1f} s"], ["autocompress report --json", f"{report_s:.1f} s"],
+         ["opening the search again", f"{open_s:.1f} s"], ["a suggestion, median", f"{median_ms:.0f} ms"],
+         ["a suggestion, slowest", f"{max(taken_ms):.0f} ms"],
+         ["beginning a trial, median", f"{np.median(whole_ms):.0f} ms"]],
+    )  # fmt: skip
+    return judge(
+        [
+            Goal(wanted=f"loading <= {MOST_LOAD_S:g} s", got=f"{load_s:.1f} s", met=load_s <= MOST_LOAD_S),
+            Goal(wanted=f"report <= {MOST_REPORT_S:g} s", got=f"{report_s:.1f} s", met=report_s <= MOST_REPORT_S),
+            Goal(
+                wanted=f"a suggestion <= {MOST_SUGGESTION_MS:g} ms", got=f"{median_ms:.0f} ms",
+                met=median_ms <= MOST_SUGGESTION_MS,
+            ),
+        ]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""A real browser for tests: Debian's Chromium, headless, without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_host import unavailable
+from network_data import UnavailableError, apt
+from playwright.sync_api import Browser, Page, sync_playwright
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser; installed where that is possible and it is missing, else the test is skipped with the reason, with
+    CI=true it fails."""
+    try:
+        if shutil.which("chromium") is None and os.geteuid() == 0:
+            apt("install", "-y", "--no-install-recommends", "chromium", "fonts-dejavu-core")
+    except UnavailableError as reason:
+        unavailable(str(reason))
+    found = shutil.which("chromium")
+    if found is None:
+        unavailable("no Chromium on this machine; apt-get install chromium")
+    with sync_playwright() as playwright:
+        # As root it has no sandbox, and a container's /dev/shm is small.
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, file: Path, **options: object) -> Iterator[Page]:
+    """The page of a file once its script is through. At the end: nothing was said on the console, no error was raised
+    and nothing was fetched."""
+    context = browser.new_context(**{"offline": True, "viewport": {"width": 1200, "height": 900}, **options})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("request", lambda request: said.append(f"fetched {request.url}") if _is_fetched(request.url) else None)
+    page.goto(file.resolve().as_uri())
+    page.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
+    yield page
+    context.close()
+    assert said == [], said
+
+
+def _is_fetched(url: str) -> bool:
+    return not url.startswith(("file:", "data:", "blob:"))

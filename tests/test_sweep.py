@@ -1,0 +1,453 @@
+"""Nights of sweeps: files and their faults, verdicts, and whole nights on real devices that are killed or go away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from edge_host import Board
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import children, is_dead, wait_for
+
+from autocompress.errors import AutocompressError
+from autocompress.network import flatbuffer
+from autocompress.records import StudyRecord
+from autocompress.report import rows
+from autocompress.search import store
+from autocompress.specs import VerdictRules, load_sweep
+from autocompress.sweep import compare, summary, verdict
+from autocompress.sweep.compare import Pairs, Race
+from autocompress.sweep.night import CellNight, Check, FileFigures, Night, Nights, packed, spread, unpacked
+from autocompress.sweep.plan import cells, check, lanes
+from autocompress.sweep.summary import Findings
+from autocompress.tasks import load_task
+
+RULES = VerdictRules()
+PAIRS = Path(__file__).parents[1] / "benchmarks" / "pairs.json"
+
+
+def written(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def sweep_file(folder: Path, devices: str, **more: str) -> Path:
+    settings = {"tasks": "[digits]", "spaces": "[quick]", "budgets": "[{trials: 3}]",
+                "verdicts": "{files: 2, pairs: [5, 10]}"} | more  # fmt: skip
+    lines = [f"{key}: {value}" for key, value in settings.items()]
+    return written(folder, "\n".join(["schema: 1", "name: s", f"devices: {devices}", *lines, ""]))
+
+
+# The file
+
+
+def test_all_faults_of_a_file_come_at_once_with_their_paths(tmp_path: Path) -> None:
+    text = """schema: 1
+name: my sweep
+tasks: [digits, {model: a.tflite}]
+devices: [locl, {profile: rpi4, hots: pi}]
+budgets: [{time: soon}, {}]
+verdicts: {alpha: 2, pairs: [40, 5]}
+"""
+    with pytest.raises(AutocompressError) as caught:
+        load_sweep(written(tmp_path, text))
+    said = str(caught.value)
+    for part in ("8 faults", "$.name: 'my sweep'", "$.tasks[1]: names no task", "$.devices[0]: unknown device 'locl'",
+                 "$.devices[1].hots: unknown key; did you mean 'host'?", "$.budgets[0].time: 'soon' is no duration",
+                 "$.budgets[1]: has no end", "$.verdicts.alpha: 2 is not below 1",
+                 "$.verdicts.pairs: [40, 5] begins with the larger"):  # fmt: skip
+        assert part in said
+
+
+def test_what_is_not_there_is_said_before_the_night_begins(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "[rpi4]", tasks="[digts, mine.py]", spaces="[own.yaml]",
+                      budgets="[{trials: 3, constraints: [latency<=8]}]")  # fmt: skip
+    with pytest.raises(AutocompressError) as caught:
+        check(load_sweep(file))
+    said = str(caught.value)
+    assert "4 faults" in said
+    assert "$.tasks[0]: unknown task 'digts'; did you mean 'digits'?" in said
+    assert f"$.tasks[1]: {tmp_path}/mine.py not found" in said
+    assert "$.spaces[0]: search space file" in said
+    assert "$.budgets[0].constraints[0]: unknown constraint 'latency'; did you mean 'latency_ms'?" in said
+
+
+def test_two_entries_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    with pytest.raises(AutocompressError, match=r"\$\.devices\[1\]: is named 'rpi4' like \$\.devices\[0\]"):
+        load_sweep(sweep_file(tmp_path, "[rpi4, {profile: rpi4, host: pi@board}]"))
+    sweep = load_sweep(sweep_file(tmp_path, "[rpi4, {name: kitchen, profile: rpi4, host: pi@board}]"))
+    assert [cell.name for cell in cells(sweep)] == ["digits+rpi4+quick+3trials", "digits+kitchen+quick+3trials"]
+    assert list(lanes(sweep)) == ["rpi4", "kitchen"]
+
+
+# What a night leaves
+
+
+@given(st.lists(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-9, 9, width=32)), min_size=1, max_size=40))
+def test_scores_are_unpacked_as_they_were(scores: list[float]) -> None:
+    text = packed(np.array(scores))
+    assert text is not None
+    assert unpacked(text).tolist() == scores
+
+
+@given(st.integers(1, 60), st.integers(1, 12))
+def test_the_files_to_judge_spread_over_the_front(count: int, most: int) -> None:
+    found = list(spread(count, most))
+    assert len(found) == len(set(found)) == min(count, most)
+    assert found[0] == 0
+    assert most == 1 or found[-1] == count - 1
+
+
+def figures(**changes: Any) -> FileFigures:
+    made = FileFigures(
+        trial=0, configuration={}, sha256="a" * 64, artifact="a.tflite", file_bytes=100, download_bytes=80,
+        accuracy=0.5, latency_ms=1.0, scores=packed(np.array([1.0, 0.0] * 500)),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def a_check(**changes: Any) -> Check:
+    made = Check(file="f", metric="latency_ms", before=1.0, after=1.06, effect=0.06, p=1e-6, interval=(0.04, 0.08),
+                 pairs=20, confirmed=True)  # fmt: skip
+    return replace(made, **changes)
+
+
+def a_night(*checks: Check, number: int = 2, **changes: Any) -> Night:
+    still = ((1.0,) * 10, (1.0,) * 10)
+    cell = replace(CellNight(cell="c", state="done", checks=checks, canary_ms=still), **changes)
+    return Night(number=number, sweep="s", began="b", ended="e", accepted=1, cells=(cell,))
+
+
+def test_a_night_is_read_as_it_was_stored_and_another_schema_is_refused(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, "s")
+    nights.folder.mkdir(parents=True)
+    night = a_night(a_check(), front=(figures(),), points=((1.0, 2.0, 1.9, 2.1, 3.0),), scales=(0.9, 1.0, 2.0))
+    nights.save(night)
+    assert nights.night(2) == night
+    assert nights.accept(None) == night == nights.accepted()
+    with pytest.raises(AutocompressError, match=r"there is no night 7 in .*; nights: 2"):
+        nights.accept(7)
+    nights.path(2).write_text(nights.path(2).read_text().replace('"schema": 1', '"schema": 9'))
+    with pytest.raises(AutocompressError, match="has schema 9, this version reads 1"):
+        nights.accepted()
+
+
+def test_a_night_that_was_cut_goes_on_under_its_number(tmp_path: Path) -> None:
+    nights = Nights(tmp_path, "s")
+    assert nights.begin("first") == (1, "first")
+    nights.save_cell(CellNight(cell="c", state="done"))
+    assert nights.begin("later") == (1, "first")
+    assert nights.cell("c") is not None
+    nights.save(a_night(number=1))  # killed before it was cleared up
+    assert nights.begin("next") == (2, "next")
+    assert nights.cell("c") is None
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "worse"),
+        ({"effect": -0.06, "interval": (-0.08, -0.04)}, "better"),
+        ({"confirmed": False}, "unknown"),
+        ({"p": 0.02}, "unknown"),
+        ({"p": 0.5, "effect": 0.001, "interval": (-0.01, 0.012)}, "same"),
+        ({"effect": 0.01, "interval": (0.005, 0.015)}, "same"),  # surely, but too little to count
+        ({"p": None, "effect": None, "interval": None, "note": "away"}, "unknown"),
+    ],
+)
+def test_a_verdict_needs_effect_and_evidence(changes: dict[str, Any], expected: str) -> None:
+    (found,) = verdict.verdicts(a_night(a_check(**changes)), RULES)
+    assert found.verdict == expected
+    assert verdict.exit_code(a_night(), [found]) == (1 if expected == "worse" else 0)
+
+
+def test_many_comparisons_need_more_evidence_each_but_certain_ones_do_not_count() -> None:
+    one, null = a_check(p=0.004), a_check(p=0.9, effect=0.0, interval=(-0.001, 0.001))
+    certain = compare.certain("f", "file_bytes", 100, 100)
+    assert verdict.verdicts(a_night(one, *[certain] * 9), RULES)[0].verdict == "worse"
+    assert verdict.verdicts(a_night(one, *[null] * 9), RULES)[0].verdict == "unknown"
+
+
+def test_a_canary_that_drifts_makes_worse_unknown() -> None:
+    slower = ((1.0,) * 10, tuple(1.2 + 0.001 * n for n in range(10)))
+    found = verdict.verdicts(a_night(a_check(), a_check(metric="file_bytes"), canary_ms=slower), RULES)
+    assert [each.verdict for each in found] == ["unknown", "worse"]
+    assert "the canary drifted by" in (found[0].note or "")
+    assert (
+        verdict.verdicts(a_night(a_check(), canary_ms=((1.0,) * 10, (1.2, *(1.0,) * 9))), RULES)[0].verdict == "worse"
+    )
+
+
+def test_a_canary_is_the_fastest_of_rows_that_agree() -> None:
+    seen = iter([(1.3,) * 10, (1.0,) * 10, (1.01,) * 10, (5.0,) * 10])
+    assert compare.steady(lambda: next(seen), 0.05) == (1.0,) * 10
+    assert next(seen) == (5.0,) * 10
+
+
+def test_what_stays_worse_is_told_since_when() -> None:
+    before = [a_night(a_check(), number=4), a_night(a_check(), number=3), a_night(a_check(p=1.0), number=2),
+              a_night(a_check(), number=1)]  # fmt: skip
+    (found,) = verdict.with_history(verdict.verdicts(a_night(a_check(), number=5), RULES), before, RULES)
+    assert found.since == 3
+
+
+def test_a_slow_week_is_one_event() -> None:
+    rng = np.random.default_rng(0)
+    slow = [1.2 if 10 <= n < 17 else 1.0 for n in range(26)]
+    nights = [
+        a_night(a_check(after=s * (1 + 0.01 * rng.standard_normal())), number=n + 1,
+                canary_ms=((s * (1 + 0.01 * rng.standard_normal()),) * 10,) * 2)
+        for n, s in enumerate(slow)
+    ]  # fmt: skip
+    began, ended = verdict.events(nights, RULES)
+    assert (began.night, began.until, ended.night, ended.until) == (11, 18, 18, None)
+    assert len(began.series) == 2
+    assert began.change == pytest.approx(0.2, abs=0.02)
+
+
+def measured_pairs(start: int, count: int, slower: float = 1.0) -> Pairs:
+    """Really measured pairs, as benchmarks/gather_pairs.py stored them."""
+    found = json.loads(PAIRS.read_text())["pairs"][start : start + count]
+    ratios = tuple(float(np.log(row["int8_ms"] / row["float_ms"] * slower)) for row in found)
+    return Pairs(log_ratios=ratios, memory_bytes=tuple(row["memory_bytes"] for row in found))
+
+
+@pytest.mark.parametrize(("slower", "worse"), [(1.0, False), (1.05, True), (1 / 1.05, False)])
+def test_pairs_are_added_until_it_is_clear(slower: float, worse: bool) -> None:
+    race, taken = Race(measured_pairs(0, 40), RULES, comparisons=30), 40
+
+    def measure(count: int) -> Pairs:
+        nonlocal taken
+        taken += count
+        return measured_pairs(taken - count, count, slower)
+
+    race.run(measure)
+    found = race.latency_check("f", 1.0)
+    assert 5 <= found.pairs < 40
+    assert found.effect == pytest.approx(slower - 1, abs=0.01)
+    assert race.is_worse_or_better() == (slower != 1)
+    verdicts = verdict.verdicts(
+        a_night(replace(found, confirmed=race.confirms(measured_pairs(100, 40, slower)))), RULES
+    )
+    assert verdicts[0].verdict == ("worse" if worse else "same" if slower == 1 else "better")
+    assert slower == 1 or not race.confirms(measured_pairs(100, 40))
+
+
+def test_the_metric_is_compared_sample_by_sample() -> None:
+    right = np.array([1.0, 0.0] * 500)
+    lost = right.copy()
+    lost[:60:2] = 0.0
+    was = figures(scores=packed(right))
+    worse = compare.metric_check("f", was, float(lost.mean()), packed(lost), rises=True)
+    assert worse.effect == pytest.approx(0.03)
+    assert worse.p == pytest.approx(2 / 2**30)
+    assert compare.metric_check("f", was, 0.5, packed(right), rises=True).p == 1.0
+    assert compare.metric_check("f", was, 0.47, packed(lost[:10]), rises=True).note == "validation data changed"
+    error = right + np.linspace(0.05, 0.15, len(right))
+    larger = compare.metric_check("f", was, float(error.mean()), packed(error), rises=False)
+    assert larger.effect == pytest.approx(0.1)
+    assert larger.p is not None
+    assert larger.p < 1e-9
+
+
+def test_hypervolumes_are_compared_by_what_their_latencies_leave_open() -> None:
+    def front(ms: float, width: float) -> CellNight:
+        points = ((0.9, ms, ms * (1 - width), ms * (1 + width), 50.0),)
+        return CellNight(cell="c", state="done", points=points, scales=(0.9, 1.0, 100.0), hypervolume=(1 - ms) / 2)
+
+    sure = compare.hypervolume_check(front(0.5, 0.01), front(0.6, 0.01))
+    open_ = compare.hypervolume_check(front(0.5, 0.4), front(0.6, 0.4))
+    assert sure.effect == open_.effect == pytest.approx(0.2)
+    assert sure.p is not None
+    assert open_.p is not None
+    assert sure.p < 1e-6 < 0.1 < open_.p
+    assert compare.hypervolume_check(front(0.5, 0.0), front(0.6, 0.0)).certain
+
+
+def test_names_are_no_markup() -> None:
+    night = a_night(a_check(file="<script>|x"), cell="a_b*<b>")
+    found = Findings(night=night, verdicts=verdict.verdicts(night, RULES), events=(), exit_code=1)
+    text = summary.markdown(found)
+    assert "<script>" not in text
+    assert "&lt;script>\\|x" in text
+    suite = ElementTree.fromstring(summary.junit(found)).find("testsuite")
+    assert suite is not None
+    assert suite.attrib["name"] == "a_b*<b>"
+    assert suite.attrib["failures"] == "1"
+
+
+# Whole nights
+
+
+def night(file: Path, runs: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "autocompress.cli", "sweep", str(file), "--runs", str(runs), *more]
+
+
+def run(command: list[str], code: int = 0) -> Any:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def accept(file: Path, runs: Path) -> str:
+    command = [sys.executable, "-m", "autocompress.cli", "sweep", "accept", str(file), "--runs", str(runs)]
+    return str(run(command).stdout)
+
+
+def records(runs: Path) -> dict[str, StudyRecord]:
+    names = [path.parent.name for path in runs.glob("*/study.db")]
+    return {name: store.read_record(store.load_study(runs, name, None)) for name in names}
+
+
+def digests(runs: Path) -> Counter[str]:
+    return Counter(e.configuration.digest for record in records(runs).values() for _, e in rows.complete(record))
+
+
+def test_a_worse_network_is_found_and_the_page_says_so(tmp_path: Path) -> None:
+    task = load_task("digits")
+    splits = {name: next(iter(getattr(task, name).values())) for name in ("x_validation", "x_test", "x_calibration")}
+    np.savez(tmp_path / "d.npz", y_validation=task.y_validation, y_test=task.y_test, **splits)
+    (tmp_path / "net.tflite").write_bytes(task.network)
+    file, runs = sweep_file(tmp_path, "[rpi4]", tasks="[{model: net.tflite, data: d.npz, metric: accuracy}]"), tmp_path
+    first = json.loads(run(night(file, runs, "--json")).stdout)
+    assert (first["night"], first["accepted"], first["verdicts"]) == (1, None, [])
+    assert f"night 1 of sweep s is accepted: {len(first['cells'][0]['front'])} files in 1 cells" in accept(file, runs)
+    (tmp_path / "net.tflite").write_bytes(damaged(task.network))
+    page, junit = tmp_path / "page.md", tmp_path / "junit.xml"
+    second = json.loads(run(night(file, runs, "--json", "--markdown", str(page), "--junit", str(junit)), 1).stdout)
+    verdicts = {(each["file"], each["metric"]): each["verdict"] for each in second["verdicts"]}
+    assert {kind for (_, metric), kind in verdicts.items() if metric == "accuracy"} == {"worse"}
+    assert {kind for (_, metric), kind in verdicts.items() if metric == "latency_ms"} == {"same"}
+    assert "❌ **worse** net+rpi4+quick+3trials" in page.read_text()
+    suites = ElementTree.parse(junit).getroot()
+    assert int(suites[0].attrib["failures"]) == list(verdicts.values()).count("worse") >= 1
+    assert len(records(runs)) == 2  # another network, another study
+
+
+def test_a_stored_file_that_was_changed_is_named_and_left_out(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "[rpi4]")
+    run(night(file, tmp_path))
+    accept(file, tmp_path)
+    first, *others = Nights(tmp_path, "s").night(1).cells[0].front
+    (tmp_path / first.artifact).write_bytes(b"something else")
+    found = json.loads(run(night(file, tmp_path, "--json"), 1).stdout)
+    (worse,) = (each for each in found["verdicts"] if each["verdict"] == "worse")
+    assert (worse["metric"], worse["note"]) == ("artifact", f"{first.artifact} is missing or changed")
+    assert [each["sha256"] for each in found["cells"][0]["front"]] == [each.sha256 for each in others]
+
+
+def damaged(network: bytes) -> bytes:
+    """The network with noise in the weights of its last layer."""
+    tree, rng = flatbuffer.read(network), np.random.default_rng(0)
+    weights = [b for b in tree.buffers if b.data is not None and len(b.data) > 400]
+    values = np.frombuffer(bytes(weights[-1].data), np.float32)
+    noisy = values + rng.normal(0, 2 * values.std(), values.shape)
+    weights[-1].data = np.frombuffer(noisy.astype(np.float32).tobytes(), np.uint8)
+    return flatbuffer.write(tree)
+
+
+def test_killed_with_9_a_night_ends_with_the_trials_of_an_undisturbed_one(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "[rpi4]", budgets="[{trials: 9}]")
+    run(night(file, tmp_path / "whole"))
+    runs = tmp_path / "killed"
+    for after in (1, 5):
+        with subprocess.Popen(night(file, runs), stdout=subprocess.DEVNULL, start_new_session=True) as process:
+            wait_for_trials(runs, after, process)
+            (cell,) = children(process.pid)
+            process.kill()
+        wait_for(partial(is_dead, cell))  # a cell does not outlive its night
+    run(night(file, runs))
+    assert digests(runs) == digests(tmp_path / "whole")
+    assert set(digests(runs).values()) == {1}
+    assert [path.name for path in runs.glob("sweeps/s/night-*.json")] == ["night-0001.json"]
+    assert not list(runs.glob("sweeps/s/open/*"))
+
+
+def wait_for_trials(runs: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 240
+    while sum(len(rows.complete(record)) for record in readable(runs)) < count:
+        assert process.poll() is None, "the night ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def readable(runs: Path) -> list[StudyRecord]:
+    try:
+        return list(records(runs).values())
+    except AutocompressError:  # no baseline yet
+        return []
+
+
+def test_two_nights_do_not_overlap_and_a_cell_that_dies_fails_alone(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "[rpi4, {name: other, profile: rpi4}]")
+    with subprocess.Popen(night(file, tmp_path), stdout=subprocess.DEVNULL) as process:
+        _, second = wait_for(lambda: found if len(found := sorted(children(process.pid))) == 2 else None)
+        said = run(night(file, tmp_path), 2).stderr
+        os.kill(second, signal.SIGKILL)
+        assert process.wait(300) == 1
+    assert f"error: sweep 's' is running already in {tmp_path}/sweeps/s; wait until that night ends" in said
+    states = {cell.cell.split("+")[1]: (cell.state, cell.reason) for cell in Nights(tmp_path, "s").night(1).cells}
+    assert sorted(state for state, _ in states.values()) == ["done", "failed"]
+    assert any("its process was killed by SIGKILL" in (reason or "") for _, reason in states.values())
+
+
+def test_a_night_on_this_machine_is_measured_and_judged(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "[local]")
+    run(night(file, tmp_path))
+    accept(file, tmp_path)
+    done = subprocess.run(night(file, tmp_path, "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # the machine may really have become slower
+    found = json.loads(done.stdout)
+    (cell,) = found["cells"]
+    assert [len(row) for row in cell["canary_ms"]] == [10, 10]
+    assert cell["latency_source"] == "measured"
+    by_metric = {each["metric"]: each for each in found["verdicts"]}
+    assert 5 <= by_metric["latency_ms"]["pairs"] <= 10
+    assert by_metric["peak_memory_bytes"]["before"] > 0
+    assert by_metric["download_bytes"]["verdict"] == by_metric["accuracy"]["verdict"] == "same"
+    stored = Nights(tmp_path, "s").night(2).cells[0].front[0]
+    assert len(stored.log_ratios) == len(stored.memory_bytes) == 10
+
+
+def test_a_board_that_goes_away_costs_its_own_cell_and_nothing_else(board: Board, tmp_path: Path) -> None:
+    devices = "[rpi4, {name: board, profile: local, host: board}]"
+    file = sweep_file(tmp_path, devices, host_wait="2s")
+    with subprocess.Popen(night(file, tmp_path), stdout=subprocess.DEVNULL) as process:
+        wait_for_measuring(board, process)
+        board.stop()
+        assert process.wait(300) == 0
+    states = {cell.cell.split("+")[1]: cell for cell in Nights(tmp_path, "s").night(1).cells}
+    assert states["rpi4"].state == "done"
+    assert states["board"].state == "away"
+    assert "gave up after 2 s" in (states["board"].reason or "")
+    alone = sweep_file(tmp_path, "[{name: board, profile: local, host: board}]", host_wait="1s")
+    assert "1 away" in run(night(alone, tmp_path), 3).stdout
+    board.start()
+    run(night(file, tmp_path))
+    assert {cell.state for cell in Nights(tmp_path, "s").night(3).cells} == {"done"}
+    board.assert_quiet()
+
+
+def wait_for_measuring(board: Board, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not board.processes():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
