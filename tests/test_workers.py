@@ -19,6 +19,7 @@ import postgresql
 import pytest
 from processes import Background, children, is_dead, wait_for
 
+from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
 from autocompress.records import StudyRecord
 from autocompress.report import rows
@@ -346,3 +347,16 @@ def test_trials_are_read_as_optuna_reads_them(tmp_path: Path) -> None:
     theirs = optuna.load_study(study_name="s", storage=url).get_trials()
     assert optuna.load_study(study_name="s", storage=open_storage(url)).get_trials() == theirs
     assert [t.state.name for t in theirs] == ["COMPLETE", "PRUNED", "COMPLETE", "WAITING"]
+
+
+def test_names_stay_names_where_a_folder_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("digits", "saved"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "own.py").touch()
+    monkeypatch.chdir(tmp_path)
+    found = words_of(task="digits", model="saved", space="own.py:SPACE", device="rpi4", data=None)
+    assert found["task"] == "digits"
+    assert found["device"] == "rpi4"
+    assert found["model"] == str(tmp_path / "saved")
+    assert found["space"] == f"{tmp_path / 'own.py'}:SPACE"
+    assert found["data"] is None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from autocompress.search.asked import Asked
     from autocompress.search.study import Search
 
+_FILES = ("model", "data")  # what is never a name
+
 
 @contextmanager
 def reopened(
@@ -64,12 +66,13 @@ def reopened(
 
 def words_of(**words: str | Path | None) -> dict[str, str | None]:
     """How a command named things, with the paths of files made absolute: the study may be opened from elsewhere."""
-    return {name: None if word is None else _absolute(str(word)) for name, word in words.items()}
+    return {name: None if word is None else _absolute(name, str(word)) for name, word in words.items()}
 
 
-def _absolute(word: str) -> str:
+def _absolute(name: str, word: str) -> str:
     path, colon, attribute = word.partition(":")
-    return str(Path(path).resolve()) + colon + attribute if Path(path).exists() else word
+    is_file = name in _FILES or bool(Path(path).suffix)  # a folder may be called as a task is
+    return str(Path(path).resolve()) + colon + attribute if is_file and Path(path).exists() else word
 
 
 def cores() -> int:

@@ -158,7 +158,7 @@ def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
     counts = ", ".join(f"{states[s]} {s.replace('_', ' ')}" for s in rows.STATES if states[s] or s == "complete")
     failed = [
         (str(t.number), t.state.replace("_", " "), t.reason or "no reason given")
-        for t in record.trials if t.state in ("failed", "stopped_early")
+        for t in record.trials if t.state in ("failed", "stopped_early", "screened")
     ]  # fmt: skip
     return Template(asset("study.html")).substitute(
         study=html.escape(record.name),
