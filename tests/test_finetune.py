@@ -34,6 +34,7 @@ from autocompress.finetune.recipe import Lesson, Recipe, Tuned
 from autocompress.finetune.train import finetune
 from autocompress.metrics import get_metric
 from autocompress.network import flatbuffer, keras, trace
+from autocompress.network.channels import Channels, prune
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.scales import short
@@ -85,14 +86,14 @@ def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, .
 
 def train(
     network: bytes, x: dict[str, np.ndarray], choice: LayerChoice, path: Path, y: np.ndarray | None = None,
-    metric: str = "accuracy", **changes: Any,
+    metric: str = "accuracy", teacher: bytes | None = None, **changes: Any,
 ) -> tuple[tuple[Layer, ...], list[SolvedLayer], Configuration, Tuned]:  # fmt: skip
     layers, start = crushed_network(network, choice)
     asked = Configuration(layers={layer.name: choice for layer in layers}).normalised()
     recipe = Recipe(**({"budget_s": 60.0, "epochs": 6, "batch": 32} | changes))
     tuned = finetune(
         network, layers, asked, start, Lesson(x=x, y=y), get_metric(metric), recipe, ranges=None, path=path,
-        watch=lambda _: None,
+        watch=lambda _: None, teacher=teacher,
     )  # fmt: skip
     return layers, start, asked, tuned
 
@@ -199,6 +200,17 @@ def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoi
             assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
             assert np.abs(stored.values.astype(int)).max() < 2 ** (choice.bits - 1)
     assert not (tmp_path / "state.npz").exists()
+
+
+def test_a_narrower_network_learns_from_the_whole_one(digits_network: bytes, tmp_path: Path) -> None:
+    x = {name: values[:600] for name, values in load_task("digits").train()[0].items()}
+    group = Channels(flatbuffer.read(digits_network)).groups[0]
+    narrow = prune(digits_network, {group.name: range(group.channels // 2)})
+    *_, own = train(narrow, x, LayerChoice(bits=16), tmp_path / "own.npz", epochs=1)
+    *_, tuned = train(narrow, x, LayerChoice(bits=16), tmp_path / "whole.npz", teacher=digits_network)
+    assert own.loss_before < 1e-3  # it is its own aim
+    assert tuned.loss_before > 0.1
+    assert tuned.loss_after < 0.5 * tuned.loss_before
 
 
 @pytest.mark.parametrize(

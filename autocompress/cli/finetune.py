@@ -99,7 +99,7 @@ def trainer(task: LoadedTask, recipe: Recipe, watch: Callable[[Progress], None])
 
         tuned = run(
             material.network, material.layers, configuration, material.solved, Lesson(x=x, y=y), task.metric, recipe,
-            ranges=material.ranges, path=path, watch=watch,
+            ranges=material.ranges, path=path, watch=watch, teacher=material.teacher,
         )  # fmt: skip
         facts = {
             "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,

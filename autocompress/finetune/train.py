@@ -42,20 +42,26 @@ _HELD_OUT_BATCH = 256
 def finetune(
     network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
     lesson: Lesson, metric: Metric, recipe: Recipe, *, ranges: Ranges | None, path: Path, watch: Watch,
+    teacher: bytes | None = None,
 ) -> Tuned:  # fmt: skip
     """Train the layers of a candidate of `network` (float) on, from `start`, within what its configuration allows.
+
+    `teacher`: the float network whose outputs are the aim, where it is not `network` itself but the one that this is
+    narrower than.
 
     `path`: where the state is kept while it runs; a state that is there already is gone on with. `ranges`: those of
     static activations, None for float ones. AutocompressError where the network or the data do not allow it;
     CandidateError where the loss becomes NaN: the best state before is kept at `path`, and what comes next starts
     from it."""
-    return _Training(network, layers, configuration, start, lesson, metric, recipe, ranges, path).run(watch)
+    return _Training(
+        network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network
+    ).run(watch)
 
 
 class _Training:
     def __init__(
         self, network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-        lesson: Lesson, metric: Metric, recipe: Recipe, ranges: Ranges | None, path: Path,
+        lesson: Lesson, metric: Metric, recipe: Recipe, ranges: Ranges | None, path: Path, teacher: bytes,
     ) -> None:  # fmt: skip
         self._began_s = time.monotonic()
         check_recipe(recipe, lesson.y is not None)
@@ -71,7 +77,8 @@ class _Training:
         if not len(self._train):
             raise AutocompressError(f"fine-tuning needs at least 2 training samples, got {lesson.samples}")
         self._batch = fitting_batch(tree, lesson.samples, min(recipe.batch, len(self._train)), available_bytes())
-        self._teacher = Teacher(tree, head.tensor, self._x, _HELD_OUT_BATCH)
+        whole = flatbuffer.read(teacher)
+        self._teacher = Teacher(whole, losses.head_of(whole, metric).tensor, self._x, _HELD_OUT_BATCH)
         self._student = Student(
             tree,
             layers,
@@ -84,7 +91,7 @@ class _Training:
         )
         self._loss = losses.loss_of(head, recipe, metric)
         self._make_steps()
-        self._resume(_key(network, configuration, start, recipe))
+        self._resume(_key(network + teacher, configuration, start, recipe))
 
     def _make_steps(self) -> None:
         import tensorflow as tf
@@ -254,9 +261,9 @@ def _check_head(head: losses.Head, recipe: Recipe, metric: Metric) -> None:
         )
 
 
-def _key(network: bytes, configuration: Configuration, start: Sequence[SolvedLayer], recipe: Recipe) -> str:
+def _key(networks: bytes, configuration: Configuration, start: Sequence[SolvedLayer], recipe: Recipe) -> str:
     """What is trained and how; learning rate and budget may differ when it goes on."""
-    digest = hashlib.sha256(network)
+    digest = hashlib.sha256(networks)
     how = [
         configuration.digest,
         recipe.loss,

@@ -46,10 +46,12 @@ SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A candidate as training takes it: the float `network`, its layers as the solver left them, and the `ranges` of
-    static activations (None: float ones)."""
+    """A candidate as training takes it: the float `network` it is made of, perhaps with fewer channels than the whole
+    one, the `teacher`; its layers as the solver left them, and the `ranges` of static activations (None: float
+    ones)."""
 
     network: bytes
+    teacher: bytes
     layers: tuple[Layer, ...]
     solved: tuple[SolvedLayer, ...]
     ranges: Ranges | None
@@ -175,7 +177,8 @@ class Workbench:
         solver cannot."""
         variant, static = self.variants.of(configuration.channels), configuration.activations != "float32"
         return Material(
-            network=variant.network, layers=variant.layers, solved=tuple(variant.solve(configuration, self._tier)),
+            network=variant.network, teacher=self.variants.whole.network, layers=variant.layers,
+            solved=tuple(variant.solve(configuration, self._tier)),
             ranges=variant.ranges if static else None,
         )  # fmt: skip
 
