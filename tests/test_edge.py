@@ -93,7 +93,11 @@ def test_measuring_and_calibrating_wait_through_a_cut(command: str, board: Board
         "calibrate": ["device", "calibrate", "local", "--share", "0.01"],
     }[command]
     arguments = [sys.executable, "-m", "autocompress.cli", *asked, "--host", "board", "--json"]
-    with log.open("wb") as errors, subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors) as process:
+    own = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}  # a calibration keeps a profile
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, env=own) as process,
+    ):
         board.measuring()
         assert board.drop() == 1
         output, _ = process.communicate(timeout=300)

@@ -79,13 +79,13 @@ def of_state(record: StudyRecord, state: str) -> list[Any]:
 
 def test_what_is_predicted_to_be_dominated_is_not_measured(task: LoadedTask, tmp_path: Path) -> None:
     device = Device()
-    record, _ = searched(task, tmp_path / "with", device.expected(1.0), device)
-    without, all_of_them = searched(task, tmp_path / "without", None)
+    record, _ = searched(task, tmp_path / "with", device.expected(1.0), device, trials=30)
+    without, all_of_them = searched(task, tmp_path / "without", None, trials=30)
     screened = of_state(record, "screened")
     assert screened
     assert not of_state(without, "screened")
     assert device.measured / len(record.trials) < all_of_them.measured / len(without.trials)
-    assert len(rows.complete(record)) == 16  # screened ones do not count
+    assert len(rows.complete(record)) == 30  # screened ones do not count
     for trial in screened:
         assert trial.evaluation is None
         assert "not measured: dominated by trial" in trial.reason

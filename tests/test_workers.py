@@ -94,7 +94,7 @@ def workers_of(study: Any) -> dict[str, int]:
     """How many complete trials each worker has."""
     found: dict[str, int] = {}
     for trial in study.get_trials():
-        if trial.values is not None:
+        if trial.values is not None and "worker" in trial.user_attrs:  # a database reads one after the other
             found[trial.user_attrs["worker"]] = found.get(trial.user_attrs["worker"], 0) + 1
     return found
 

@@ -30,6 +30,9 @@ from autocompress.search.propose import Goal, Limit, Proposer, Row
 
 Array = np.ndarray[Any, Any]
 ACTIVATIONS = "activations"
+# The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later
+# every other one is, as long as they have new ones: a hedge against what was learned from noise.
+_FROM_TABLES = 16
 _EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs promises, farther out than the reference
 _FARTHER = 1.3
 _VALUES = {
@@ -140,7 +143,10 @@ class GuidedSampler(BaseSampler):
         pending = [row for t in running if (row := self._row(t, land)) is not None]
         explores = bool(rng.random() < _EXPLORED)
         goal = self._goal(land, beliefs, known, pending, explores)
-        return Proposer(land, beliefs, goal, rows, rng).best(self._elites(done, land, rng))
+        proposer = Proposer(land, beliefs, goal, rows, rng)
+        proposed = sum("fixed_params" not in trial.system_attrs for trial in trials)
+        found = proposer.of_tables() if proposed < _FROM_TABLES or proposed % 2 == 0 else None
+        return proposer.best(self._elites(done, land, rng)) if found is None else found
 
     def _beliefs(self, done: Sequence[_Known], rng: np.random.Generator) -> Beliefs:
         land, unit = self._landscape(), self._reference().unit("download_bytes")

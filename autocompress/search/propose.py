@@ -19,6 +19,7 @@ from autocompress.search.landscape import Landscape
 Array = np.ndarray[Any, Any]
 Row = tuple[int, ...]
 _PRICES = 48  # of a byte, for each kind of activations
+_TABLE_PRICES = 300
 _MUTANTS, _CROSSINGS = 96, 64
 _CLIMBERS, _ROUNDS, _NEIGHBOURS = 3, 3, 160
 _ENUMERATED = 1500  # spaces up to this size are looked at whole
@@ -91,6 +92,13 @@ class Proposer:
             pool, gains = np.concatenate([pool, around]), np.concatenate([gains, self._gains(around)])
         return _row(pool[gains.argmax()]) if len(pool) else self._anything()
 
+    def of_tables(self) -> Row | None:
+        """The row with the greatest expected gain among what the tables choose, uncorrected, for many prices of a byte;
+        None where all of these are known."""
+        damage = np.exp(self._land.seen.log_damage)
+        prices = self._typical * np.logspace(-2.5, 2.5, _TABLE_PRICES)
+        return self._best_of(self._cheapest(np.repeat(damage[None], len(prices), axis=0), prices))
+
     def _best_of(self, rows: Array) -> Row | None:
         rows = self._new(rows)
         return _row(rows[self._gains(rows).argmax()]) if len(rows) else None
@@ -110,19 +118,28 @@ class Proposer:
 
     def _priced(self) -> Array:
         """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
+        draws = self._beliefs.parts[self._rng.integers(len(self._beliefs.parts), size=_PRICES)]
+        prices = self._typical * 10.0 ** self._rng.uniform(-2.5, 2.5, _PRICES)
+        return self._cheapest(draws, prices, self._rng.choice((0.0, 10.0), len(self._land.activations)))
+
+    @property
+    def _typical(self) -> float:
+        """A price of a byte at which damage and bytes weigh about as much."""
+        return float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
+
+    def _cheapest(self, damage: Array, prices: Array, slowness: Sequence[float] | Array | None = None) -> Array:
+        """The rows of the least damage (P, L, C) + price (P,) x (bytes + latency), for each kind of activations;
+        `slowness`: what latency weighs for each of them, None: nothing."""
         kinds, places = len(self._land.activations), len(self._steps)
         sizes = np.concatenate([self._land.bytes, self._land.width_bytes])
-        typical = float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
-        prices = typical * 10.0 ** self._rng.uniform(-2.5, 2.5, (kinds, _PRICES))
-        found = np.zeros((kinds, _PRICES, 1 + places), dtype=np.int64)
+        found = np.zeros((kinds, len(prices), 1 + places), dtype=np.int64)
         for kind in range(kinds):
             found[kind, :, 0] = kind
             slow = np.zeros_like(sizes)
-            slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
-            slow *= self._rng.choice((0.0, 10.0))
-            draws = self._beliefs.parts[self._rng.integers(len(self._beliefs.parts), size=_PRICES)]
-            cost = draws + prices[kind][:, None, None] * (sizes + slow)
-            found[kind, :, 1:] = cost.argmin(axis=2)
+            if slowness is not None:
+                slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
+                slow *= slowness[kind]
+            found[kind, :, 1:] = (damage + prices[:, None, None] * (sizes + slow)).argmin(axis=2)
         return np.minimum(found.reshape(-1, 1 + places), self._land.counts - 1)
 
     def _mutants(self, pool: Array) -> Array:
