@@ -145,7 +145,9 @@ class GuidedSampler(BaseSampler):
         goal = self._goal(land, beliefs, known, pending, explores)
         proposer = Proposer(land, beliefs, goal, rows, rng)
         proposed = sum("fixed_params" not in trial.system_attrs for trial in trials)
-        found = proposer.of_tables() if proposed < _FROM_TABLES or proposed % 2 == 0 else None
+        # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
+        by_tables = not self._constraints and (proposed < _FROM_TABLES or proposed % 2 == 0)
+        found = proposer.of_tables() if by_tables else None
         return proposer.best(self._elites(done, land, rng)) if found is None else found
 
     def _beliefs(self, done: Sequence[_Known], rng: np.random.Generator) -> Beliefs:

@@ -95,9 +95,10 @@ class Proposer:
     def of_tables(self) -> Row | None:
         """The row with the greatest expected gain among what the tables choose, uncorrected, for many prices of a byte;
         None where all of these are known."""
-        damage = np.exp(self._land.seen.log_damage)
+        damage = np.exp(self._land.seen.log_damage)[None]
         prices = self._typical * np.logspace(-2.5, 2.5, _TABLE_PRICES)
-        return self._best_of(self._cheapest(np.repeat(damage[None], len(prices), axis=0), prices))
+        kinds = range(len(self._land.activations))
+        return self._best_of(np.concatenate([self._cheapest(kind, damage, prices) for kind in kinds]))
 
     def _best_of(self, rows: Array) -> Row | None:
         rows = self._new(rows)
@@ -118,29 +119,29 @@ class Proposer:
 
     def _priced(self) -> Array:
         """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
-        draws = self._beliefs.parts[self._rng.integers(len(self._beliefs.parts), size=_PRICES)]
-        prices = self._typical * 10.0 ** self._rng.uniform(-2.5, 2.5, _PRICES)
-        return self._cheapest(draws, prices, self._rng.choice((0.0, 10.0), len(self._land.activations)))
+        kinds, beliefs = len(self._land.activations), self._beliefs
+        prices = self._typical * 10.0 ** self._rng.uniform(-2.5, 2.5, (kinds, _PRICES))
+        found = []
+        for kind in range(kinds):
+            slowness = float(self._rng.choice((0.0, 10.0)))
+            draws = beliefs.parts[self._rng.integers(len(beliefs.parts), size=_PRICES)]
+            found.append(self._cheapest(kind, draws, prices[kind], slowness))
+        return np.concatenate(found)
 
     @property
     def _typical(self) -> float:
         """A price of a byte at which damage and bytes weigh about as much."""
         return float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
 
-    def _cheapest(self, damage: Array, prices: Array, slowness: Sequence[float] | Array | None = None) -> Array:
-        """The rows of the least damage (P, L, C) + price (P,) x (bytes + latency), for each kind of activations;
-        `slowness`: what latency weighs for each of them, None: nothing."""
-        kinds, places = len(self._land.activations), len(self._steps)
+    def _cheapest(self, kind: int, damage: Array, prices: Array, slowness: float = 0.0) -> Array:
+        """The rows of the least damage (P, L, C) + price (P,) x (bytes + slowness x latency), for one kind of
+        activations."""
         sizes = np.concatenate([self._land.bytes, self._land.width_bytes])
-        found = np.zeros((kinds, len(prices), 1 + places), dtype=np.int64)
-        for kind in range(kinds):
-            found[kind, :, 0] = kind
-            slow = np.zeros_like(sizes)
-            if slowness is not None:
-                slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
-                slow *= slowness[kind]
-            found[kind, :, 1:] = (damage + prices[:, None, None] * (sizes + slow)).argmin(axis=2)
-        return np.minimum(found.reshape(-1, 1 + places), self._land.counts - 1)
+        slow = np.zeros_like(sizes)
+        slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
+        chosen = (damage + prices[:, None, None] * (sizes + slowness * slow)).argmin(axis=2)
+        rows = np.concatenate([np.full((len(prices), 1), kind), chosen], axis=1)
+        return np.minimum(rows, self._land.counts - 1)
 
     def _mutants(self, pool: Array) -> Array:
         parents = pool[self._rng.integers(len(pool), size=_MUTANTS)].copy()
