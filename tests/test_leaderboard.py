@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
 from stored_studies import write_study
 from test_rows import ALL, make_record, make_trial
 from typer.testing import CliRunner
@@ -225,7 +226,10 @@ def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     run = SearchRun(command=("a", EVIL), user="u", host=None, started_s=1.0)
     record = make_record(*ALL[:3], odd, named, *ALL[5:], name="a", runs=(run,), test_accuracy={"baseline": 0.9},
                          test_ci={"baseline": (0.8, 1.0)}, notes=(EVIL,))  # fmt: skip
-    write_study(tmp_path, record).enqueue_trial({})
+    study = write_study(tmp_path, record)
+    study.enqueue_trial({})
+    for seen in ({"samples": 250, "accuracy": 0.5}, {"samples": 250, "accuracy": 0.5, "latency_ms": 1.0}):
+        study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={"seen": seen, "reason": "hopeless"}))
     (found,), faults = read_all(tmp_path, None)
     assert faults == ()
     read = read_record(load_study(tmp_path, "a", None))
@@ -237,6 +241,7 @@ def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     assert any(t.evaluation and t.evaluation.measurement.samples_ms for t in read.trials)
     assert found == replace(read, trials=tuple(bare))
     assert found.trials[4].evaluation.configuration.layers == layers
+    assert [trial.state for trial in found.trials[-2:]] == ["stopped_early", "screened"]
 
 
 def damage(runs: Path) -> None:

@@ -28,7 +28,7 @@ _STUDY_ATTRIBUTES = "SELECT key, value_json FROM study_user_attributes WHERE stu
 _TRIALS = "SELECT trial_id, number, state, datetime_complete FROM trials WHERE study_id = :study ORDER BY number"
 _TRIAL_ATTRIBUTES = (
     "SELECT a.trial_id, a.key, a.value_json FROM trial_user_attributes a JOIN trials t ON t.trial_id = a.trial_id "
-    "WHERE t.study_id = :study AND a.key IN ('evaluation', 'reason', 'cached', 'wall_s')"
+    "WHERE t.study_id = :study AND a.key IN ('evaluation', 'reason', 'cached', 'seen', 'wall_s')"
 )
 
 
@@ -116,7 +116,7 @@ def _trial(number: int, state: str, finished: Any, texts: Mapping[str, str]) -> 
         finished = datetime.fromisoformat(finished)
     return TrialRecord(
         number=number,
-        state=state,
+        state=store.state_of(state, json.loads(texts["seen"]) if "seen" in texts else None),
         evaluation=None if evaluation is None else _evaluation(evaluation),
         reason=json.loads(texts["reason"]) if "reason" in texts else None,
         finished_s=None if finished is None else finished.timestamp(),

@@ -125,14 +125,18 @@ def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=opened)
 
 
+def state_of(state: str, seen: Mapping[str, Any] | None) -> str:
+    """A trial's state by what is stored of it: one that ended early with a predicted latency was screened."""
+    return "screened" if seen is not None and "latency_ms" in seen else state
+
+
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     """One trial as plain data."""
     stored = trial.user_attrs.get("evaluation")
     finished = trial.datetime_complete
-    screened = "latency_ms" in trial.user_attrs.get("seen", {})
     return TrialRecord(
         number=trial.number,
-        state="screened" if screened else STATES[trial.state],
+        state=state_of(STATES[trial.state], trial.user_attrs.get("seen")),
         evaluation=None if stored is None else Evaluation.from_dict(stored),
         reason=trial.user_attrs.get("reason"),
         finished_s=None if finished is None else finished.timestamp(),
