@@ -23,30 +23,9 @@ FLOORS = (
 )
 KERAS = {"network.convert", "network.keras", "network.keras_layers", "network.keras_operators", "finetune", "tasks"}
 FENCES = {
-    "tensorflow": {
-        "network.convert",
-        "network.keras",
-        "network.keras_layers",
-        "network.keras_operators",
-        "finetune",
-        "tasks",
-    },
-    "tf_keras": {
-        "network.convert",
-        "network.keras",
-        "network.keras_layers",
-        "network.keras_operators",
-        "finetune",
-        "tasks",
-    },
-    "keras": {
-        "network.convert",
-        "network.keras",
-        "network.keras_layers",
-        "network.keras_operators",
-        "finetune",
-        "tasks",
-    },
+    "tensorflow": KERAS,
+    "tf_keras": KERAS,
+    "keras": KERAS,
     "tensorflow_model_optimization": {"finetune"},
     "optuna": {"search"},
     "rich": {"cli", "report.terminal", "report.measurement", "report.units"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import typer
 
 from autocompress.cli.terms import DEFAULT_RUNS, Runs, Storage, console_of, guarded, print_json, write_text
 from autocompress.errors import unknown_name
+from autocompress.files import unchanged
 
 if TYPE_CHECKING:
     from autocompress.report.leaderboard import Point
@@ -66,7 +66,7 @@ def _usable(runs: Path, damaged: dict[str, str]) -> Callable[[Point], bool]:
         artifact, sha256 = point.evaluation.artifact, point.evaluation.sha256
         if artifact not in known:
             path = runs / artifact
-            known[artifact] = not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+            known[artifact] = not path.is_file() or unchanged(path, sha256) is not None
         if not known[artifact]:
             name = f"study {point.record.name}, trial {point.trial.number}"
             damaged[name] = f"its file has changed since it was measured: {runs / artifact}"

@@ -34,13 +34,13 @@ def measure(
     """Measure one .tflite on a device: latency and its distribution, operators, memory, load time, environment."""
     from autocompress.measure.host import at_host
     from autocompress.report.measurement import document, print_measurement
-    from autocompress.search.one_file import AccuracyOnDevice, measure_file
+    from autocompress.search.one_file import measure_file
     from autocompress.specs import load_device
 
     profile, wait_s = at_host(load_device(device), host), seconds(host_wait, "--host-wait")
     found = measure_file(
         model, profile, baseline=baseline, processes=processes,
-        accuracy=AccuracyOnDevice(model, baseline, data, metric) if accuracy else None,
+        accuracy=accuracy, data=data, metric=metric,
         wait_s=wait_s, say=Waits(console_of(stderr=True)),
     )  # fmt: skip
     if as_json:

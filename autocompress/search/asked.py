@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import optuna
 
 from autocompress.records import StudyRecord
+from autocompress.report import rows
 from autocompress.search.request import Request
 
 _KEY = "search"
@@ -25,14 +26,9 @@ class Asked:
     sampler: str
     seed: int
 
-    @staticmethod
-    def complete(record: StudyRecord) -> int:
-        """How many trials are complete."""
-        return sum(trial.state == "complete" for trial in record.trials)
-
     def is_met(self, record: StudyRecord) -> bool:
         """Whether the trials or the time asked for are done."""
-        by_count = self.trials is not None and self.complete(record) >= self.trials
+        by_count = self.trials is not None and len(rows.complete(record)) >= self.trials
         return by_count or (self.ends_at is not None and time.time() >= self.ends_at)
 
 

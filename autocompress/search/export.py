@@ -11,7 +11,7 @@ from typing import Any
 
 from autocompress.compress.download import compressed
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.files import write_whole
+from autocompress.files import unchanged, write_whole
 from autocompress.network import android, flatbuffer
 from autocompress.network.c_source import c_files, hybrid_layers, identifier
 from autocompress.network.layers import layers_of
@@ -92,8 +92,8 @@ def _artifact(trial: TrialRecord, runs: Path) -> bytes:
     source = runs / trial.evaluation.artifact
     if not source.is_file():
         raise AutocompressError(f"the candidate's file is missing: {source}; run the search again under a new name")
-    model = source.read_bytes()
-    if hashlib.sha256(model).hexdigest() != trial.evaluation.sha256:
+    model = unchanged(source, trial.evaluation.sha256)
+    if model is None:
         raise AutocompressError(f"the candidate's file has changed since it was measured: {source}; do not ship it")
     return model
 

@@ -19,7 +19,7 @@ from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.files import write_whole
+from autocompress.files import unchanged, write_whole
 from autocompress.measure.accuracy import Quality, Split
 from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer
@@ -145,7 +145,8 @@ class Workbench:
         model = variant.builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         measurement, download = self._known(model), download_bytes(model)
-        before = self._before(model, download, measurement)
+        expected = None if measurement is not None or self._expected is None else self._expected(model)
+        before = self._before(model, download, measurement, expected)
         bar = None if bar_of is None else bar_of(before)
         self._pause()
         outputs = self._outputs(model, bar)
@@ -153,19 +154,19 @@ class Workbench:
         apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
         quality = self._validation.judged(outputs)
         if measurement is None:
-            if screen is not None:
-                self._screen(model, {**before, "accuracy": quality.value}, apart, len(outputs), screen)
+            if screen is not None and expected is not None:
+                self._screen(model, {**before, "accuracy": quality.value}, apart, len(outputs), screen, expected)
             measurement = self._latency(model, SEARCH_PROCESSES)
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
         self._remember_scores(evaluation.sha256, outputs)
         return evaluation, apart
 
     def _screen(
-        self, model: bytes, values: Mapping[str, float | None], apart: float, samples: int, screen: Screen
-    ) -> None:
-        expected = None if self._expected is None else self._expected(model)
-        reason = None if expected is None or values["latency_ms"] is None else screen(values)
-        if reason is not None and expected is not None:
+        self, model: bytes, values: Mapping[str, float | None], apart: float, samples: int, screen: Screen,
+        expected: Measurement,
+    ) -> None:  # fmt: skip
+        reason = None if values["latency_ms"] is None else screen(values)
+        if reason is not None:
             raise Screened(
                 reason, samples=samples, accuracy=float(values["accuracy"] or 0.0), divergence=apart,
                 latency_ms=expected.latency_ms, file_bytes=len(model),
@@ -191,23 +192,18 @@ class Workbench:
         found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
         return replace(found, finetuned=True)
 
-    def _before(self, model: bytes, download: int, measurement: Measurement | None) -> Mapping[str, float | None]:
+    def _before(
+        self, model: bytes, download: int, measurement: Measurement | None, expected: Measurement | None
+    ) -> Mapping[str, float | None]:
         """What is known of a candidate before its metric, by the names of an evaluation's values; of a latency that
         is not known the best that the device's model leaves open."""
-        latency = self._at_best(model) if measurement is None else measurement.latency_ms
+        latency = _at_best(expected) if measurement is None else measurement.latency_ms
         energy = None if latency is None else energy_mj(latency, self._profile)
         return {
             "latency_ms": latency, "energy_mj": energy, "file_bytes": float(len(model)),
             "download_bytes": float(download),
             "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
         }  # fmt: skip
-
-    def _at_best(self, model: bytes) -> float | None:
-        """The least latency that a prediction and its error leave open; None where nothing can be said."""
-        expected = None if self._expected is None else self._expected(model)
-        if expected is None or expected.extrapolated or expected.latency_error is None:
-            return None
-        return expected.latency_ms / (1.0 + expected.latency_error)
 
     def _outputs(self, model: bytes, bar: Bar | None) -> Array:
         """The outputs on all validation data; StoppedEarly after a part where the candidate is surely below its bar."""
@@ -278,9 +274,10 @@ class Workbench:
 
     def _file(self, evaluation: Evaluation) -> bytes:
         path = self._runs / evaluation.artifact
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != evaluation.sha256:
+        content = unchanged(path, evaluation.sha256)
+        if content is None:
             raise AutocompressError(f"the file of a candidate is missing or changed: {path}; start a new study")
-        return path.read_bytes()
+        return content
 
     def tables(self, choices: Mapping[str, Sequence[LayerChoice]]) -> tuple[Tables, str | None]:
         """The layer tables of these choices, shared by all studies below `runs`; and a note where a kept file of them
@@ -335,6 +332,13 @@ class Workbench:
             return download_bytes(quantize_plainly(self._task.network, self.layers, self.variants.whole.ranges))
         except CandidateError:
             return None
+
+
+def _at_best(expected: Measurement | None) -> float | None:
+    """The least latency that a prediction and its error leave open; None where nothing can be said."""
+    if expected is None or expected.extrapolated or expected.latency_error is None:
+        return None
+    return expected.latency_ms / (1.0 + expected.latency_error)
 
 
 def store(model: bytes, folder: Path) -> tuple[str, Path]:

@@ -27,26 +27,30 @@ def measure_file(
     *,
     baseline: Path | None = None,
     processes: int = 5,
-    accuracy: AccuracyOnDevice | None = None,
+    accuracy: bool = False,
+    data: Path | None = None,
+    metric: str | None = None,
     wait_s: float = WAIT_S,
     say: Say = silent,
 ) -> MeasuredFile:
     """What a `.tflite` is worth on a device, measured on its host or, without one, modelled; with `baseline` also the
-    ratio to that file. A host that is away is waited for, at most `wait_s` seconds; `say` gets a line each time.
+    ratio to that file; with `accuracy` also the `metric` on the test split of `data`. A host that is away is waited
+    for, at most `wait_s` seconds; `say` gets a line each time.
 
-    AutocompressError for a file that is none or does not run there and for a device with neither host nor model;
-    DeviceError where the host fails."""
-    file, other = read_model(path), None if baseline is None else read_model(baseline)
+    AutocompressError for a file that is none or does not run there, for data or a metric that do not fit it, and for a
+    device with neither host nor model; DeviceError where the host fails."""
+    file, other = _read(path), None if baseline is None else _read(baseline)
+    asked = _Accuracy(file, other, data, metric) if accuracy else None
     judged = None
     if profile.host is None:
         measured, ops = _modelled(profile, file, other)
-        judged = None if accuracy is None else accuracy.here()
+        judged = None if asked is None else asked.here()
     else:
         with patient_host(profile, wait_s=wait_s, say=say) as host:
             try:
                 measured = host.measure(file, baseline=other, processes=processes)
-                if accuracy is not None:
-                    judged = host.during(lambda there: accuracy.on(there, profile.name))
+                if asked is not None:
+                    judged = host.during(lambda there: asked.on(there, profile.name))
             except CandidateError as fault:
                 raise AutocompressError(f"the model does not run on '{profile.name}': {fault}") from fault
             ops = host.during(lambda there: there.profile(file))
@@ -60,11 +64,11 @@ def measure_file(
         profile=ops,
         energy_mj=energy_mj(measured.latency_ms, profile),
         accuracy=judged,
-        notes=() if accuracy is None else tuple(accuracy.notes),
+        notes=() if asked is None else tuple(asked.notes),
     )
 
 
-def read_model(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     """A whole TFLite file; AutocompressError, with its path, for anything else."""
     if not path.is_file():
         raise AutocompressError(f"model '{path}' is no file; give a .tflite")
@@ -90,14 +94,14 @@ def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tu
     return measured, OpProfile(ops=None, reason="the latency is modelled; add --host DEST to measure there")
 
 
-class AccuracyOnDevice:
+class _Accuracy:
     """The question what a file is worth on test data. AutocompressError where data or metric do not fit it."""
 
-    def __init__(self, path: Path, baseline: Path | None, data: Path | None, metric: str | None) -> None:
+    def __init__(self, file: bytes, baseline: bytes | None, data: Path | None, metric: str | None) -> None:
         if data is None or metric is None:
             names = ", ".join(sorted(METRICS))
             raise AutocompressError(f"--accuracy needs --data FILE.npz and --metric, one of: {names}")
-        self._file, self._metric = read_model(path), get_metric(metric)
+        self._file, self._metric = file, get_metric(metric)
         if baseline is None and not self._metric.needs_labels:
             raise AutocompressError("fidelity compares with another file; add --baseline FILE, the float .tflite")
         try:
@@ -106,7 +110,7 @@ class AccuracyOnDevice:
             raise AutocompressError(f"--accuracy: on this machine {fault}; measure without it") from fault
         self._x, y, self.notes = load_test_data(data, self._metric, runner.inputs, runner.outputs[0].shape)
         self._arrays = [self._x[spec.name] for spec in runner.inputs]
-        self._y: Any = self._outputs_here(read_model(baseline)) if y is None and baseline is not None else y
+        self._y: Any = self._outputs_here(baseline) if y is None and baseline is not None else y
 
     def on(self, there: Host, device: str) -> DeviceAccuracy:
         """The answer with the kernels of a device, and how these of this machine differ."""

@@ -240,7 +240,7 @@ class Search:
             exhausted = self._exhausted()
             if exhausted and not under_way:
                 return False
-            if not exhausted and (asked.trials is None or asked.complete(self._record) + under_way < asked.trials):
+            if not exhausted and (asked.trials is None or len(rows.complete(self._record)) + under_way < asked.trials):
                 self._run_trial()
                 self._catch_up(on_trial)
                 return True

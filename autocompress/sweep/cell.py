@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from autocompress.errors import CandidateError
+from autocompress.files import unchanged
 from autocompress.measure.host import at_host
 from autocompress.measure.outage import PatientHost
 from autocompress.network.pattern import kernel_pattern
@@ -154,7 +154,7 @@ class _Work:
             for name in ("file_bytes", "download_bytes")
         ]
         found = [*sizes, self._metric_check(was, now, label)]
-        kept = _kept(self._job.runs / was.artifact, was.sha256)
+        kept = unchanged(self._job.runs / was.artifact, was.sha256)
         if kept is None:
             found.append(compare.broken(label, "artifact", f"{was.artifact} is missing or changed"))
         if self._host is None:
@@ -260,7 +260,7 @@ class _Work:
         found = []
         for trial in trials:
             assert trial.evaluation is not None
-            model = _kept(self._job.runs / trial.evaluation.artifact, trial.evaluation.sha256)
+            model = unchanged(self._job.runs / trial.evaluation.artifact, trial.evaluation.sha256)
             if model is not None:
                 found.append(self._figures(trial.number, trial.evaluation, model))
             elif ("artifact", label := trial.evaluation.sha256[:12]) not in {(c.metric, c.file) for c in self.checks}:
@@ -295,12 +295,6 @@ class _Work:
 
     def _scores(self, evaluation: Evaluation) -> str | None:
         return packed(self._opened.workbench.validation_scores(evaluation))
-
-
-def _kept(path: Path, digest: str) -> bytes | None:
-    """A stored file as it was; None where it is gone or changed."""
-    content = path.read_bytes() if path.is_file() else b""
-    return content if sha256(content).hexdigest() == digest else None
 
 
 def _complete(record: StudyRecord) -> int:
