@@ -89,7 +89,8 @@ rules:
         ("a: !!python/object:os.x 1", "$: not valid YAML in line 1, column 4"),
         ("a: 2022-13-45", "$: not valid YAML: month must be in 1..12"),
         ("a: 1\n---\nb: 2", "$: not valid YAML in line 2, column 1: but found"),
-        ("[" * 100_000, "$: not valid YAML: nested more than 32 deep"),
+        ("[" * 50, "$: not valid YAML: nested more than 32 deep"),
+        ("[" * 100_000, "$: not valid YAML"),  # PyYAML 6.0.4 refuses it before it hands over the first bracket
         ("- " * 100_000, "$: not valid YAML: nested more than 32 deep"),
         ("schema: 1", "2 faults: $.name: is missing; $.rules: is missing"),
         (f"{HEAD}rules: []", "$.rules: [] is empty"),
