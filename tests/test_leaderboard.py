@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import sqlite3
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,17 @@ def test_text_of_users_stays_text_in_markdown_and_csv() -> None:
 # What is stored
 
 
+@pytest.fixture
+def somewhere_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock shows another time than UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-5")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("somewhere_east")
 def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     odd = replace(make_trial(3, 0.9, **SAMPLES), finished_s=None)
     layers = {EVIL: LayerChoice(bits=8)}
