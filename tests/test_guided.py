@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from autocompress import pareto
 from autocompress.compress.sensitivity import LayerTable, Tables
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement
-from autocompress.search.guided import GuidedSampler, Reference
+from autocompress.search.guided import GuidedSampler
+from autocompress.search.history import Reference
 from autocompress.search.landscape import Cost, Landscape, pattern_cost
 from autocompress.search.sampler import STOCK, make_sampler, suggest
 

@@ -25,7 +25,7 @@ def open_study(request: Request, sampler: BaseSampler, identity: store.Identity)
     else."""
     url = store.storage_url(request.runs, request.study_name, request.storage)
     storage = open_storage(url, retry)
-    known = {s.study_name for s in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+    known = {study.study_name for study in storage.get_all_studies()}
     if request.study_name not in known:
         rises = request.task.metric.higher_is_better
         directions = [

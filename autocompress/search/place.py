@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 def place_of(trial: FrozenTrial, others: Sequence[FrozenTrial]) -> int:
     """The number that the trial would have if none had died: of one that runs again what another died of, that one's
     place; else its number less those that died before."""
+    if not any(each.state == TrialState.FAIL for each in others):  # the usual case, and others may be thousands
+        return trial.number
     by_number = {each.number: each for each in others}
     while (died := trial.user_attrs.get("retry_of")) in by_number:
         trial = by_number[died]

@@ -118,7 +118,7 @@ def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
             )
         raise unknown_name("study", name, known)
     opened = open_storage(url)
-    names = [s.study_name for s in optuna.get_all_study_summaries(opened, include_best_trial=False)]
+    names = [study.study_name for study in opened.get_all_studies()]
     if name not in names:
         opened.engine.dispose()
         raise unknown_name("study", name, names) if names else AutocompressError(f"the storage holds no study: {url}")

@@ -17,7 +17,8 @@ from autocompress.report import rows
 from autocompress.search import finish, opening, store
 from autocompress.search.asked import Asked, announce, asked_of, withdraw
 from autocompress.search.early import Screened, StoppedEarly
-from autocompress.search.guided import GuidedSampler, Reference
+from autocompress.search.guided import GuidedSampler
+from autocompress.search.history import Reference
 from autocompress.search.landscape import Landscape, configurations, landscape_of
 from autocompress.search.ledger import Ledger
 from autocompress.search.locks import Floor, Roll, Turn, locked

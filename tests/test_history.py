@@ -1,0 +1,78 @@
+"""What the guided sampler keeps of the trials is what a fresh look at all of them finds."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
+from test_guided import guided, new_study, objective, world
+
+from autocompress import pareto
+from autocompress.search.history import Front, History, Known
+
+points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
+
+
+@settings(deadline=None)
+@given(st.lists(points, max_size=30), st.randoms(use_true_random=False))
+def test_a_front_in_any_order_is_what_nothing_dominates(values: list[tuple[int, ...]], order: random.Random) -> None:
+    members = [
+        Known(number=n, row=(n,), values=(), objectives=tuple(map(float, value)), failed=False, queued=False)
+        for n, value in enumerate(values)
+    ]
+    front, shuffled = Front(), list(members)
+    order.shuffle(shuffled)
+    for each in shuffled:
+        front.add(each)
+    kept = pareto.non_dominated(values) if values else []
+    assert front.members == [each for each, on in zip(members, kept, strict=True) if on]
+    assert [tuple(point) for point in front.points] == [each.objectives for each in front.members]
+
+
+def state(history: History) -> tuple[object, ...]:
+    """All that a suggestion depends on."""
+    return (
+        [k.number for k in history.done], [k.row for k in history.done], [k.number for k in history.front.members],
+        [k.number for k in history.untrained.members], history.rows(), history.proposed, history.fails().tolist(),
+        np.nan_to_num([k.values for k in history.done]).tolist(), sorted(history.pending),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_trials_that_finish_in_any_order_are_known_as_if_read_at_once(seed: int) -> None:
+    where = world()
+    sampler = guided(where, seed)
+    study = new_study(sampler)
+    study.optimize(
+        objective(where, broken=lambda c: sum(choice.bits < 8 for choice in c.layers.values()) > 2), n_trials=25,
+        catch=(ValueError,),
+    )  # fmt: skip
+    trials = study.get_trials(deepcopy=False)
+    assert any(t.state == TrialState.FAIL for t in trials)
+
+    def fresh() -> History:
+        return History(where.landscape, sampler._reference(), sampler._objectives, ())
+
+    rng = np.random.default_rng(seed)
+    ends = rng.permutation(len(trials))  # when each finishes
+    grown = fresh()
+    for now in range(0, len(trials) + 1, 3):
+        there = [running(t) if end >= now else t for t, end in zip(trials, ends, strict=True)]
+        grown.update(there, but=4)
+        whole = fresh()
+        whole.update(there, but=4)
+        assert state(grown) == state(whole)
+    assert grown.proposed == sum("fixed_params" not in t.system_attrs for t in trials if t.number != 4)
+
+
+def running(trial: FrozenTrial) -> FrozenTrial:
+    """The trial while it ran."""
+    return FrozenTrial(
+        number=trial.number, state=TrialState.RUNNING, value=None, datetime_start=trial.datetime_start,
+        datetime_complete=None, params=trial.params, distributions=trial.distributions, user_attrs={},
+        system_attrs=trial.system_attrs, intermediate_values={}, trial_id=trial._trial_id,
+    )  # fmt: skip
