@@ -64,7 +64,7 @@ def allowed_choices(
 
     Every one, because activations are one value for the network and layer choices are drawn independently of
     it: each combination must be runnable. Where no choice is, the layer stays float32 and keeps its
-    sparsities."""
+    sparsities; AutocompressError where the device does not run it in float32 either."""
     activations = allowed_activations(space, profile, modelled=modelled)
     offered = space.choices(name=name, tensor_name=tensor_name, op=op)
     runnable = [
@@ -72,6 +72,12 @@ def allowed_choices(
         for choice in offered
         if all(container_bits(profile.kernels, op, choice.bits, kind) is not None for kind in activations)
     ]
+    if not runnable and container_bits(profile.kernels, op, 32, "float32") is None:
+        raise AutocompressError(
+            f"device '{profile.name}' runs no choice of space '{space.name}' for layer '{name}' ({op}) with "
+            f"{_listed(activations)} activations, nor the float layer; add [32, float32] to its kernels for {op}, or "
+            "choices that it has kernels for to the space"
+        )
     return tuple(runnable) or unique(replace(choice, bits=32) for choice in offered)
 
 
