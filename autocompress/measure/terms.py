@@ -5,14 +5,17 @@ activations; int8). The latency of a network is the sum over its operators of wh
 dtype, and of its own terms. Operators and networks count in ones, all else in millions:
 
 - ops: 1, what any operator of the class costs before it computes anything.
-- mmac_by_8, mmac_by_16: multiply-accumulates with the output channels rounded up to SIMD tiles of 8 and 16; in
-  integers the channels that are summed over are rounded up to 8 too (an integer dot product takes them so). Which
-  tile a device has comes out of the fit.
+- mmac_by_8, mmac_by_16: multiply-accumulates in integers, with the output channels rounded up to SIMD tiles of 8 and 16
+  and the channels that are summed over rounded up to 8 (an integer dot product takes them so). Which tile a device has
+  comes out of the fit.
+- mmac_in_8, mmac_in_16: the same in floats, all of a layer in one of them: of two kernels a runtime takes that with
+  tiles of 8 where these are padded less, and a step of it takes about as long as one of 16 (on x86-64 248 outputs take
+  nearly as long as 496). A device with one kernel has the same cost for both.
 - inputs, outputs: values read and written. Dynamic kernels quantize each input, integer ones rescale each output.
 - rows: output positions. taps: output positions times kernel positions times blocks of 8 output channels (of a
   depthwise convolution: channels do not count), the pointers an indirect convolution follows (arXiv 1907.02129).
-- ragged: of layers whose output channels are no multiple of 8, the steps that fill a last, partly masked tile: output
-  positions times what is summed over (of a depthwise convolution: taps).
+- ragged: of integer and depthwise layers whose output channels are no multiple of 8, the steps that fill a last, partly
+  masked tile: output positions times what is summed over (of a depthwise convolution: taps).
 - elements: values of an operator without weights, the larger of read and written. reads: outputs of a pooling times
   its window.
 - once: 1, what an inference costs as such. weights_beyond_l1, weights_beyond_l2: megabytes of all weights beyond 32 KB
@@ -126,9 +129,13 @@ def _of_layer(operator: Operator, dtype: str, name: str) -> dict[str, int]:
         ragged = rows * kernel if channels % 8 else 0
         return counts | {"mmac_by_8": rows * kernel * _up(channels, 8), "taps": rows * kernel, "ragged": ragged}
     channels, depth = operator.weight.shape[0], operator.weight.shape[-1]
-    depth = depth if dtype == "float32" else _up(depth, 8)
-    counts["ragged"] = rows * kernel * depth if channels % 8 else 0
-    counts |= {f"mmac_by_{tile}": rows * kernel * depth * _up(channels, tile) for tile in (8, 16)}
+    steps = rows * kernel * (depth if dtype == "float32" else _up(depth, 8))
+    if dtype == "float32":
+        tile = 8 if _up(channels, 8) < _up(channels, 16) else 16
+        counts |= {"mmac_in_8": 0, "mmac_in_16": 0, f"mmac_in_{tile}": steps * _up(channels, tile)}
+    else:
+        counts["ragged"] = steps if channels % 8 else 0
+        counts |= {f"mmac_by_{tile}": steps * _up(channels, tile) for tile in (8, 16)}
     if name != "dense":
         counts["rows"] = rows
     if name == "spatial":

@@ -96,7 +96,7 @@ def _dense(rng: Draw, number: int) -> bytes:
     net = Blueprint((1, _size(rng, 8, 1024)))
     x = net.input
     for _ in range(1 + number % 6):
-        x = net.dense(x, _size(rng, 4, 768))
+        x = net.dense(x, _channels(rng, 4, 768))
     return net.finish(x)
 
 
@@ -261,7 +261,7 @@ def _dense_body(rng: Draw, number: int) -> bytes:
     """Fully connected layers, wide, narrow and wide again."""
     width = _size(rng, 8, 700)
     net = Blueprint((1, width))
-    inner, narrow = _size(rng, 8, 300), _size(rng, 2, 24)
+    inner, narrow = _channels(rng, 8, 300), _size(rng, 2, 24)
     x = net.input
     for units in [inner] * int(rng.integers(1, 5)) + [narrow] + [inner] * int(rng.integers(1, 5)):
         x = net.dense(x, units)
@@ -277,7 +277,7 @@ _KINDS: dict[str, tuple[int, Callable[[Draw, int], bytes]]] = {
     "spatial": (14, _spatial),
     "first": (6, _first),
     "depthwise": (12, _depthwise),
-    "dense": (12, _dense),
+    "dense": (18, _dense),
     "upsample": (4, _upsample),
     "elementwise": (5, _elementwise),
     "average-pool": (4, _pool("AVERAGE_POOL_2D")),

@@ -14,7 +14,20 @@ OPERATOR_CLASSES = (
     "softmax", "logistic", "tanh", "hard_swish", "relu", "pad", "concatenation", "reshape", "quantize", "dequantize",
     "requantize",
 )  # fmt: skip
-OPERATOR_TERMS = ("ops", "mmac_by_8", "mmac_by_16", "inputs", "outputs", "rows", "taps", "ragged", "elements", "reads")
+OPERATOR_TERMS = (
+    "ops",
+    "mmac_by_8",
+    "mmac_by_16",
+    "mmac_in_8",
+    "mmac_in_16",
+    "inputs",
+    "outputs",
+    "rows",
+    "taps",
+    "ragged",
+    "elements",
+    "reads",
+)
 NETWORK_TERMS = ("once", "weights_beyond_l1", "weights_beyond_l2", "activations_beyond_l2")
 
 
