@@ -1,8 +1,9 @@
 """Calibrates `local` and compares what the calibrated model predicts of networks it never saw with measurements.
 
 The designed set is measured and fitted as `autocompress device calibrate local` does. The networks, in float32, dynamic
-range and static int8: MobileNetV1 0.25, MobileNetV2 0.35, a ResNet-8, a DS-CNN and two MLP autoencoders (the one of
-MLPerf Tiny and a small one). Nothing of them is used in fitting. About seven minutes on an idle machine:
+range and static int8: MobileNetV1 0.25, MobileNetV2 0.35, a ResNet-8, a DS-CNN, two MLP autoencoders (the one of
+MLPerf Tiny and a small one), LeNet-300-100 and the small DNN of "Hello Edge" (arXiv 1711.07128). Nothing of them is
+used in fitting. About seven minutes on an idle machine:
 `python benchmarks/calibration.py`. `--profile FILE` checks a calibrated profile instead of calibrating, `--keep FILE`
 stores the new one, `--networks FOLDER` keeps the networks there."""
 
@@ -29,7 +30,16 @@ from autocompress.search.calibration import calibrate, specimens
 from autocompress.specs import CalibratedModel, load_device
 from autocompress.specs.user_profiles import as_yaml
 
-NETWORKS = ("mobilenet-v1", "mobilenet-v2", "resnet-8", "ds-cnn", "autoencoder", "small-autoencoder")
+NETWORKS = (
+    "mobilenet-v1",
+    "mobilenet-v2",
+    "resnet-8",
+    "ds-cnn",
+    "autoencoder",
+    "small-autoencoder",
+    "lenet-300-100",
+    "hello-edge-dnn",
+)
 MOST_MEDIAN, MOST_P90, LEAST_SPEARMAN = 0.10, 0.20, 0.97
 PROCESSES = 5
 
@@ -182,6 +192,8 @@ def make(folder: str) -> None:
         "ds-cnn": tested.load("ds-cnn").network,
         "autoencoder": tf.lite.TFLiteConverter.from_keras_model(_autoencoder(tf_keras)).convert(),
         "small-autoencoder": tested.load("shuttle").network,
+        "lenet-300-100": tf.lite.TFLiteConverter.from_keras_model(_dense(tf_keras, 784, 300, 100, 10)).convert(),
+        "hello-edge-dnn": tf.lite.TFLiteConverter.from_keras_model(_dense(tf_keras, 250, 144, 144, 144, 12)).convert(),
     }
     for name, model in made.items():
         Path(folder, f"{name}.tflite").write_bytes(flatbuffer.normalise(bytes(model)))
@@ -189,12 +201,16 @@ def make(folder: str) -> None:
 
 def _autoencoder(keras: object) -> object:
     """The anomaly detector of MLPerf Tiny: 640 inputs, four layers of 128, 8, four of 128, 640 outputs."""
+    return _dense(keras, 640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640)
+
+
+def _dense(keras: object, width: int, *units: int) -> object:
+    """Fully connected layers, ReLU behind all but the last."""
     layers = keras.layers  # type: ignore[attr-defined]
-    inputs = keras.Input((640,))  # type: ignore[attr-defined]
-    h = inputs
-    for units in (128, 128, 128, 128, 8, 128, 128, 128, 128):
-        h = layers.Dense(units, activation="relu")(h)
-    return keras.Model(inputs, layers.Dense(640)(h))  # type: ignore[attr-defined]
+    h = inputs = keras.Input((width,))  # type: ignore[attr-defined]
+    for n in units[:-1]:
+        h = layers.Dense(n, activation="relu")(h)
+    return keras.Model(inputs, layers.Dense(units[-1])(h))  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
