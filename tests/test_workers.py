@@ -23,7 +23,7 @@ from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
 from autocompress.records import StudyRecord
 from autocompress.report import rows
-from autocompress.search import store
+from autocompress.search import locks, store
 from autocompress.search.locks import Floor, Roll
 from autocompress.search.storage import PatientStorage, open_storage
 
@@ -281,6 +281,32 @@ def test_builds_and_measurements_take_turns_and_none_starves() -> None:
     assert len(measured) == 5
     assert len(built) > 10
     assert not [1 for begin, end in measured for other, until in built if begin < until and other < end]
+
+
+STOPPED = """
+from autocompress.search.locks import Floor
+with Floor().building():
+    print("building", flush=True)
+    input()
+"""
+
+
+def test_a_stopped_search_holds_nobody_up_for_ever(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(locks, "_SILENT_S", 0.1)
+    monkeypatch.setattr(locks, "_LONGEST_S", 0.5)
+    stopped = subprocess.Popen([sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == b"building\n"
+        stopped.send_signal(signal.SIGSTOP)
+        floor = Floor()
+        with floor.building(), floor.alone():
+            said = [record.message for record in caplog.records]
+        assert "waiting for another search" in said[0]
+        assert "going on" in said[-1]
+    finally:
+        stopped.kill()
+        stopped.communicate()
 
 
 def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -> None:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from autocompress.errors import AutocompressError
 from autocompress.measure.agent import open_lock
+
+_SILENT_S, _LONGEST_S, _POLL_S = 30.0, 600.0, 0.01  # of waiting for another process on the floor
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -129,9 +134,9 @@ class Floor:
     def alone(self) -> Iterator[None]:
         """While building: nobody else builds or measures here, what this process builds pauses."""
         with self.idle():
-            fcntl.flock(self._gate, fcntl.LOCK_EX)
+            _take(self._gate, fcntl.LOCK_EX)
             try:
-                fcntl.flock(self._floor, fcntl.LOCK_EX)
+                _take(self._floor, fcntl.LOCK_EX)
                 yield
             finally:
                 fcntl.flock(self._floor, fcntl.LOCK_UN)
@@ -154,9 +159,9 @@ class Floor:
             pass
 
     def _share(self) -> None:
-        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        _take(self._gate, fcntl.LOCK_EX)
         try:
-            fcntl.flock(self._floor, fcntl.LOCK_SH)
+            _take(self._floor, fcntl.LOCK_SH)
         finally:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
         self._building = True
@@ -165,3 +170,21 @@ class Floor:
         if self._building:
             fcntl.flock(self._floor, fcntl.LOCK_UN)
             self._building = False
+
+
+def _take(handle: int, kind: int) -> None:
+    """Lock the file, or after _LONGEST_S go on without: who holds it so long is stopped (Ctrl-Z), and computes
+    nothing."""
+    began_s, said = time.monotonic(), False
+    while True:
+        try:
+            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited_s = time.monotonic() - began_s
+        if waited_s > _LONGEST_S:
+            _log.warning("another search on this machine has not paused for %.0f min; going on", waited_s / 60)
+            return None
+        if waited_s > _SILENT_S and not said:
+            said = True
+            _log.warning("waiting for another search on this machine to pause; if it is stopped, continue it or end it")
+        time.sleep(_POLL_S)
