@@ -59,7 +59,7 @@ class Line:
     @property
     def probes(self) -> int:
         """The layer tables' time in candidates, rounded up."""
-        return int(np.ceil(self.tables_s / self.candidate_s)) if self.tables_s else 0
+        return int(np.ceil(self.tables_s / self.candidate_s - 0.01))  # stock samplers prepare nothing, in no time
 
     def after(self, candidates: int) -> float:
         """Hypervolume after so many candidates, tables counted as candidates."""
@@ -227,7 +227,9 @@ def size_rows(task: LoadedTask, line: Line, runs: Path, threads: int) -> list[tu
 
 def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]]) -> list[Goal]:
     """The stated goals on what was run."""
-    goals = []
+    goals: list[Goal] = []
+    if not any(line.sampler == "guided" for line in lines):
+        return goals
     early = float(np.median([line.after(EARLY) for line in lines if line.sampler == "guided"]))
     for name in dict.fromkeys(line.sampler for line in lines if line.sampler not in ("guided", "tables")):
         others = [line for line in lines if line.sampler == name]
@@ -297,7 +299,7 @@ def main() -> int:
         print_plot(lines)
         sizes = size_rows(whole, lines[0], runs, asked.threads)
         table = [[f"{size / 1000:.1f}", f"{-lost:+.4f}"] for size, lost in sorted(sizes)]
-        print_table("guided: download (KB) and test accuracy against float", ["KB", "test"], table)
+        print_table(f"{lines[0].sampler}: download (KB) and test accuracy against float", ["KB", "test"], table)
         return judge(goals_of(lines, sizes))
 
 
