@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
 
 from autocompress import pareto
 from autocompress.records import Constraint, Importance, value_name
@@ -76,6 +77,10 @@ class GuidedSampler(BaseSampler):
         return space
 
     @cached_property
+    def _blas(self) -> ThreadpoolController:
+        return ThreadpoolController()
+
+    @cached_property
     def _history(self) -> History:
         return History(self._landscape(), self._reference(), self._objectives, self._constraints)
 
@@ -88,7 +93,9 @@ class GuidedSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         rng = np.random.default_rng((self._seed, place_of(trial, trials)))
         self._history.update(trials, but=trial.number)
-        row, land = self._proposal(rng), self._landscape()
+        land = self._landscape()
+        with self._blas.limit(limits=1):  # its matrices are small: threads only wait for each other
+            row = self._proposal(rng)
         chosen = land.configuration(row if row is not None else (0,) * len(land.counts))
         values: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]] if row is not None else land.activations[0]}
         values |= {name: choice.to_json() for name, choice in chosen.layers.items()}
