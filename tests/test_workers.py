@@ -294,16 +294,20 @@ with Floor().building():
 def test_a_stopped_search_holds_nobody_up_for_ever(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     monkeypatch.setattr(locks, "_SILENT_S", 0.1)
     monkeypatch.setattr(locks, "_LONGEST_S", 0.5)
+    monkeypatch.setattr(locks, "_AFTERWARDS_S", 0.05)
     stopped = subprocess.Popen([sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert stopped.stdout is not None
         assert stopped.stdout.readline() == b"building\n"
         stopped.send_signal(signal.SIGSTOP)
         floor = Floor()
-        with floor.building(), floor.alone():
-            said = [record.message for record in caplog.records]
+        with floor.building():
+            for _ in range(3):
+                with floor.alone():
+                    said = [record.message for record in caplog.records]
         assert "waiting for another search" in said[0]
         assert "going on" in said[-1]
+        assert sum("going on" in each for each in said) == 1  # found out once, not at each measurement
     finally:
         stopped.kill()
         stopped.communicate()

@@ -18,7 +18,8 @@ from pathlib import Path
 from autocompress.errors import AutocompressError
 from autocompress.measure.agent import open_lock
 
-_SILENT_S, _LONGEST_S, _POLL_S = 30.0, 600.0, 0.01  # of waiting for another process on the floor
+# Of waiting for another process on the floor; once one was found stopped, as long as it takes others to pause.
+_SILENT_S, _LONGEST_S, _AFTERWARDS_S, _POLL_S = 30.0, 600.0, 2.0, 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -117,6 +118,7 @@ class Floor:
     def __init__(self) -> None:
         self._gate = self._floor = -1
         self._building = False
+        self._given_up: set[tuple[int, int]] = set()  # locks not waited for to the end since they were last held
 
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
@@ -134,9 +136,9 @@ class Floor:
     def alone(self) -> Iterator[None]:
         """While building: nobody else builds or measures here, what this process builds pauses."""
         with self.idle():
-            _take(self._gate, fcntl.LOCK_EX)
+            self._take(self._gate, fcntl.LOCK_EX)
             try:
-                _take(self._floor, fcntl.LOCK_EX)
+                self._take(self._floor, fcntl.LOCK_EX)
                 yield
             finally:
                 fcntl.flock(self._floor, fcntl.LOCK_UN)
@@ -159,9 +161,9 @@ class Floor:
             pass
 
     def _share(self) -> None:
-        _take(self._gate, fcntl.LOCK_EX)
+        self._take(self._gate, fcntl.LOCK_EX)
         try:
-            _take(self._floor, fcntl.LOCK_SH)
+            self._take(self._floor, fcntl.LOCK_SH)
         finally:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
         self._building = True
@@ -171,20 +173,29 @@ class Floor:
             fcntl.flock(self._floor, fcntl.LOCK_UN)
             self._building = False
 
-
-def _take(handle: int, kind: int) -> None:
-    """Lock the file, or after _LONGEST_S go on without: who holds it so long is stopped (Ctrl-Z), and computes
-    nothing."""
-    began_s, said = time.monotonic(), False
-    while True:
-        try:
-            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
+    def _take(self, handle: int, kind: int) -> None:
+        """Lock the file, or after a while go on without: who holds it so long is stopped (Ctrl-Z), and computes
+        nothing."""
+        knows = (handle, kind) in self._given_up
+        began_s, said, longest_s = time.monotonic(), knows, _AFTERWARDS_S if knows else _LONGEST_S
+        while not _locked(handle, kind):
             waited_s = time.monotonic() - began_s
-        if waited_s > _LONGEST_S:
-            _log.warning("another search on this machine has not paused for %.0f min; going on", waited_s / 60)
-            return None
-        if waited_s > _SILENT_S and not said:
-            said = True
-            _log.warning("waiting for another search on this machine to pause; if it is stopped, continue it or end it")
-        time.sleep(_POLL_S)
+            if waited_s > longest_s:
+                if not knows:
+                    _log.warning("another search on this machine has not paused for %.0f min; going on", waited_s / 60)
+                self._given_up.add((handle, kind))
+                return
+            if waited_s > _SILENT_S and not said:
+                said = True
+                _log.warning("waiting for another search on this machine to pause; if it is stopped, resume or end it")
+            time.sleep(_POLL_S)
+        self._given_up.discard((handle, kind))
+
+
+def _locked(handle: int, kind: int) -> bool:
+    """Whether the lock was free, and is held now."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
