@@ -184,24 +184,22 @@ def make(folder: str) -> None:
     from autocompress.network import flatbuffer
     from autocompress.tasks import fashion_mnist
 
+    # The detector of MLPerf Tiny, LeNet-300-100, and the small DNN of Hello Edge.
+    widths = {
+        "autoencoder": (640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640), "lenet-300-100": (784, 300, 100, 10),
+        "hello-edge-dnn": (250, 144, 144, 144, 12),
+    }  # fmt: skip
     version_1 = tf_keras.applications.MobileNet((96, 96, 3), alpha=0.25, weights=None, classes=2)
     made = {
-        "mobilenet-v1": tf.lite.TFLiteConverter.from_keras_model(version_1).convert(),
         "mobilenet-v2": tested.load("mobilenet-v2").network,
         "resnet-8": fashion_mnist.NETWORK.read_bytes(),
         "ds-cnn": tested.load("ds-cnn").network,
-        "autoencoder": tf.lite.TFLiteConverter.from_keras_model(_autoencoder(tf_keras)).convert(),
         "small-autoencoder": tested.load("shuttle").network,
-        "lenet-300-100": tf.lite.TFLiteConverter.from_keras_model(_dense(tf_keras, 784, 300, 100, 10)).convert(),
-        "hello-edge-dnn": tf.lite.TFLiteConverter.from_keras_model(_dense(tf_keras, 250, 144, 144, 144, 12)).convert(),
     }
+    for name, network in {"mobilenet-v1": version_1, **{n: _dense(tf_keras, *w) for n, w in widths.items()}}.items():
+        made[name] = tf.lite.TFLiteConverter.from_keras_model(network).convert()
     for name, model in made.items():
         Path(folder, f"{name}.tflite").write_bytes(flatbuffer.normalise(bytes(model)))
-
-
-def _autoencoder(keras: object) -> object:
-    """The anomaly detector of MLPerf Tiny: 640 inputs, four layers of 128, 8, four of 128, 640 outputs."""
-    return _dense(keras, 640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640)
 
 
 def _dense(keras: object, width: int, *units: int) -> object:

@@ -16,6 +16,7 @@ from typing import Any
 from autocompress.tasks import Task, fashion_mnist
 
 NETWORK = Path(__file__).with_suffix(".tflite")
+# Channels and stride of each block.
 BLOCKS = (
     (16, 1),
     (32, 2),

@@ -59,7 +59,7 @@ class Line:
     @property
     def probes(self) -> int:
         """The layer tables' time in candidates, rounded up."""
-        return int(np.ceil(self.tables_s / self.candidate_s - 0.01))  # stock samplers prepare nothing, in no time
+        return int(np.ceil(self.tables_s / self.candidate_s)) if self.tables_s else 0
 
     def after(self, candidates: int) -> float:
         """Hypervolume after so many candidates, tables counted as candidates."""
@@ -114,7 +114,7 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
             shared.wrap(search.workbench)
             # The calibration trace is every search's; what the tables add is guided's alone.
             _ = search.workbench.reconstruction
-            tables_s = prepared(search, runs / f"{sampler}-{seed}-tables.json")
+            tables_s = prepared(search, runs / f"guided-{seed}-tables.json") if sampler == "guided" else 0.0
             record = search.run(lambda _: None)
     evaluations = tuple(e for _, e in rows.complete(record))
     print(f"  {sampler}, seed {seed}: {len(evaluations)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
@@ -228,9 +228,10 @@ def size_rows(task: LoadedTask, line: Line, runs: Path, threads: int) -> list[tu
 def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]]) -> list[Goal]:
     """The stated goals on what was run."""
     goals: list[Goal] = []
-    if not any(line.sampler == "guided" for line in lines):
+    guided_lines = [line for line in lines if line.sampler == "guided"]
+    if not guided_lines:
         return goals
-    early = float(np.median([line.after(EARLY) for line in lines if line.sampler == "guided"]))
+    early = float(np.median([line.after(EARLY) for line in guided_lines]))
     for name in dict.fromkeys(line.sampler for line in lines if line.sampler not in ("guided", "tables")):
         others = [line for line in lines if line.sampler == name]
         last, count = float(np.median([o.hypervolumes[-1] for o in others])), len(others[0].hypervolumes)
@@ -242,7 +243,7 @@ def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]]) -> list[
     if solves:
         best = max(best_of_all(lines), 0.0)
         tables = float(np.median([line.hypervolumes[-1] for line in solves]))
-        guided = float(np.median([li.after(TABLE_SOLVES) for li in lines if li.sampler == "guided"]))
+        guided = float(np.median([line.after(TABLE_SOLVES) for line in guided_lines]))
         share = (guided - tables) / (best - tables) if best > tables else 1.0
         goals.append(Goal(
             wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} table solves to all",

@@ -26,7 +26,7 @@ from optuna.trial import TrialState, create_trial
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.records import Evaluation
-from autocompress.search.history import ACTIVATIONS
+from autocompress.search.landscape import ACTIVATIONS
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
 from autocompress.search.sampler import suggest

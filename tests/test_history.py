@@ -21,7 +21,7 @@ points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 @given(st.lists(points, max_size=30), st.randoms(use_true_random=False))
 def test_a_front_in_any_order_is_what_nothing_dominates(values: list[tuple[int, ...]], order: random.Random) -> None:
     members = [
-        Known(number=n, row=(n,), values=(), objectives=tuple(map(float, value)), failed=False, queued=False)
+        Known(number=n, row=(n,), values=(), objectives=tuple(map(float, value)), failed=False)
         for n, value in enumerate(values)
     ]
     front, shuffled = Front(), list(members)

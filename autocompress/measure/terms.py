@@ -129,11 +129,12 @@ def _of_layer(operator: Operator, dtype: str, name: str) -> dict[str, int]:
         ragged = rows * kernel if channels % 8 else 0
         return counts | {"mmac_by_8": rows * kernel * _up(channels, 8), "taps": rows * kernel, "ragged": ragged}
     channels, depth = operator.weight.shape[0], operator.weight.shape[-1]
-    steps = rows * kernel * (depth if dtype == "float32" else _up(depth, 8))
     if dtype == "float32":
+        steps = rows * kernel * depth
         tile = 8 if _up(channels, 8) < _up(channels, 16) else 16
         counts |= {"mmac_in_8": 0, "mmac_in_16": 0, f"mmac_in_{tile}": steps * _up(channels, tile)}
     else:
+        steps = rows * kernel * _up(depth, 8)
         counts["ragged"] = steps if channels % 8 else 0
         counts |= {f"mmac_by_{tile}": steps * _up(channels, tile) for tile in (8, 16)}
     if name != "dense":

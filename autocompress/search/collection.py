@@ -112,18 +112,20 @@ def _trials(connection: Connection, key: Mapping[str, int]) -> tuple[list[TrialR
 
 def _trial(number: int, state: str, finished: Any, texts: Mapping[str, str]) -> TrialRecord:
     evaluation = texts.get("evaluation")
-    if isinstance(finished, str):  # SQLite has no dates
-        finished = datetime.fromisoformat(finished)  # in UTC, as Optuna stores it
     return TrialRecord(
         number=number,
         state=store.state_of(state, json.loads(texts["seen"]) if "seen" in texts else None),
         evaluation=None if evaluation is None else _evaluation(evaluation),
         reason=json.loads(texts["reason"]) if "reason" in texts else None,
-        finished_s=None
-        if finished is None
-        else finished.replace(tzinfo=timezone.utc).timestamp(),  # as Optuna stores it
+        finished_s=None if finished is None else _seconds(finished),
         cached=texts.get("cached") == "true",
     )
+
+
+def _seconds(stored: str | datetime) -> float:
+    """A stored time, which Optuna keeps in UTC; SQLite as text."""
+    time = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    return time.replace(tzinfo=timezone.utc).timestamp()
 
 
 def _evaluation(text: str) -> Evaluation:

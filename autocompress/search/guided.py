@@ -23,10 +23,10 @@ from threadpoolctl import ThreadpoolController
 from autocompress import pareto
 from autocompress.records import Constraint, Importance, value_name
 from autocompress.search.beliefs import MOST_TRIALS, Beliefs, Trials
-from autocompress.search.history import ACTIVATIONS, History, Known, Reference, scale_of
+from autocompress.search.history import History, Known, Reference, scale_of
 from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
-from autocompress.search.landscape import Landscape, width_parameter
+from autocompress.search.landscape import ACTIVATIONS, Landscape, width_parameter
 from autocompress.search.place import place_of
 from autocompress.search.propose import Goal, Limit, Proposer, Row
 

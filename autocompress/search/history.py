@@ -14,11 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
 from autocompress.records import Constraint, Evaluation
-from autocompress.search.landscape import Landscape
+from autocompress.search.landscape import ACTIVATIONS, Landscape
 from autocompress.search.propose import Row
 
 Array = np.ndarray[Any, Any]
-ACTIVATIONS = "activations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,6 @@ class Known:
     values: tuple[float, ...]
     objectives: tuple[float, ...] | None
     failed: bool
-    queued: bool  # with given parameters, not proposed
 
 
 class History:
@@ -75,7 +73,7 @@ class History:
         self._finished: set[int] = set()
         self._bad, self._good = np.zeros(landscape.container.shape), np.zeros(landscape.container.shape, bool)
         self._rows: set[Row] = set()
-        self._queued = 0
+        self._proposed = 0  # of the finished ones
         self.done: list[Known] = []  # with a row and not failed, by number
         self.front = Front()  # of all that have objectives
         self.untrained = Front()  # of those with a row
@@ -85,20 +83,20 @@ class History:
     def update(self, trials: Sequence[FrozenTrial], but: int | None = None) -> None:
         """Learn what has finished among the trials (all of the study, by number), and which others run or wait, without
         the one of number `but`."""
-        self.pending, unfinished_queued, unfinished = [], 0, 0
+        self.pending, unfinished = [], 0
         for trial in trials[self._settled :]:
             if trial.number == but or trial.number in self._finished:
                 continue
             if trial.state.is_finished():
+                self._proposed += _was_proposed(trial)
                 self._learn(self.known(trial))
                 continue
-            unfinished += 1
-            unfinished_queued += _is_queued(trial)
+            unfinished += _was_proposed(trial)
             if (row := self._row(trial)) is not None:
                 self.pending.append(row)
         while self._settled < len(trials) and trials[self._settled].number in self._finished:
             self._settled += 1
-        self.proposed = len(self._finished) + unfinished - self._queued - unfinished_queued
+        self.proposed = self._proposed + unfinished
 
     def rows(self) -> set[Row]:
         """All that was tried, runs or waits."""
@@ -130,12 +128,11 @@ class History:
         trained = "finetuned_from" in trial.user_attrs
         return Known(
             number=trial.number, row=None if trained else self._row(trial), values=(divergence, *values),
-            objectives=objectives, failed=trial.state == TrialState.FAIL, queued=_is_queued(trial),
+            objectives=objectives, failed=trial.state == TrialState.FAIL,
         )  # fmt: skip
 
     def _learn(self, known: Known) -> None:
         self._finished.add(known.number)
-        self._queued += known.queued
         if known.objectives is not None:
             self.front.add(known)
         if known.row is None:
@@ -197,8 +194,9 @@ def scale_of(name: str) -> float:
     return pareto.ACCURACY_SCALE if name == "accuracy" else 1.0
 
 
-def _is_queued(trial: FrozenTrial) -> bool:
-    return "fixed_params" in trial.system_attrs
+def _was_proposed(trial: FrozenTrial) -> bool:
+    """Whether its parameters were not given when it was queued."""
+    return "fixed_params" not in trial.system_attrs
 
 
 def _doubt(evaluation: Evaluation) -> float:

@@ -24,6 +24,7 @@ from autocompress.search.surrogate import Seen
 from autocompress.search.variants import Narrowing
 
 Array = np.ndarray[Any, Any]
+ACTIVATIONS = "activations"  # the name of the parameter
 _LEAST_DAMAGE = 1e-9
 _FIXED = 0.2  # of the latency, where nothing is known
 _MOST_ASKED = 40  # layers whose deviations from the usual containers are built, to ask the latency model

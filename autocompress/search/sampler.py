@@ -14,8 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Configuration, LayerChoice
-from autocompress.search.history import ACTIVATIONS
-from autocompress.search.landscape import width_parameter
+from autocompress.search.landscape import ACTIVATIONS, width_parameter
 from autocompress.search.place import place_of
 
 Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order

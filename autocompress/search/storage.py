@@ -103,10 +103,9 @@ class PatientStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        chosen = None if states is None else [state for state in TrialState if state in states]
         with _create_scoped_session(self.scoped_session) as session:
             StudyModel.find_or_raise_by_id(study_id, session)
-            return self._reader.read(session, of_study(study_id, chosen, included_trial_ids, trial_id_greater_than))
+            return self._reader.read(session, of_study(study_id, states, included_trial_ids, trial_id_greater_than))
 
     get_all_studies = _patiently(RDBStorage.get_all_studies)
     get_study_id_from_name = _patiently(RDBStorage.get_study_id_from_name)

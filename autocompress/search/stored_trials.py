@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
@@ -18,7 +18,7 @@ from optuna.storages._rdb.models import (
     TrialSystemAttributeModel,
     TrialUserAttributeModel,
     TrialValueModel,
-)  # fmt: skip
+)
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
@@ -27,7 +27,7 @@ _MOST_NAMED = 500  # trials that are asked for one by one; databases limit the v
 
 
 def of_study(
-    study_id: int, states: Iterable[TrialState] | None, named: Iterable[int], later_than: int
+    study_id: int, states: Container[TrialState] | None, named: Iterable[int], later_than: int
 ) -> ColumnElement[bool]:
     """The trials of a study in `states` (None: in any) that are `named` or have an id above `later_than`, as Optuna's
     cache asks for what may have changed; with very many names all from the lowest on."""
@@ -35,7 +35,7 @@ def of_study(
     if len(named) > _MOST_NAMED:
         named, later_than = [], named[0] - 1
     wanted = or_(TrialModel.trial_id > later_than, TrialModel.trial_id.in_(named))
-    stated = [] if states is None else [TrialModel.state.in_(tuple(states))]
+    stated = [] if states is None else [TrialModel.state.in_([state for state in TrialState if state in states])]
     return and_(TrialModel.study_id == study_id, wanted, *stated)
 
 

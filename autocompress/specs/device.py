@@ -15,19 +15,9 @@ OPERATOR_CLASSES = (
     "requantize",
 )  # fmt: skip
 OPERATOR_TERMS = (
-    "ops",
-    "mmac_by_8",
-    "mmac_by_16",
-    "mmac_in_8",
-    "mmac_in_16",
-    "inputs",
-    "outputs",
-    "rows",
-    "taps",
-    "ragged",
-    "elements",
-    "reads",
-)
+    "ops", "mmac_by_8", "mmac_by_16", "mmac_in_8", "mmac_in_16", "inputs", "outputs", "rows", "taps", "ragged",
+    "elements", "reads",
+)  # fmt: skip
 NETWORK_TERMS = ("once", "weights_beyond_l1", "weights_beyond_l2", "activations_beyond_l2")
 
 
