@@ -99,7 +99,7 @@ class Printer:
     def __call__(self, now: Progress) -> None:
         if time.monotonic() - self._said > 30:
             self._said = time.monotonic()
-            losses = f"{now.first_loss:.4f} -> {now.best_loss:.4f}"
+            losses = f"{now.first_loss:.4f} -> {'(pruning)' if now.best_loss is None else f'{now.best_loss:.4f}'}"
             print(f"  {100 * now.share:3.0f} % step {now.steps} held-out loss {losses}", flush=True)
 
 

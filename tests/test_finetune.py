@@ -86,16 +86,19 @@ def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, .
 
 def train(
     network: bytes, x: dict[str, np.ndarray], choice: LayerChoice, path: Path, y: np.ndarray | None = None,
-    metric: str = "accuracy", teacher: bytes | None = None, **changes: Any,
+    metric: str = "accuracy", teacher: bytes | None = None, target: float | None = None, **changes: Any,
 ) -> tuple[tuple[Layer, ...], list[SolvedLayer], Configuration, Tuned]:  # fmt: skip
     layers, start = crushed_network(network, choice)
     asked = Configuration(layers={layer.name: choice for layer in layers}).normalised()
+    towards = Configuration(
+        layers={n: dataclasses.replace(c, sparsity=target or c.sparsity) for n, c in asked.layers.items()}
+    )
     recipe = Recipe(**({"budget_s": 60.0, "epochs": 6, "batch": 32} | changes))
     tuned = finetune(
         network, layers, asked, start, Lesson(x=x, y=y), get_metric(metric), recipe, ranges=None, path=path,
-        watch=lambda _: None, teacher=teacher,
+        watch=lambda _: None, teacher=teacher, towards=towards,
     )  # fmt: skip
-    return layers, start, asked, tuned
+    return layers, start, asked if target is None else towards, tuned
 
 
 # --- the constraint -----------------------------------------------------------------------------------------------
@@ -200,6 +203,46 @@ def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoi
             assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
             assert np.abs(stored.values.astype(int)).max() < 2 ** (choice.bits - 1)
     assert not (tmp_path / "state.npz").exists()
+
+
+RISING = (
+    LayerChoice(),
+    LayerChoice(bits=16, sparsity=0.2),
+    LayerChoice(bits=4),
+    LayerChoice(bits=8, sparsity=0.5, clusters=6),
+)
+
+
+@pytest.mark.parametrize("choice", RISING, ids=str)
+@pytest.mark.parametrize("mask", ["fixed", "free"])
+def test_zeros_come_on_the_way_until_all_are_there(
+    digits_network: bytes, choice: LayerChoice, mask: str, tmp_path: Path
+) -> None:
+    x, _ = load_task("digits").train()
+    few = {n: v[:400] for n, v in x.items()}
+    layers, start, towards, tuned = train(
+        digits_network, few, choice, tmp_path / "state.npz", target=0.75, epochs=30, mask=mask
+    )
+    check_kept(layers, towards, None, tuned.layers)
+    for layer, before, after in zip(layers, start, tuned.layers, strict=True):
+        was, now = (s.weight if s.levels is None else s.levels for s in (before, after))
+        assert np.count_nonzero(now == 0) >= 0.75 * layer.weights
+        assert mask == "free" or choice.sparsity == 0 or not now[was == 0].any()
+    _, _, _, at_once = train(
+        digits_network, few, dataclasses.replace(choice, sparsity=0.75), tmp_path / "once.npz", epochs=1
+    )
+    assert tuned.loss_after < at_once.loss_before
+    assert not (tmp_path / "state.npz").exists()
+
+
+def test_a_budget_too_short_for_the_schedule_ends_with_all_zeros(digits_network: bytes, tmp_path: Path) -> None:
+    x, _ = load_task("digits").train()
+    few = {n: v[:200] for n, v in x.items()}
+    layers, _, towards, tuned = train(
+        digits_network, few, LayerChoice(bits=8), tmp_path / "state.npz", target=0.9, budget_s=0.01
+    )
+    check_kept(layers, towards, None, tuned.layers)
+    assert math.isfinite(tuned.loss_after)
 
 
 def test_a_narrower_network_learns_from_the_whole_one(digits_network: bytes, tmp_path: Path) -> None:
@@ -339,6 +382,7 @@ def test_networks_of_every_maker_are_trained_on(maker: str, tmp_path: Path) -> N
     [
         ({"loss": "labels"}, "the loss 'labels' needs labels, and the task has no y_train"),
         ({"loss": "label"}, "unknown loss 'label'; did you mean 'labels'"),
+        ({"assignments": "fixed", "target": 0.5}, "--sparsity prunes weights while they are trained"),
         ({"assignments": "loose"}, "unknown assignments 'loose'"),
         ({"budget_s": 0.0}, "--time-budget must be more than 0 s"),
         ({"learning_rate": -1.0}, "--learning-rate must be more than 0"),
@@ -430,6 +474,29 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     assert "trial 2 is fine-tuned already" in again.stderr
 
 
+def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_network: bytes, tmp_path: Path) -> None:
+    runs = copied(searched, tmp_path)
+    arguments = ["finetune", "s", "--trial", 0, "--sparsity", 0.85, "--runs", runs]
+    done = command(*arguments, "--time-budget", "20s")
+    assert done.exit_code == 0, done.output
+    study = store.load_study(runs, "s", None)
+    record = store.read_record(study)
+    parent, made = record.trials[0].evaluation, record.trials[2].evaluation
+    kept = {n: c.sparsity for n, c in parent.configuration.layers.items()}
+    found = {n: c.sparsity for n, c in made.configuration.layers.items()}
+    assert all(found[name] >= kept[name] for name in kept)
+    assert max(found.values()) > 0.8
+    assert made.download_bytes < parent.download_bytes
+    assert study.trials[2].user_attrs["finetune"]["sparsity"] == 0.85
+    layers = layers_of(flatbuffer.read(digits_network))
+    for layer, stored in zip(layers, read_layers((runs / made.artifact).read_bytes(), layers), strict=True):
+        assert stored.zeros >= math.ceil(found[layer.name] * layer.weights - 1e-9)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    again = command("search", "--device", "rpi4", "--task", "digits", "--space", tmp_path / "space.yaml", "--trials", 2,
+                    "--study", "s", "--runs", runs)  # fmt: skip
+    assert again.exit_code == 0, again.output
+
+
 def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_path: Path) -> None:
     """The next search sees the parent's evaluation, and evaluates nothing twice."""
     runs = copied(searched, tmp_path)
@@ -487,6 +554,8 @@ def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_pa
     [
         (["--trial", 7], "study 's' has no trial 7; its front: "),
         (["--trial", 0, "--time-budget", "soon"], "'soon' is no duration"),
+        (["--trial", 0, "--sparsity", 1], "--sparsity must be at least 0 and less than 1, got 1"),
+        (["--trial", 0, "--sparsity", 0.3], "--sparsity 0.3 makes no layer of the trial sparser than it is"),
         (["--trial", 0, "--loss", "both", "--temperature", 2, "--learning-rate", 0], "--learning-rate must be more"),
     ],
 )

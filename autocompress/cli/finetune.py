@@ -37,6 +37,9 @@ def finetune(
         str, typer.Option(help="free, or fixed: train the shared centroids alone (arXiv 1510.00149).")
     ] = "free",
     mask: Annotated[str, typer.Option(help="fixed, or free: pruned weights may come back for others.")] = "fixed",
+    sparsity: Annotated[
+        float | None, typer.Option(help="Prune gradually while training, until so many of all weights are 0: 0.9.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Measure there instead: local, or user@name[:PYTHON].")] = None,
     host_wait: HostWait = HOST_WAIT,
     runs: Runs = DEFAULT_RUNS,
@@ -44,7 +47,8 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Seed of the order of the training data.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a candidate on, within its configuration; the result is a trial of its own."""
+    """Train a candidate on, within its configuration or towards one with more zeros; the result is a trial of its
+    own."""
     from autocompress.finetune.recipe import Recipe
     from autocompress.search.tuning import finetune_trial
 
@@ -55,7 +59,7 @@ def finetune(
     console = console_of(stderr=as_json)
     with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:
         with _bar(console, f"trial {trial}") as watch:
-            found = finetune_trial(opened, trial, trainer(opened.request.task, recipe, watch))
+            found = finetune_trial(opened, trial, trainer(opened.request.task, recipe, watch, sparsity))
         record = opened.finish()
         _say_result(console, opened, trial, found.number)
         show(record, console, runs, storage, as_json)
@@ -82,9 +86,12 @@ def finetune_best(opened: Search, count: int, console: Console) -> bool:
     return missed
 
 
-def trainer(task: LoadedTask, recipe: Recipe, watch: Callable[[Progress], None]) -> Train:
-    """Trains candidates of a task on its training data."""
+def trainer(
+    task: LoadedTask, recipe: Recipe, watch: Callable[[Progress], None], sparsity: float | None = None
+) -> Train:
+    """Trains candidates of a task on its training data, pruning on the way until `sparsity` of all weights are 0."""
     from autocompress.finetune.recipe import Lesson, check_recipe
+    from autocompress.finetune.schedule import sparser
     from autocompress.search.tuning import Trained
 
     def train(configuration: Any, material: Any, path: Path) -> Trained:
@@ -94,20 +101,23 @@ def trainer(task: LoadedTask, recipe: Recipe, watch: Callable[[Progress], None])
                 "(in the .npz or in the Task); y_train is not needed"
             )
         x, y = task.train()
-        check_recipe(recipe, y is not None)
+        check_recipe(recipe, y is not None, rises=sparsity is not None)
+        towards = configuration
+        if sparsity is not None:
+            towards = sparser(configuration, material.layers, material.float_weights, sparsity)
         from autocompress.finetune.train import finetune as run
 
         tuned = run(
             material.network, material.layers, configuration, material.solved, Lesson(x=x, y=y), task.metric, recipe,
-            ranges=material.ranges, path=path, watch=watch, teacher=material.teacher,
+            ranges=material.ranges, path=path, watch=watch, teacher=material.teacher, towards=towards,
         )  # fmt: skip
         facts = {
             "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,
-            "mask": recipe.mask,
+            "mask": recipe.mask, "sparsity": sparsity,
             "learning_rate": recipe.learning_rate, "seed": recipe.seed, "steps": tuned.steps, "epochs": tuned.epochs,
             "seconds": tuned.seconds, "loss_before": tuned.loss_before, "loss_after": tuned.loss_after,
         }  # fmt: skip
-        return Trained(layers=tuned.layers, facts=facts)
+        return Trained(configuration=towards, layers=tuned.layers, facts=facts)
 
     return train
 
@@ -126,7 +136,8 @@ def _bar(console: Console, name: str) -> Iterator[Callable[[Any], None]]:
 
         def watch(now: Progress) -> None:
             nonlocal said_s
-            text = f"{name} · step {now.steps} · held-out loss {now.first_loss:.4g} -> {now.best_loss:.4g}"
+            best = "still pruning" if now.best_loss is None else f"{now.best_loss:.4g}"
+            text = f"{name} · step {now.steps} · held-out loss {now.first_loss:.4g} -> {best}"
             bar.update(task, completed=now.share, description=text)
             if not console.is_terminal and time.monotonic() - said_s > _SAY_EVERY_S:
                 said_s = time.monotonic()

@@ -28,6 +28,7 @@ class State:
     first_loss: float = float("inf")
     best_loss: float = float("inf")
     since_best: int = 0  # looks
+    masks_at: float = 0.0  # the share of the plan for which the masks were last set
     values: list[Array] = field(default_factory=list)
     moments: list[Array] = field(default_factory=list)
     best: list[Array] = field(default_factory=list)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.finetune.schedule import share_of_zeros
 from autocompress.network import keras
 from autocompress.network.layers import Layer
 from autocompress.network.scales import SCALE_BITS
@@ -30,10 +31,11 @@ class ConstrainedLayer:
 
     def __init__(
         self, layer: Layer, choice: LayerChoice, start: SolvedLayer, network: Any, *, fixed: bool,
-        dense: Array | None = None,
+        dense: Array | None = None, target: float = 0.0,
     ) -> None:  # fmt: skip
-        """`fixed`: each weight stays with the centroid it has. `dense`: the float network's weight, where the mask may
-        move: pruned weights are trained too, out of sight, and `move_mask` keeps the largest."""
+        """`fixed`: each weight stays with the centroid it has. `dense`: the float network's weight, where pruned
+        weights may come back: they are trained too, out of sight, and `move_mask` keeps the largest. `target`: the
+        sparsity that `move_mask` leads to, where it is more than the choice's."""
         import tensorflow as tf
 
         self._layer, self._choice, self._start = layer, choice, start
@@ -45,7 +47,9 @@ class ConstrainedLayer:
         values = self._keras(stored.astype(np.float32))
         pruned = choice.sparsity > 0
         keep = (values != 0).astype(np.float32) if pruned else np.ones(shape, np.float32)
-        self._moves = pruned and dense is not None
+        self._target = max(target, choice.sparsity)
+        self._comes_back = self._target > 0 and dense is not None
+        self._moves = self._comes_back or self._target > choice.sparsity
         self._keep: Any = tf.Variable(keep, trainable=False) if self._moves else keep
         self._limit = 2 ** (choice.bits - 1) - 1
         self._table0 = _table(start, choice)
@@ -53,7 +57,7 @@ class ConstrainedLayer:
         self._scale0 = self._first_scale(values)
         self._index = self._nearest0(values) if fixed and self._table0 is not None else None
         variable = tf.Variable
-        if self._moves and dense is not None:
+        if self._comes_back and dense is not None:
             values = self._with_pruned(values, self._keras(dense.astype(np.float32)))
         self._latent = None if self._index is not None else variable(values / self._size / self._float_unit())
         self._table = None if self._table0 is None else variable(np.float32(self._table0 / self._size))
@@ -94,16 +98,20 @@ class ConstrainedLayer:
         found: Array = np.where(values != 0, values, np.clip(dense, -most, most) / scale).astype(np.float32)
         return found
 
-    def move_mask(self) -> None:
-        """Keep the largest weights, as many as the choice allows; the others are trained on out of sight."""
+    def move_mask(self, done: float = 1.0) -> None:
+        """Keep the largest weights, as many as the schedule leaves when `done` of the plan is behind; the others are
+        trained on out of sight where they may come back."""
         if not self._moves or self._latent is None:
             return
         unit = self._scale0 if self._ratio is None else self._scale().numpy() * self._size
-        sizes = np.abs(self._latent.numpy() * unit)
-        zeros = math.ceil(self._choice.sparsity * sizes.size - 1e-9)
+        sizes = np.abs(self._latent.numpy() * unit).reshape(-1)
+        zeros = math.ceil(share_of_zeros(self._choice.sparsity, self._target, done) * sizes.size - 1e-9)
+        if not self._comes_back:
+            pruned = self._keep.numpy().reshape(-1) == 0
+            sizes, zeros = np.where(pruned, -1.0, sizes), max(zeros, int(pruned.sum()))
         keep = np.ones(sizes.size, np.float32)
-        keep[np.argsort(sizes.reshape(-1), kind="stable")[:zeros]] = 0.0
-        self._keep.assign(keep.reshape(sizes.shape))
+        keep[np.argsort(sizes, kind="stable")[:zeros]] = 0.0
+        self._keep.assign(keep.reshape(self._keep.shape))
 
     @property
     def state(self) -> list[Any]:
@@ -172,7 +180,7 @@ class ConstrainedLayer:
         import tensorflow as tf
 
         pulled, found = of_weights[0] * self._keep, []
-        reached = of_weights[0] if self._moves else pulled  # pruned weights must be able to come back
+        reached = of_weights[0] if self._comes_back else pulled  # pruned weights must be able to come back
         if self._ratio is None:
             found.append(reached * self._scale0)
         else:

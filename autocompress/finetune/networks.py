@@ -21,11 +21,12 @@ Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and larges
 class Student:
     """The compressed network as a Keras model up to `end`, its layers held to the configuration.
 
-    `ranges`: of static activations, which are rounded here as the exported file rounds them; None: float ones."""
+    `ranges`: of static activations, which are rounded here as the exported file rounds them; None: float ones.
+    `towards`: the configuration whose sparsities `move_masks` leads to."""
 
     def __init__(
         self, tree: Any, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-        *, end: int, fixed: bool, free_mask: bool, ranges: Ranges | None,
+        *, end: int, fixed: bool, free_mask: bool, ranges: Ranges | None, towards: Configuration,
     ) -> None:  # fmt: skip
         between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
         self.network = keras.to_keras(tree, outputs=[end], between=between)
@@ -41,6 +42,7 @@ class Student:
                 self.network,
                 fixed=fixed,
                 dense=flatbuffer.constant(tree, layer.weight) if free_mask else None,
+                target=towards.layers[layer.name].sparsity,
             )
             for layer, solved in pairs
         ]
@@ -52,10 +54,10 @@ class Student:
         """Write what the variables stand for into the network; what `gradients` needs of it."""
         return [layer.put() for layer in self.layers]
 
-    def move_masks(self) -> None:
-        """Let each layer's mask follow its weights, where it may."""
+    def move_masks(self, done: float) -> None:
+        """Let each layer's mask follow its weights and the schedule, where it may; `done` of the plan is behind."""
         for layer in self.layers:
-            layer.move_mask()
+            layer.move_mask(done)
 
     def outputs(self, x: Any) -> Any:
         """The network's outputs as it stands; differentiable in its weights."""

@@ -40,13 +40,14 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where the training stands: `share` of the plan in [0, 1], losses on the held-out training data."""
+    """Where the training stands: `share` of the plan in [0, 1], losses on the held-out training data; `best_loss` None
+    while not all zeros are there that were asked for."""
 
     share: float
     steps: int
     loss: float
     first_loss: float
-    best_loss: float
+    best_loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,9 @@ Watch = Callable[[Progress], None]
 Checkpoint = Path
 
 
-def check_recipe(recipe: Recipe, labels: bool) -> None:
-    """AutocompressError for a recipe that cannot be followed."""
+def check_recipe(recipe: Recipe, labels: bool, *, rises: bool = False) -> None:
+    """AutocompressError for a recipe that cannot be followed. `labels`: whether there are any; `rises`: whether
+    weights are to be pruned on the way."""
     if recipe.loss not in LOSSES:
         raise unknown_name("loss", recipe.loss, LOSSES)
     if recipe.assignments not in ASSIGNMENTS:
@@ -89,6 +91,8 @@ def check_recipe(recipe: Recipe, labels: bool) -> None:
         raise unknown_name("mask", recipe.mask, ASSIGNMENTS)
     if recipe.mask == "free" and recipe.assignments == "fixed":
         raise AutocompressError("a free mask moves weights between levels; use --assignments free with it")
+    if rises and recipe.assignments == "fixed":
+        raise AutocompressError("--sparsity prunes weights while they are trained; use --assignments free with it")
     if recipe.budget_s <= 0:
         raise AutocompressError(f"--time-budget must be more than 0 s, got {recipe.budget_s:g} s")
     if not recipe.learning_rate > 0:

@@ -20,6 +20,7 @@ from autocompress.finetune.memory import available_bytes, fitting_batch
 from autocompress.finetune.networks import Ranges, Student, Teacher
 from autocompress.finetune.promises import check_kept
 from autocompress.finetune.recipe import HELD_OUT, Lesson, Progress, Recipe, Tuned, Watch, check_recipe
+from autocompress.finetune.schedule import RISES_UNTIL
 from autocompress.metrics import Metric
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
@@ -33,7 +34,6 @@ _TIMED_STEPS = 20  # after the first few, to plan with
 _WARM_STEPS = 5
 _WARM_UP = 0.05  # of the plan: the learning rate rises
 _MASK_EVERY = 50  # steps, a mask that may move follows the weights
-_MASK_UNTIL = 0.6  # of the plan
 _SAVE_EVERY_S = 15.0
 _RESERVED = 0.03  # of the budget, for the last look
 _HELD_OUT_BATCH = 256
@@ -42,29 +42,33 @@ _HELD_OUT_BATCH = 256
 def finetune(
     network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
     lesson: Lesson, metric: Metric, recipe: Recipe, *, ranges: Ranges | None, path: Path, watch: Watch,
-    teacher: bytes | None = None,
+    teacher: bytes | None = None, towards: Configuration | None = None,
 ) -> Tuned:  # fmt: skip
     """Train the layers of a candidate of `network` (float) on, from `start`, within what its configuration allows.
 
     `teacher`: the float network whose outputs are the aim, where it is not `network` itself but the one that this is
-    narrower than.
+    narrower than. `towards`: the configuration with more zeros (`schedule.sparser`) that the result is to hold; they
+    come gradually, and the best state is looked for once all are there.
 
     `path`: where the state is kept while it runs; a state that is there already is gone on with. `ranges`: those of
     static activations, None for float ones. AutocompressError where the network or the data do not allow it;
     CandidateError where the loss becomes NaN: the best state before is kept at `path`, and what comes next starts
     from it."""
     return _Training(
-        network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network
-    ).run(watch)
+        network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network,
+        towards or configuration,
+    ).run(watch)  # fmt: skip
 
 
 class _Training:
     def __init__(
         self, network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
         lesson: Lesson, metric: Metric, recipe: Recipe, ranges: Ranges | None, path: Path, teacher: bytes,
+        towards: Configuration,
     ) -> None:  # fmt: skip
         self._began_s = time.monotonic()
-        check_recipe(recipe, lesson.y is not None)
+        self._towards, self._rises = towards, towards != configuration
+        check_recipe(recipe, lesson.y is not None, rises=self._rises)
         tree = flatbuffer.read(network)
         head = losses.head_of(tree, metric)
         _check_head(head, recipe, metric)
@@ -88,10 +92,11 @@ class _Training:
             fixed=recipe.assignments == "fixed",
             free_mask=recipe.mask == "free",
             ranges=ranges,
+            towards=towards,
         )
         self._loss = losses.loss_of(head, recipe, metric)
         self._make_steps()
-        self._resume(_key(network + teacher, configuration, start, recipe))
+        self._resume(_key(network + teacher, (configuration, towards), start, recipe))
 
     def _make_steps(self) -> None:
         import tensorflow as tf
@@ -124,12 +129,16 @@ class _Training:
 
     def run(self, watch: Watch) -> Tuned:
         state = self._state
-        if not state.best:
-            state.first_loss = state.best_loss = self._held_out_loss()
-            state.best = checkpoint.values_of(self._student.state)
+        if not math.isfinite(state.first_loss):
+            state.first_loss = self._held_out_loss()
+        if not state.best and not self._rises:
+            state.best_loss, state.best = state.first_loss, checkpoint.values_of(self._student.state)
         self._saved_s = time.monotonic()
         while not self._finished():
             self._train_on(watch)
+        if not state.best:  # gone on with a budget that is spent already
+            self._move_masks(1.0)
+            self._look_at_held_out()
         checkpoint.assign(self._student.state, state.best)
         solved = self._checked()
         self._path.unlink(missing_ok=True)
@@ -144,18 +153,31 @@ class _Training:
         if state.steps in (_WARM_STEPS, _WARM_STEPS + _TIMED_STEPS) or not state.planned_steps:
             self._plan()
         self._optimizer.learning_rate.assign(self._recipe.learning_rate * _schedule(self._share()))
-        if state.steps and state.steps % _MASK_EVERY == 0 and self._share() < _MASK_UNTIL:
-            self._student.move_masks()
+        if state.steps and (state.steps % _MASK_EVERY == 0 or self._share() >= RISES_UNTIL):
+            self._move_masks(self._share())
         loss = float(self._step(*self._batch_at(self._indices(state.steps))))
         state.steps += 1
         if not math.isfinite(loss):
             self._give_up(loss)
         last = self._finished()
+        if last:
+            self._move_masks(1.0)
         if last or state.steps % max(1, state.planned_steps // _LOOKS) == 0:
             self._look_at_held_out()
         elif time.monotonic() - self._saved_s > _SAVE_EVERY_S:
             self._save()
         watch(self._progress(loss))
+
+    def _move_masks(self, done: float) -> None:
+        """Let the masks follow until they are as sparse as asked for; then they stay."""
+        if self._state.masks_at < RISES_UNTIL:
+            self._state.masks_at = min(done, RISES_UNTIL)
+            self._student.move_masks(self._state.masks_at)
+
+    @property
+    def _arrived(self) -> bool:
+        """Whether the masks are as sparse as asked for."""
+        return not self._rises or self._state.masks_at >= RISES_UNTIL
 
     def _plan(self) -> None:
         """How many steps the budget allows: known after a few of them, at most the epochs asked for."""
@@ -209,9 +231,9 @@ class _Training:
         if not math.isfinite(loss):
             self._give_up(loss)
         self._checked()
-        settled = self._recipe.mask == "fixed" or self._share() >= _MASK_UNTIL
-        state.since_best += settled  # a mask that moves costs before it pays
-        if loss < state.best_loss:
+        moving = (self._rises or self._recipe.mask == "free") and state.masks_at < RISES_UNTIL
+        state.since_best += not moving  # a mask that moves costs before it pays
+        if self._arrived and loss < state.best_loss:
             state.best_loss, state.since_best = loss, 0
             state.best = checkpoint.values_of(self._student.state)
         self._save()
@@ -219,6 +241,8 @@ class _Training:
     def _checked(self) -> tuple[SolvedLayer, ...]:
         solved = self._student.solved()
         check_kept(self._layers, self._configuration, None if self._recipe.mask == "free" else self._start, solved)
+        if self._arrived:
+            check_kept(self._layers, self._towards, None, solved)
         return solved
 
     def _save(self) -> None:
@@ -233,17 +257,20 @@ class _Training:
         """Keep the best state as a new beginning, and say why it ended."""
         state, steps = self._state, self._state.steps
         state.values, state.moments, state.steps, state.elapsed_s, state.planned_steps = state.best, [], 0, 0.0, 0
+        state.masks_at = RISES_UNTIL if state.best and self._rises else 0.0
         checkpoint.save(self._path, state)
+        kept = "the best state before it is kept, go on from it" if state.best else "none had all zeros yet, try again"
         raise CandidateError(
-            f"the loss became {loss} in step {steps} of fine-tuning; the best state before it is kept, go on from it "
-            f"with a smaller --learning-rate than {self._recipe.learning_rate:g}"
+            f"the loss became {loss} in step {steps} of fine-tuning; {kept} with a smaller --learning-rate than "
+            f"{self._recipe.learning_rate:g}"
         )
 
     def _progress(self, loss: float) -> Progress:
         state = self._state
         return Progress(
-            share=self._share(), steps=state.steps, loss=loss, first_loss=state.first_loss, best_loss=state.best_loss
-        )
+            share=self._share(), steps=state.steps, loss=loss, first_loss=state.first_loss,
+            best_loss=state.best_loss if state.best else None,
+        )  # fmt: skip
 
 
 def _schedule(share: float) -> float:
@@ -261,11 +288,11 @@ def _check_head(head: losses.Head, recipe: Recipe, metric: Metric) -> None:
         )
 
 
-def _key(networks: bytes, configuration: Configuration, start: Sequence[SolvedLayer], recipe: Recipe) -> str:
+def _key(networks: bytes, held: Sequence[Configuration], start: Sequence[SolvedLayer], recipe: Recipe) -> str:
     """What is trained and how; learning rate and budget may differ when it goes on."""
     digest = hashlib.sha256(networks)
     how = [
-        configuration.digest,
+        *[each.digest for each in held],
         recipe.loss,
         recipe.temperature,
         recipe.assignments,

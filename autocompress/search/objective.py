@@ -56,6 +56,13 @@ class Material:
     solved: tuple[SolvedLayer, ...]
     ranges: Ranges | None
 
+    @property
+    def float_weights(self) -> dict[str, Array]:
+        """The weights of `network`, by layer."""
+        tree = flatbuffer.read(self.network)
+        found = {layer.name: flatbuffer.constant(tree, layer.weight) for layer in self.layers}
+        return {name: weight for name, weight in found.items() if weight is not None}
+
 
 class Workbench:
     """Everything a study needs to turn configurations of one task into evaluations on one device.

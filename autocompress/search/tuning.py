@@ -1,7 +1,8 @@
 """Fine-tuned candidates of a study: trials of their own, with their parent's number.
 
 The training itself is passed in: this part knows the study, not TensorFlow. A trained candidate has its parent's
-configuration, so nothing else is ever answered from its record, and samplers learn nothing from it."""
+parameters, whatever its configuration: nothing else is ever answered from its record, and samplers learn nothing
+from it."""
 
 from __future__ import annotations
 
@@ -29,8 +30,10 @@ FOLDER = "finetune"  # below a study's folder: states of trainings that run
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training gives back: the layers, and `facts` of it for the record (plain data)."""
+    """What a training gives back: the configuration that the layers hold, the layers, and `facts` of it for the record
+    (plain data)."""
 
+    configuration: Configuration
     layers: tuple[SolvedLayer, ...]
     facts: Mapping[str, Any]
 
@@ -50,7 +53,7 @@ def finetune_trial(opened: Search, number: int, train: Train) -> TrialRecord:
         material = opened.workbench.material(configuration)
         trained = train(configuration, material, _state_path(opened, number))
         attrs["finetune"] = dict(trained.facts)
-        evaluation = opened.workbench.evaluate_trained(configuration, trained.layers)
+        evaluation = opened.workbench.evaluate_trained(trained.configuration, trained.layers)
         attrs["evaluation"] = evaluation.to_dict()
     except CandidateError as fault:
         attrs |= {"reason": str(fault), "finetune": attrs.get("finetune", {})}
