@@ -41,7 +41,11 @@ def written(folder: Path, record: StudyRecord, **more: Any) -> Path:
 @pytest.fixture(scope="module")
 def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bargain = Importance(layer="conv_2d_1", technique="bits", value=4, saves_bytes=900.0, costs=0.01)
-    return written(tmp_path_factory.mktemp("modelled"), make_record(*ALL, importance=(bargain,)))
+    narrower = Importance(
+        layer="conv_2d_0", technique="channels", value=8, of=32, used=False, saves_bytes=700.0, costs=0.02,
+        saves_latency_ms=0.125, damage=0.03, table_damage=0.05, trials=4,
+    )  # fmt: skip
+    return written(tmp_path_factory.mktemp("modelled"), make_record(*ALL, importance=(bargain, narrower)))
 
 
 def hostile() -> StudyRecord:
@@ -225,6 +229,16 @@ def test_landmarks_labels_and_text_alternatives(browser: Browser, modelled: Path
         assert page.evaluate(unnamed) == 0
         assert page.locator("table").count() == page.locator("table caption").count()
         assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_what_groups_of_channels_save_stands_beside_layers(browser: Browser, modelled: Path) -> None:
+    with opened(browser, modelled) as page:
+        lines = [row.locator("td").all_text_contents() for row in page.locator("#importance-table tbody tr").all()]
+        assert lines[0] == ["conv_2d_1", "bits", "4", "900", "-", "0.01", "-", "-", "-"]
+        assert lines[1] == ["conv_2d_0", "channels", "8 of 32 (next)", "700", "0.125", "0.02", "0.05", "0.03", "4"]
+        assert page.evaluate("byId('bargains').data.map((t) => t.name)") == ["bits", "channels"]
+        assert page.evaluate("byId('bargains').data[1].marker.symbol") == ["diamond-open"]
+        assert "faster: 8 of 32 channels of conv_2d_0" in page.locator("#importance").text_content()
 
 
 def test_modelled_is_said_and_nothing_is_made_up(browser: Browser, modelled: Path) -> None:

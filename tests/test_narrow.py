@@ -208,6 +208,9 @@ def test_a_search_over_channels_ends_with_narrower_files_and_resumes(tmp_path: P
     done = run(*search, "10")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
+    assert "10^8 configurations" in done.stderr  # 2 x 6^7 x 3^4: widths count
+    groups = {row["layer"] for row in report["importance"] if row["technique"] == "channels"}
+    assert groups == ({"conv_2d_0", "conv_2d_1", "conv_2d_2", "fully_connected_0"} if sampler == "guided" else set())
     narrower = [row for row in report["front"] if row["configuration"].get("channels")]
     assert narrower
     for row in narrower:

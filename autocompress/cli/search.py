@@ -157,5 +157,5 @@ def _run(opened: Search, team: Team, console: Console, as_json: bool, second_run
 def _log10_size(opened: Search) -> float:
     import math
 
-    counts = [len(opened.activations), *(len(row) for row in opened.choices.values())]
+    counts = [len(opened.activations), *map(len, (*opened.choices.values(), *opened.widths.values()))]
     return sum(math.log10(count) for count in counts)

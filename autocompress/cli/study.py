@@ -113,12 +113,12 @@ def found_by(runs: Path, storage: str | None) -> list[str]:
 
 
 def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:
-    from autocompress.report import rows, terminal
-    from autocompress.report.importance import importance_lines
+    from autocompress.report import rows, terminal, units
+    from autocompress.report.importance import advice_lines, importance_lines
 
     if as_json:
         print_json(rows.document(record))
         return
     terminal.print_front(console, record, runs=str(runs), options=found_by(runs, storage))
-    for line in importance_lines(record):
-        console.print(line, markup=False, soft_wrap=True)
+    for line in (*importance_lines(record), *advice_lines(record)):
+        console.print(units.text(console, line), soft_wrap=True)

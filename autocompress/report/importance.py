@@ -1,4 +1,4 @@
-"""What a study says of layers and techniques, as lines of text."""
+"""What a study says of layers, groups of channels and techniques, as lines of text."""
 
 from __future__ import annotations
 
@@ -7,28 +7,73 @@ from collections.abc import Sequence
 from autocompress.records import Importance, StudyRecord
 
 _TECHNIQUES = ("sparsity", "bits", "clusters")
+_WORTH_NAMING = 0.05  # of the largest saving: what saves less is no bargain to speak of
 
 
 def importance_lines(record: StudyRecord) -> list[str]:
-    """The table of what each technique saves and costs in each layer, largest savings first; empty where nothing is
-    known (only the guided sampler has layer tables). One line of advice below: the best and the worst bargain."""
+    """Two tables, largest savings first: what each technique saves and costs in each layer, and what widths of groups
+    of channels do; empty where nothing is known (only the guided sampler has layer tables)."""
     rows = record.importance
-    if not rows:
-        return []
+    layers = [row for row in rows if row.technique in _TECHNIQUES]
+    groups = [row for row in rows if row.technique == "channels"]
+    return [*(_layer_table(layers, record.metric_name) if layers else ()), *(_group_table(record, groups))]
+
+
+def advice_lines(record: StudyRecord) -> list[str]:
+    """What to do next: the step that costs least for its bytes, the one that costs most, and the group of channels
+    that gives most latency for the metric."""
+    return [*_by_size(record.importance, record.metric_name), *_by_latency(record)]
+
+
+def _layer_table(rows: Sequence[Importance], metric: str) -> list[str]:
     layers = sorted({row.layer for row in rows}, key=lambda name: -sum(_saved(rows, name, t) for t in _TECHNIQUES))
     cells = [[layer, *(_cell(rows, layer, technique) for technique in _TECHNIQUES)] for layer in layers]
-    table = [["layer", "zeros", "bits", "clusters"], *cells]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
     title = (
-        f"What each technique saves (KB of the download) and costs ({record.metric_name}) at the knee, predicted "
+        f"What each technique saves (KB of the download) and costs ({metric}) at the knee, predicted "
         "against the same layer without it:"
     )
-    return [title, *lines, *_advice(rows, record.metric_name)]
+    return [title, *_aligned([["layer", "zeros", "bits", "clusters"], *cells])]
+
+
+def _group_table(record: StudyRecord, rows: Sequence[Importance]) -> list[str]:
+    if not rows:
+        return []
+    names = sorted({row.layer for row in rows}, key=lambda name: -_saved(rows, name, "channels"))
+    title = "What fewer channels save and cost there, predicted against the whole group (next: one step further):"
+    heads = ["channels", "kept", "download", "latency", record.metric_name, "damage: tables, trials", "trials"]
+    cells = [_group_cells(record, row) for name in names for row in rows if row.layer == name]
+    return [title, *_aligned([heads, *cells])]
+
+
+def _group_cells(record: StudyRecord, row: Importance) -> list[str]:
+    kept = f"{row.value:.0f} of {row.of}"
+    damage = "-" if row.damage is None else f"{row.table_damage:.2g}, {row.damage:.2g}"
+    return [
+        row.layer,
+        kept if row.used else f"next: {kept}",
+        f"{row.saves_bytes / 1000:+.2f} KB",
+        _latency(record, row),
+        f"{-row.costs:+.4f}",
+        damage,
+        "-" if row.trials is None else str(row.trials),
+    ]
+
+
+def _latency(record: StudyRecord, row: Importance) -> str:
+    if row.saves_latency_ms is None:
+        return "-"
+    if record.baseline.measurement.latency_ms >= 1:
+        return f"{row.saves_latency_ms:+.3f} ms"
+    return f"{1000 * row.saves_latency_ms:+.1f} µs"
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def _row(rows: Sequence[Importance], layer: str, technique: str) -> Importance | None:
-    return next((row for row in rows if (row.layer, row.technique) == (layer, technique)), None)
+    return next((row for row in rows if row.used and (row.layer, row.technique) == (layer, technique)), None)
 
 
 def _saved(rows: Sequence[Importance], layer: str, technique: str) -> float:
@@ -44,9 +89,11 @@ def _cell(rows: Sequence[Importance], layer: str, technique: str) -> str:
     return f"{value}: {row.saves_bytes / 1000:+.2f} KB, {-row.costs:+.4f}"
 
 
-def _advice(rows: Sequence[Importance], metric: str) -> list[str]:
+def _by_size(rows: Sequence[Importance], metric: str) -> list[str]:
     """Where a step back gives most of the metric for a byte, and which step costs least."""
-    saving = [row for row in rows if row.saves_bytes > 0]
+    used = [row for row in rows if row.used]
+    least = _WORTH_NAMING * max((row.saves_bytes for row in used), default=0.0)
+    saving = [row for row in used if row.saves_bytes > 0 and row.saves_bytes >= least]
     if not saving:
         return []
     dearest = max(saving, key=lambda row: row.costs / row.saves_bytes)
@@ -56,3 +103,20 @@ def _advice(rows: Sequence[Importance], metric: str) -> list[str]:
     if dearest != cheapest:
         lines.append(f"dearest: {dearest.technique} of {dearest.layer}, {price:.4f} {metric} a KB; undo it first")
     return lines
+
+
+def _by_latency(record: StudyRecord) -> list[str]:
+    """The next narrower width that costs least for its latency."""
+    faster = [
+        (row.costs / row.saves_latency_ms, row)
+        for row in record.importance
+        if not row.used and row.saves_latency_ms is not None and row.saves_latency_ms > 0
+    ]
+    if not faster:
+        return []
+    _, best = min(faster, key=lambda pair: pair[0])
+    saved = _latency(record, best).lstrip("+")
+    return [
+        f"faster: {best.value:.0f} of {best.of} channels of {best.layer}, {saved} less for {best.costs:.4f} "
+        f"{record.metric_name}; try that next"
+    ]

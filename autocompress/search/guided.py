@@ -127,13 +127,17 @@ class GuidedSampler(BaseSampler):
         return Beliefs(land, trials, download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
 
     def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
-        """What each technique does in each layer of the configuration of trial `number`, by all trials."""
+        """What each technique does in each layer and group of channels of the configuration of trial `number`, by all
+        trials. Of a trained candidate: what it does in the same one untrained."""
         self._history.update(trials)
-        row = self._history.known(next(trial for trial in trials if trial.number == number)).row
+        land, reference = self._landscape(), self._reference()
+        trial = next(trial for trial in trials if trial.number == number)
+        row = land.row_of(trial.params, ACTIVATIONS)
         if row is None:
             return ()
-        beliefs = self._beliefs(np.random.default_rng((self._seed, number)))
-        return importance_of(self._landscape(), beliefs, row, self._reference().unit("download_bytes"))
+        full = [known.row for known in self._history.done if known.row is not None and math.isfinite(known.values[1])]
+        units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms")}
+        return importance_of(land, self._beliefs(np.random.default_rng((self._seed, number))), row, full, units)
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every configuration of the space has been tried."""

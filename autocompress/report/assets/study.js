@@ -195,21 +195,27 @@ function drawImportance() {
   }
   place.replaceChildren(
     element("figure", {}, element("div", { id: "bargains", class: "plot", role: "img", "aria-label": "Bytes saved and metric lost by each technique in each layer; the table below holds the same values" }),
-      element("figcaption", {}, "Predicted, not measured: at the knee, against the same layer without the technique. Far right and low is a good bargain.")),
+      element("figcaption", {}, "Predicted, not measured: at the knee, against the same layer without the technique, or the whole group of channels (hollow: the next narrower width, against the knee). Far right and low is a good bargain.")),
     element("div", { id: "importance-table" }));
-  const symbols = { sparsity: "circle", bits: "square", clusters: "triangle-up" }, colours = { sparsity: "--accent", bits: "--front", clusters: "--soft" };
+  const symbols = { sparsity: "circle", bits: "square", clusters: "triangle-up", channels: "diamond" };
+  const colours = { sparsity: "--accent", bits: "--front", clusters: "--soft", channels: "--text" };
+  const amount = (r) => (r.of === null ? number(r.value) : `${number(r.value)} of ${number(r.of)}`);
+  const latency = (r) => (r.saves_latency_ms === null ? "" : `<br>and ${number(r.saves_latency_ms)} ms`);
   draw("bargains", () => ({
     traces: Object.keys(symbols).map((what) => {
       const some = rows.filter((r) => r.technique === what);
       return { type: "scatter", mode: "markers", name: what, x: some.map((r) => r.saves_bytes), y: some.map((r) => r.costs), hoverinfo: "text",
-        text: some.map((r) => `${esc(r.layer)}<br>${what} ${number(r.value)}<br>saves ${number(Math.round(r.saves_bytes))} bytes<br>costs ${number(r.costs)}`),
-        marker: { symbol: symbols[what], size: 11, color: shade(colours[what]) } };
-    }),
+        text: some.map((r) => `${esc(r.layer)}<br>${what} ${amount(r)}${r.used ? "" : " (next)"}<br>saves ${number(Math.round(r.saves_bytes))} bytes${latency(r)}<br>costs ${number(r.costs)}`),
+        marker: { symbol: some.map((r) => symbols[what] + (r.used ? "" : "-open")), size: 11, color: shade(colours[what]) } };
+    }).filter((trace) => trace.x.length > 0),
     layout: { xaxis: axis("bytes of the download that it saves (predicted)"), yaxis: axis("what it costs of the metric (predicted)") },
   }));
   table(byId("importance-table"), "Predicted savings and costs at the knee", [
     { title: "layer", value: (r) => r.layer, text: (r) => r.layer }, { title: "technique", value: (r) => r.technique, text: (r) => r.technique },
-    { title: "value", value: (r) => r.value }, { title: "saves, bytes", value: (r) => Math.round(r.saves_bytes) }, { title: "costs of the metric", value: (r) => r.costs },
+    { title: "value", value: (r) => r.value, text: (r) => amount(r) + (r.used ? "" : " (next)") },
+    { title: "saves, bytes", value: (r) => Math.round(r.saves_bytes) }, { title: "saves, ms", value: (r) => r.saves_latency_ms },
+    { title: "costs of the metric", value: (r) => r.costs }, { title: "damage by tables", value: (r) => r.table_damage },
+    { title: "damage after trials", value: (r) => r.damage }, { title: "trials with it", value: (r) => r.trials },
   ], rows);
 }
 
