@@ -156,7 +156,7 @@ def test_every_sampler_repeats_itself_for_a_seed_and_differs_for_another(name: s
 
     def run(seed: int) -> list[Mapping[str, Any]]:
         study = new_study(made(name, where, seed))
-        study.optimize(objective(where), n_trials=12)
+        study.optimize(objective(where), n_trials=20)
         return [t.params for t in study.trials]
 
     first = run(3)

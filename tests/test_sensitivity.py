@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.compress.sensitivity import (
+    PROBES,
     VERSION,
     LayerTable,
     Tables,
@@ -103,7 +104,7 @@ def test_damage_goes_through_rising_probes() -> None:
 def test_few_choices_are_probed_and_the_coarsest_is_one() -> None:
     error = np.geomspace(1e-6, 0.5, len(CHOICES))
     picked = probe_choices(CHOICES, error)
-    assert len(picked) == 3
+    assert len(picked) == PROBES
     assert picked[-1] == len(CHOICES) - 1
     assert probe_choices((LayerChoice(),), np.zeros(1)) == []
 

@@ -59,27 +59,36 @@ def initial_scale(
 
 
 def initial_levels(ratios: Array, importance: Array, kept: Array, limit: int, clusters: int | None) -> Array:
-    """All levels, or `clusters` of them (zero included) by weighted one-dimensional k-means on the kept weights in
-    units of their scales (Lloyd, from quantiles)."""
+    """All levels, or `clusters` of them (zero included): the rounded centres of the kept weights in units of their
+    scales."""
     if clusters is None:
         return all_levels(limit)
-    values, weights = ratios[kept], np.broadcast_to(importance, ratios.shape)[kept]
-    if not len(values):
-        return np.zeros(1)
-    order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order]
-    centres = _kmeans_with_zero(values, weights, clusters)
+    return rounded_levels(centres(ratios, importance, kept, clusters), limit)
+
+
+def rounded_levels(centres: Array, limit: int) -> Array:
+    """The levels nearest to these centres, and zero."""
     levels: Array = np.unique(np.append(np.clip(np.rint(centres), -limit, limit), 0.0))
     return levels
 
 
-def _kmeans_with_zero(values: Array, weights: Array, clusters: int) -> Array:
+def centres(ratios: Array, importance: Array, kept: Array, clusters: int, steps: int = _KMEANS_STEPS) -> Array:
+    """`clusters` centres (zero among them) of the kept ratios by weighted one-dimensional k-means (Lloyd, from
+    quantiles, at most so many steps)."""
+    values, weights = ratios[kept], np.broadcast_to(importance, ratios.shape)[kept]
+    if not len(values):
+        return np.zeros(1)
+    order = np.argsort(values, kind="stable")
+    return _kmeans_with_zero(values[order], weights[order], clusters, steps)
+
+
+def _kmeans_with_zero(values: Array, weights: Array, clusters: int, steps: int = _KMEANS_STEPS) -> Array:
     """Lloyd's iteration on sorted values with one centre held at zero; prefix sums make a step O(K log n)."""
     mass = np.concatenate([[0.0], np.cumsum(weights)])
     moment = np.concatenate([[0.0], np.cumsum(weights * values)])
     centres: Array = np.unique(np.quantile(values, np.linspace(0, 1, clusters)))
     centres[np.abs(centres).argmin()] = 0.0
-    for _ in range(_KMEANS_STEPS):
+    for _ in range(steps):
         edges = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
         borders = np.concatenate([[0], edges, [len(values)]])
         total, first = np.diff(mass[borders]), np.diff(moment[borders])

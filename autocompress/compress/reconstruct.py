@@ -93,7 +93,7 @@ class Reconstruction:
         self._tree = tree
         self._narrowed, self._kept_bytes = floats is not None, _PREFIX_BYTES if floats is None else _NARROW_PREFIX_BYTES
         self._inputs, self._chunk, self._threads = inputs, chunk, threads
-        self.floats = self._trace(self._segments) if floats is None else tuple(floats)
+        self.floats = self._trace(self._segments, _MOST_PATCHES) if floats is None else tuple(floats)
         self._independent: dict[tuple[int, LayerChoice], SolvedLayer] = {}
         self._prefixes: dict[tuple[Any, ...], tuple[State, SolvedLayer]] = {}
 
@@ -101,7 +101,12 @@ class Reconstruction:
         """The same inputs through another network, whose layers shall compute what `floats` say."""
         return Reconstruction(tree, layers, self._inputs, chunk=self._chunk, threads=self._threads, floats=floats)
 
-    def _trace(self, segments: Segments) -> tuple[FloatLayer, ...]:
+    def head(self, samples: int, patches: int) -> tuple[Segments, tuple[FloatLayer, ...]]:
+        """A walk over the first samples only (whole chunks), and the float layers there, of at most `patches` each."""
+        segments = self._segments.head(samples)
+        return segments, self._trace(segments, patches)
+
+    def _trace(self, segments: Segments, patches: int) -> tuple[FloatLayer, ...]:
         tree = self._tree
         state: State = segments.start
         floats = []
@@ -109,7 +114,7 @@ class Reconstruction:
             weight = flatbuffer.constant(tree, layer.weight)
             bias = None if layer.bias is None else flatbuffer.constant(tree, layer.bias)
             assert weight is not None
-            floats.append(_float_layer(layer, weight, bias, state[layer.input], position))
+            floats.append(_float_layer(layer, weight, bias, state[layer.input], position, patches))
             if position + 1 < len(self.layers):
                 state = segments.after(position, state, weight, bias)
         return tuple(floats)
@@ -138,8 +143,7 @@ class Reconstruction:
     @cached_property
     def _head(self) -> tuple[Segments, tuple[FloatLayer, ...]]:
         """A shorter walk for correcting biases: means need fewer samples than moments."""
-        segments = self._segments.head(_BIAS_SAMPLES)
-        return segments, self._trace(segments)
+        return self.head(_BIAS_SAMPLES, _MOST_PATCHES)
 
     def sequential(
         self, configuration: Configuration, quantize: Callable[[int, Array], Array] | None = None
@@ -167,7 +171,7 @@ class Reconstruction:
     ) -> tuple[State, SolvedLayer]:  # fmt: skip
         """Solve one layer on its real inputs, and walk on to the next layer."""
         float_layer, layer = self.floats[position], self.layers[position]
-        solved = _reconstruct(float_layer, choice, state[layer.input]) if changed else _untouched(float_layer)
+        solved = _reconstruct(float_layer, choice, state[layer.input]) if changed else untouched(float_layer)
         if position + 1 == len(self.layers):
             return {}, solved
         after: State = self._segments.after(position, state, solved.weight, solved.bias)
@@ -189,8 +193,10 @@ def _quantized(state: State, quantize: Callable[[int, Array], Array], done: Coll
     return {i: v if i in done else quantize(i, v) for i, v in state.items()}
 
 
-def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int) -> FloatLayer:
-    patches = trace.choose_patches(layer, len(inputs), trace.patch_limit(layer, _MOST_PATCHES), seed)
+def _float_layer(
+    layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int, most_patches: int
+) -> FloatLayer:
+    patches = trace.choose_patches(layer, len(inputs), trace.patch_limit(layer, most_patches), seed)
     columns = trace.columns_of(layer, inputs, patches)
     matrix = trace.to_matrix(layer, weight)
     return FloatLayer(
@@ -204,7 +210,8 @@ def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array,
     )
 
 
-def _untouched(float_layer: FloatLayer) -> SolvedLayer:
+def untouched(float_layer: FloatLayer) -> SolvedLayer:
+    """The float layer as it is."""
     weight = trace.from_matrix(float_layer.layer, float_layer.weight).astype(np.float32)
     return SolvedLayer(weight=weight, bias=_float32(float_layer.bias))
 
@@ -215,9 +222,9 @@ def _float32(values: Array | None) -> Array | None:
 
 def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) -> SolvedLayer:
     """Ridge fit to the float network's products on the real inputs, then the solver under the constraint."""
-    columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
-    mean = columns.mean(axis=1, dtype=np.float64)  # (G, n)
-    columns = columns - mean[:, None, :].astype(np.float32)
+    if choice.is_baseline:
+        return fitted(float_layer, inputs)
+    columns, mean = _centred(float_layer, inputs)
     centred = trace.second_moment(columns).astype(np.float64)
     if _is_fine(choice) and _drift(float_layer, columns) < _LEAST_DRIFT:
         weight, shift = float_layer.weight, _mean_gap(float_layer, float_layer.weight, mean)
@@ -230,6 +237,25 @@ def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) ->
     solution = solve(float_layer.problem(weight, centred), choice)
     left = np.einsum("grn,gn->gr", weight - solution.values, mean)
     return _solved(float_layer, solution, float_layer.bias + _by_channel(float_layer, shift + left))
+
+
+def fitted(float_layer: FloatLayer, inputs: Array) -> SolvedLayer:
+    """A float layer that stays one, on its real inputs: fitted again where these have changed enough."""
+    columns, mean = _centred(float_layer, inputs)
+    if _drift(float_layer, columns) < _LEAST_DRIFT:
+        weight, shift = float_layer.weight, _mean_gap(float_layer, float_layer.weight, mean)
+    else:
+        weight, shift = _ridge_fit(float_layer, columns, trace.second_moment(columns).astype(np.float64), mean)
+    bias = None if float_layer.bias is None else float_layer.bias + _by_channel(float_layer, shift)
+    found = trace.from_matrix(float_layer.layer, weight).astype(np.float32)
+    return SolvedLayer(weight=found, bias=_float32(bias))
+
+
+def _centred(float_layer: FloatLayer, inputs: Array) -> tuple[Array, Array]:
+    """The columns (G, N, n) of a layer's inputs without their mean, and the mean (G, n)."""
+    columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
+    mean = columns.mean(axis=1, dtype=np.float64)
+    return columns - mean[:, None, :].astype(np.float32), mean
 
 
 def _is_fine(choice: LayerChoice) -> bool:

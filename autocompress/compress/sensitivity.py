@@ -1,9 +1,9 @@
 """Layer tables: for each (layer, choice) what it costs the network and what it weighs, known before any candidate is.
 
 Of each choice: the output error of the layer (the solver's, relative), its bytes after deflate, and the damage: how far
-the network's outputs move when this layer alone is compressed so. Errors and bytes come from a survey of all choices;
-damage from a few probes of the whole network a layer, no labels, and between them from a monotone curve over the
-error (as OBC's and FastNAS's databases interpolate).
+the network's outputs move when this layer alone is compressed so and the layers behind it are fitted again. Errors and
+bytes come from a survey of all choices; damage from two probes of the whole network a layer, no labels, and between
+them from a monotone curve over the error (as OBC's and FastNAS's databases interpolate).
 
 The tables are kept on disk, named by what they were made from, and are written whole or not at all."""
 
@@ -22,18 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import FloatLayer, Reconstruction, corrected_bias
+from autocompress.compress.mending import Mending
+from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
 from autocompress.files import exclusive, write_whole
-from autocompress.network import flatbuffer, trace
-from autocompress.network.segments import Patchable
+from autocompress.network import trace
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
-VERSION = 2  # of the solver and of what follows from it here: older tables are made again
-PROBES = 3  # a layer
+VERSION = 3  # of the solver and of what follows from it here: older tables are made again
+PROBES = 2  # a layer
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken
 _SWEEPS = 2
 _COLUMNS = ("error", "bytes", "damage")
@@ -74,34 +74,30 @@ def divergence(reference: Array, outputs: Array) -> Array:
     return safe
 
 
-def build_tables(
-    reconstruction: Reconstruction, network: bytes, choices: Mapping[str, Sequence[LayerChoice]], run: Run
-) -> Tables:
-    """The tables of these choices (by layer name). `network` is the float network, `run` runs it and its probes."""
+def build_tables(reconstruction: Reconstruction, choices: Mapping[str, Sequence[LayerChoice]], samples: int) -> Tables:
+    """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples."""
     start = time.perf_counter()
-    tree = flatbuffer.read(network)
-    flatbuffer.strip(tree)
-    patch = Patchable(flatbuffer.write(tree))
-    reference = run(patch.snapshot())
-    rows = []
-    for float_layer in reconstruction.floats:
-        row = tuple(choices[float_layer.layer.name])
-        rows.append(
-            _layer_table(float_layer, row, patch, lambda model: float(divergence(reference, run(model)).mean()))
-        )
+    mending = Mending(reconstruction, samples)
+
+    def damage_of(changed: SolvedLayer) -> float:
+        return float(divergence(mending.reference, mending.outputs(changed)).mean())
+
+    rows = [
+        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of)
+        for float_layer, _ in zip(reconstruction.floats, mending.walk(), strict=True)
+    ]
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 
 
 def _layer_table(
-    float_layer: FloatLayer, choices: tuple[LayerChoice, ...], patch: Patchable, damage_of: Callable[[bytes], float]
+    float_layer: FloatLayer, choices: tuple[LayerChoice, ...], damage_of: Callable[[SolvedLayer], float]
 ) -> LayerTable:
     problem = float_layer.centred_problem
     seen = survey(problem, choices)
     error = _anchored(problem, choices, seen.error)
-    probes = []
-    for at in probe_choices(choices, error):
-        damage = damage_of(_probe(float_layer, problem, choices[at], patch))
-        probes.append((float(error[at]), damage))
+    probes = [
+        (float(error[at]), damage_of(_solved_alone(float_layer, choices[at]))) for at in probe_choices(choices, error)
+    ]
     return LayerTable(
         name=float_layer.layer.name,
         choices=choices,
@@ -137,19 +133,11 @@ def probe_choices(choices: Sequence[LayerChoice], error: Array) -> list[int]:
     return sorted({int(lossy[np.abs(logs - target).argmin()]) for target in targets}, key=lambda c: (error[c], c))
 
 
-def _probe(float_layer: FloatLayer, problem: Problem, choice: LayerChoice, patch: Patchable) -> bytes:
-    """The float network with this layer alone under `choice`, its bias corrected."""
-    layer = float_layer.layer
-    values = solve(problem, choice, _SWEEPS).values
-    weight = trace.from_matrix(layer, values).astype(np.float32)
-    kept = {i: patch.constant(i).copy() for i in (layer.weight, layer.bias) if i is not None}
-    patch.write(layer.weight, weight)
-    if layer.bias is not None:
-        patch.write(layer.bias, corrected_bias(float_layer, values))
-    model = patch.snapshot()
-    for tensor, content in kept.items():
-        patch.constant(tensor)[:] = content
-    return model
+def _solved_alone(float_layer: FloatLayer, choice: LayerChoice) -> SolvedLayer:
+    """This layer under `choice` on the float network's inputs, its bias corrected."""
+    values = solve(float_layer.centred_problem, choice, _SWEEPS).values
+    weight = trace.from_matrix(float_layer.layer, values).astype(np.float32)
+    return SolvedLayer(weight=weight, bias=None if float_layer.bias is None else corrected_bias(float_layer, values))
 
 
 def damage_curve(probes: Sequence[tuple[float, float]], error: Array) -> Array:

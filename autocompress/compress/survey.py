@@ -23,6 +23,7 @@ from autocompress.records import LayerChoice
 Array = np.ndarray[Any, Any]
 _MOST_WEIGHTS = 20_000  # looked at
 _MOST_AT_ONCE = 3_000_000  # values of all choices solved together
+_KMEANS_STEPS = 6  # to compare choices; the solver takes more
 _BLOCK = 32  # columns updated lazily together
 _GRID = 16  # rounding looks up its level on a grid so many times finer than the integers
 
@@ -93,6 +94,7 @@ def _constraints(
     scales = np.ones((len(choices), *weight.shape[:2]))
     tables: list[Array | None] = []
     known: dict[tuple[float, int, bool], Array] = {}
+    found: dict[tuple[float, int], Array] = {}  # centres in units of the largest level: they hardly depend on the bits
     for c, (choice, mask) in enumerate(zip(choices, masks, strict=True)):
         if mask is not None:
             keeps[c] = mask
@@ -105,8 +107,14 @@ def _constraints(
             args = (weight, importance, keeps[c], limit, choice.clusters, problem.shared_scale)
             known[key] = short(lv.initial_scale(*args), up=limit > 63)
         scales[c] = known[key][:, :, 0]
-        ratios = weight / known[key]
-        tables.append(lv.initial_levels(ratios, importance, keeps[c], limit, choice.clusters))
+        if choice.clusters is None:
+            tables.append(lv.all_levels(limit))
+            continue
+        centres_key = (choice.sparsity, choice.clusters)
+        if centres_key not in found:
+            ratios = weight / (known[key] * limit)
+            found[centres_key] = lv.centres(ratios, importance, keeps[c], choice.clusters, _KMEANS_STEPS)
+        tables.append(lv.rounded_levels(found[centres_key] * limit, limit))
     return keeps, scales, tables
 
 

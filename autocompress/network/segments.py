@@ -132,8 +132,9 @@ class Segments:
         self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
         self._fixed = fixed_tensors(tree)
-        self._pieces = _pieces(tree, self.layers, self._fixed)
-        self._needed = _needed(self._pieces, self.layers[-1].input)
+        self._output = int(tree.subgraphs[0].outputs[0])
+        self._pieces = _pieces(tree, self.layers, self._fixed, self._output)
+        self._needed = _needed(self._pieces, self._output)
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
 
@@ -152,18 +153,22 @@ class Segments:
         """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
         return self._step(position + 1, state, weight, bias)
 
+    def outputs(self, state: State, weight: Array, bias: Array | None) -> Array:
+        """The network's first output, given the state before the last layer and that layer's values."""
+        return self._step(len(self.layers), state, weight, bias)[self._output]
+
     def _step(self, piece: int, state: State, weight: Array | None, bias: Array | None) -> dict[int, Array]:
         made = self._pieces[piece].run(state, weight, bias, self._chunks, self._threads)
         return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
 
 
-def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int]) -> list[Segment]:
+def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int], output: int) -> list[Segment]:
     operators = tree.subgraphs[0].operators
     cuts = [0, *(layer.operator for layer in layers), len(operators)]
     pieces = []
-    for number in range(len(layers)):  # the piece behind the last layer is never asked for
+    for number in range(len(layers) + 1):
         start, stop = cuts[number], cuts[number + 1]
-        later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0}
+        later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0} | {output}
         pieces.append(Segment(tree, slice(start, stop), later, layers[number - 1] if number else None, fixed))
     return pieces
 
@@ -184,6 +189,6 @@ def fixed_tensors(tree: Any) -> set[int]:
     return found
 
 
-def _needed(pieces: Sequence[Segment], last: int) -> list[set[int]]:
-    """For each piece the tensors that later pieces, or the last layer (input `last`), still read."""
-    return [{last} | {i for later in pieces[n + 1 :] for i in later.reads} for n in range(len(pieces))]
+def _needed(pieces: Sequence[Segment], output: int) -> list[set[int]]:
+    """For each piece the tensors that later pieces still read, and the network's first output."""
+    return [{output} | {i for later in pieces[n + 1 :] for i in later.reads} for n in range(len(pieces))]

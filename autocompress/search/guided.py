@@ -113,7 +113,7 @@ class GuidedSampler(BaseSampler):
         """The row to evaluate next, given all other trials; None where every row has been tried."""
         land, history = self._landscape(), self._history
         beliefs = self._beliefs(rng)
-        explores = bool(rng.random() < _EXPLORED)
+        explores = bool(rng.random() < _EXPLORED) and history.proposed >= _FROM_TABLES
         goal = self._goal(beliefs, explores)
         proposer = Proposer(land, beliefs, goal, self._tried(), rng)
         # Where a constraint must hold, what is known of the candidate counts more than what the tables say.

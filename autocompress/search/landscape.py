@@ -153,7 +153,7 @@ class Landscape:
         return Seen(
             log_damage=logs,
             own=np.stack([np.ones_like(zeros), zeros], axis=-1),
-            shared=np.concatenate([(logs - math.log(1e-3))[..., None], shared], axis=-1),
+            shared=np.concatenate([np.ones_like(logs)[..., None], (logs - math.log(1e-3))[..., None], shared], axis=-1),
         )
 
     def _padded(self, rows: Sequence[Any]) -> Array:

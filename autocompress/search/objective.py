@@ -40,7 +40,7 @@ BarOf = Callable[[Mapping[str, float | None]], Bar | None]  # values known befor
 _CALIBRATION_SAMPLES = 512
 _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
 _CHUNK = 64
-_PROBE_MACS = 4e9  # of all samples that a probe of the layer tables runs
+_PROBE_MACS = 2e9  # of all samples that a probe of the layer tables runs
 SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
 
 
@@ -294,7 +294,7 @@ class Workbench:
         return kept_tables(
             self._runs / "tables",
             key,
-            lambda: build_tables(self.reconstruction, self._task.network, choices, self._probe_runner()),
+            lambda: build_tables(self.reconstruction, choices, self._probe_samples()),
         )
 
     def narrowing(self) -> Narrowing | None:
@@ -323,15 +323,18 @@ class Workbench:
         """The container that weights of these bits are stored in; None: there is no kernel for it."""
         return self._container(layer.op, bits, activations)
 
-    def _probe_runner(self) -> Callable[[bytes], Array]:
-        """Runs a network on some of the calibration inputs: fewer of them where a sample costs much."""
+    def _probe_samples(self) -> int:
+        """How many calibration samples the network's probes run on: fewer where a sample costs much."""
         inputs, chunk = self._calibration
-        available = len(next(iter(inputs.values())))
         affordable = int(_PROBE_MACS / max(1, sum(layer.macs for layer in self.layers)))
-        samples = min(available, max(2 * chunk, min(256, affordable)))
+        return min(len(next(iter(inputs.values()))), max(2 * chunk, min(256, affordable)))
+
+    def _probe_runner(self) -> Callable[[bytes], Array]:
+        """Runs a network on the calibration inputs of probes."""
+        (inputs, _), samples = self._calibration, self._probe_samples()
         names = {index: name for name, index in Runner(self._task.network, 1).input_indices.items()}
         x = {names[index]: values[:samples] for index, values in inputs.items()}
-        return lambda model: Runner(model, self._threads).run(x, chunk)
+        return lambda model: Runner(model, self._threads).run(x, self._calibration[1])
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""

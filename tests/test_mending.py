@@ -1,0 +1,76 @@
+"""Probes of the layer tables: the walk against the whole network, and what the layers behind make up for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autocompress.compress.mending import Mending
+from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, untouched
+from autocompress.compress.sensitivity import divergence
+from autocompress.compress.solve import solve
+from autocompress.network import flatbuffer, trace
+from autocompress.network.layers import layers_of
+from autocompress.network.run import Runner
+from autocompress.network.segments import Patchable
+from autocompress.records import LayerChoice
+from autocompress.tasks import LoadedTask, load_task
+
+SAMPLES = 128
+HARSH = LayerChoice(sparsity=0.8)
+
+
+@pytest.fixture(scope="module")
+def task() -> LoadedTask:
+    return load_task("digits")
+
+
+@pytest.fixture(scope="module")
+def solver(task: LoadedTask) -> Reconstruction:
+    (index,) = Runner(task.network).input_indices.values()
+    (inputs,) = task.x_calibration.values()
+    tree = flatbuffer.read(task.network)
+    return Reconstruction(tree, layers_of(tree), {index: inputs}, chunk=64, threads=1)
+
+
+def alone(task: LoadedTask, layer: FloatLayer, changed: SolvedLayer) -> np.ndarray:
+    """The outputs of the float network with this layer changed and nothing else."""
+    patch = Patchable(task.network)
+    patch.write(layer.layer.weight, changed.weight)
+    if layer.layer.bias is not None and changed.bias is not None:
+        patch.write(layer.layer.bias, changed.bias)
+    return run(task, patch.snapshot())
+
+
+def run(task: LoadedTask, network: bytes) -> np.ndarray:
+    x = {name: values[:SAMPLES] for name, values in task.x_calibration.items()}
+    return Runner(network, 1).run(x, 64)
+
+
+def pruned(layer: FloatLayer) -> SolvedLayer:
+    values = solve(layer.centred_problem, HARSH).values
+    weight = trace.from_matrix(layer.layer, values).astype(np.float32)
+    return SolvedLayer(weight=weight, bias=untouched(layer).bias)
+
+
+def test_without_a_change_the_walk_gives_what_the_network_gives(task: LoadedTask, solver: Reconstruction) -> None:
+    mending = Mending(solver, SAMPLES)
+    assert mending.reference == pytest.approx(run(task, task.network), abs=1e-6)
+    for layer in mending.walk():
+        assert mending.outputs(untouched(layer)) == pytest.approx(mending.reference, abs=1e-4)
+
+
+def test_the_last_layer_has_nothing_behind_it_that_could_mend(task: LoadedTask, solver: Reconstruction) -> None:
+    mending = Mending(solver, SAMPLES)
+    *_, last = mending.walk()
+    changed = pruned(last)
+    assert mending.outputs(changed) == pytest.approx(alone(task, last, changed), abs=1e-6)
+
+
+def test_the_layers_behind_make_up_for_most_of_what_a_pruned_one_does(task: LoadedTask, solver: Reconstruction) -> None:
+    mending = Mending(solver, SAMPLES)
+    first = next(mending.walk())
+    changed = pruned(first)
+    mended = divergence(mending.reference, mending.outputs(changed)).mean()
+    bare = divergence(mending.reference, alone(task, first, changed)).mean()
+    assert 0 < mended < 0.5 * bare
