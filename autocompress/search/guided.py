@@ -33,8 +33,9 @@ from autocompress.search.propose import Goal, Limit, Proposer, Row
 Array = np.ndarray[Any, Any]
 # The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later
 # every other one is, as long as they have new ones: a hedge against what was learned from noise.
-_FROM_TABLES = 16
-_EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs promises, farther out than the reference
+_FROM_TABLES = 6
+_EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs promises, farther out than the reference;
+_UNEXPLORED = 16  # but not of the first
 _FARTHER = 1.3
 _VALUES = {
     "accuracy": "loss", "latency_ms": "latency", "energy_mj": "latency", "download_bytes": "download", "file_bytes":
@@ -113,7 +114,7 @@ class GuidedSampler(BaseSampler):
         """The row to evaluate next, given all other trials; None where every row has been tried."""
         land, history = self._landscape(), self._history
         beliefs = self._beliefs(rng)
-        explores = bool(rng.random() < _EXPLORED) and history.proposed >= _FROM_TABLES
+        explores = bool(rng.random() < _EXPLORED) and history.proposed >= _UNEXPLORED
         goal = self._goal(beliefs, explores)
         proposer = Proposer(land, beliefs, goal, self._tried(), rng)
         # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
