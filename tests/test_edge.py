@@ -136,7 +136,7 @@ def test_two_searches_share_a_device(board: Board, tmp_path: Path) -> None:
             )
             for seed, log in enumerate(logs)
         ]  # fmt: skip
-        codes = [each.wait(300) for each in searches]
+        codes = [each.wait(900) for each in searches]
     said = [log.read_text() for log in logs]
     assert codes == [0, 0], said
     assert any("waiting for another measurement on 'board'" in " ".join(text.split()) for text in said)
