@@ -47,6 +47,17 @@ def aarch64_python() -> list[str]:
             f"{folder}/root/usr/bin/python3.11"]  # fmt: skip
 
 
+def packages(version: str, wanted: Sequence[str]) -> Path:
+    """A folder with these packages, and none that they depend on, for a Python of that version on this machine."""
+
+    def make(folder: Path) -> None:
+        _run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "--no-deps", "--no-compile",
+              "--only-binary=:all:", "--python-version", version, *wanted])  # fmt: skip
+
+    words = "-".join(wanted).translate(str.maketrans("<>=,", "____"))
+    return _made(f"python{version}-{words}", make)
+
+
 def faketime() -> Path:
     """The library that lets a process see another time, to be preloaded."""
     (library,) = _made("faketime", lambda folder: _unpack(["libfaketime"], folder)).rglob("libfaketime.so.1")

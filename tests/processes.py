@@ -54,6 +54,11 @@ class Background:
         except Exception as error:
             self._outcome.append(error)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has returned or raised."""
+        return not self._thread.is_alive()
+
     def result(self) -> Any:
         self._thread.join(PATIENCE_S)
         assert self._outcome, "still running"

@@ -110,6 +110,15 @@ def test_cores_without_control_groups_are_the_affinity(tmp_path: Path, monkeypat
     assert agent.cores_available(str(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(("group", "expected"), [("max", 3_000_000), ("2000000", 2_000_000), ("4000000", 3_000_000)])
+def test_memory_respects_the_limit_of_every_control_group(tmp_path: Path, group: str, expected: int) -> None:
+    write(tmp_path, "proc/self/cgroup", "0::/a.slice/b.scope\n")
+    write(tmp_path, "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    write(tmp_path, "sys/fs/cgroup/a.slice/memory.max", "3000000")
+    write(tmp_path, "sys/fs/cgroup/a.slice/b.scope/memory.max", group)
+    assert agent.memory_available(str(tmp_path)) == expected
+
+
 def test_facts_of_this_host() -> None:
     facts = agent.host_facts()
     assert facts["cores"] >= 1

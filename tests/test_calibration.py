@@ -416,6 +416,7 @@ def test_a_calibration_of_this_machine_from_command_to_prediction(few_designs):
     profile = load_device("mine")
     assert profile.host == "local"
     assert isinstance(profile.latency_model, CalibratedModel)
+    assert profile.sources["latency_model"] == "measured there with `device calibrate`, 9 files"
     assert document["cross_validation"]["int8"] == asdict(profile.latency_model.cross_validation["int8"])
     found = predict(FEW[0].model, profile.latency_model)
     assert found.latency_ms > 0

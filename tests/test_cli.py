@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.cli.terms import Waits, seconds
 from autocompress.errors import AutocompressError
+from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
 DIGITS = load_task("digits")
@@ -328,6 +329,13 @@ def test_devices_are_listed_and_shown() -> None:
     shown = json.loads(call("device", "show", "rpi4", "--json").stdout)
     assert shown["latency_model"]["leave_one_out"]["float32"] < 0.05
     assert "fitted_to" in call("device", "show", "rpi4").stdout
+    assert "leaves one out with an error of 13 %" in " ".join(call("device", "show", "rpi3").stdout.split())
+
+
+@pytest.mark.parametrize("name", ["rpi4", "rpi3", "local"])
+def test_what_is_shown_of_a_device_is_a_profile(name: str, tmp_path: Path) -> None:
+    (tmp_path / "copy.yaml").write_text(call("device", "show", name).stdout)
+    assert load_device(tmp_path / "copy.yaml") == load_device(name)
 
 
 def test_a_line_about_waiting_comes_again_at_most_once_a_minute() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from autocompress.measure.host import Host, local_host
 from autocompress.records import StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
+from autocompress.tasks import load_task
 
 TASKS = Path(store.__file__).parents[1] / "tasks"
 RESNET = TASKS / "fashion_mnist" / "float.tflite"
@@ -82,6 +84,66 @@ def test_a_search_over_ssh_survives_a_cut_gives_up_with_3_and_goes_on(board: Boa
     report = json.loads(done.stdout)
     assert report["latency_source"] == "measured"
     assert report["baseline"]["latency_ms"] > 0
+    board.assert_quiet()
+
+
+CRASHES = """
+import importlib, os
+import_module, deaths, seen = importlib.import_module, (11, 9), {folder!r}
+def imported(name, *more):
+    module = import_module(name, *more)
+    if name == "ai_edge_litert.interpreter" and not hasattr(module, "Real"):
+        module.Real, module.Interpreter = module.Interpreter, opened
+    return module
+def opened(model_path, **named):
+    runtime, file = import_module("ai_edge_litert.interpreter"), os.path.basename(model_path)
+    known = os.listdir(seen)
+    if os.path.getsize(model_path) != {baseline} and file not in known and len(known) < len(deaths):
+        os.mkdir(os.path.join(seen, file))
+        os.kill(os.getpid(), deaths[len(known)])
+    return runtime.Real(model_path=model_path, **named)
+importlib.import_module = imported
+"""
+
+
+def test_a_search_goes_on_past_candidates_that_take_their_process_along(board: Board, tmp_path: Path) -> None:
+    """The first file that is no baseline segfaults, the second is killed as if memory had run out."""
+    (tmp_path / "seen").mkdir()
+    site = board.folder / "site" / "sitecustomize.py"
+    baseline = len(load_task("digits").original)
+    site.write_text(site.read_text() + CRASHES.format(folder=str(tmp_path / "seen"), baseline=baseline))
+    runs = tmp_path / "runs"
+    done = subprocess.run(search(runs, "local", 2), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trials = record_of(runs).trials
+    assert [trial.state for trial in trials].count("complete") == 2
+    reasons = [str(trial.reason) for trial in trials if trial.state == "failed"]
+    assert len(reasons) == 2
+    assert "killed by SIGSEGV" in reasons[0]
+    assert "killed by SIGKILL, most likely because memory ran out" in reasons[1]
+    board.assert_quiet()
+
+
+def test_two_searches_share_a_device(board: Board, tmp_path: Path) -> None:
+    logs = [tmp_path / "one", tmp_path / "two"]
+    with contextlib.ExitStack() as stack:
+        searches = [
+            stack.enter_context(
+                subprocess.Popen(
+                    search(tmp_path / f"runs-{log.name}", "local", 2, "--seed", str(seed)),
+                    stdout=subprocess.DEVNULL, stderr=stack.enter_context(log.open("wb")),
+                )
+            )
+            for seed, log in enumerate(logs)
+        ]  # fmt: skip
+        codes = [each.wait(900) for each in searches]
+    said = [log.read_text() for log in logs]
+    assert codes == [0, 0], said
+    assert any("waiting for another measurement on 'board'" in " ".join(text.split()) for text in said)
+    for log in logs:
+        states = [trial.state for trial in record_of(tmp_path / f"runs-{log.name}").trials]
+        assert states.count("complete") == 2
+        assert "failed" not in states
     board.assert_quiet()
 
 

@@ -155,6 +155,12 @@ def test_the_cache_is_swept_at_connect(command: list[str], tmp_path: Path) -> No
         os.utime(cache / name, (time.time() - age_days * 86_400,) * 2)
     enter(command)
     assert [path.name for path in cache.iterdir()] == ["new.tflite"]
+    for name, age_days, megabytes in (("older.tflite", 3, 120), ("newer.tflite", 2, 120), ("newest.tflite", 1, 70)):
+        with (cache / name).open("wb") as file:
+            file.truncate(megabytes * 1_000_000)  # no blocks of the disk
+        os.utime(cache / name, (time.time() - age_days * 86_400,) * 2)
+    enter(command)  # 190 of at most 200 MB
+    assert sorted(path.name for path in cache.iterdir()) == ["newer.tflite", "newest.tflite"]
 
 
 def test_a_noisy_login_is_survived(command: list[str], tmp_path: Path) -> None:
@@ -176,13 +182,17 @@ def test_the_folder_where_it_starts_is_not_imported_from(
     assert enter(command)["cores"] >= 1
 
 
-def test_arguments_behind_ssh_are_quoted(command: list[str], tmp_path: Path) -> None:
-    """A stand-in that joins its arguments for a shell, as ssh does."""
-    fake = tmp_path / "ssh"
-    fake.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+@pytest.mark.parametrize("words", [["ssh", "board"], ["adb", "-s emulator-5554", "shell"]], ids=["ssh", "adb"])
+def test_arguments_behind_ssh_and_adb_are_quoted(command: list[str], tmp_path: Path, words: list[str]) -> None:
+    """A stand-in that joins its arguments for a shell, as these do."""
+    name, *own = words
+    fake = tmp_path / name
+    fake.write_text(f'#!/bin/sh\nshift {len(own)}\nexec sh -c "$*"\n')
     fake.chmod(0o755)
-    assert agent_command(["ssh", "board", "python3"], 7)[:4] == ["ssh", "board", "python3", "-u"]
-    assert enter([str(fake), "board", *command])["cores"] >= 1
+    assert agent_command([*words, "python3"], 7)[len(words) :][:3] == ["python3", "-u", "-c"]
+    with Host([str(fake), *own, *command], runtime=LITERT, threads=1) as host:
+        assert host.facts["cores"] >= 1
+        assert host.measure(MODEL, processes=1).latency_ms > 0
 
 
 def test_throttling_makes_a_measurement_doubtful(command: list[str], tmp_path: Path) -> None:
@@ -252,12 +262,28 @@ def test_a_hanging_process_is_killed_at_its_deadline(host: Host) -> None:
     assert agent_pid() == agent
 
 
-def test_a_file_that_needs_too_much_memory_is_a_failed_candidate(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+def test_a_file_that_needs_too_much_memory_is_a_failed_candidate(
+    command: list[str], tmp_path: Path, runtime: str
+) -> None:
+    """(8 + 4) float32 a row; ai-edge-litert alone says nothing of memory."""
     limited = shell(tmp_path, "limited", "ulimit -v 3000000", command)
-    with Host(limited, runtime=TFLITE, threads=1) as host:
-        with pytest.raises(CandidateError, match=r"MemoryError|SIGKILL|SIGABRT"):
+    with Host(limited, runtime=runtime, threads=1) as host:
+        assert host.facts["memory_available_bytes"] <= 3_000_000 * 1024
+        with pytest.raises(CandidateError, match=r"; it needs 9,600 MB or more, there are [\d,]+$"):
             host.measure(dense_model(batch=200_000_000))
         assert host.measure(MODEL, processes=1).latency_ms > 0
+        with pytest.raises(DeviceError, match=r"the baseline does not run .* it needs 9,600 MB or more"):
+            host.measure(MODEL, baseline=dense_model(batch=200_000_000))
+
+
+def test_what_measures_goes_first_when_memory_runs_out(host: Host) -> None:
+    """Not the agent, nor what else runs there."""
+    background, agent, process = measuring(host)
+    wait_for(lambda: Path(f"/proc/{process}/oom_score_adj").read_text() == "1000\n")
+    assert Path(f"/proc/{agent}/oom_score_adj").read_text() != "1000\n"
+    os.kill(process, signal.SIGKILL)
+    assert isinstance(background.result(), CandidateError)
 
 
 def test_a_failing_baseline_is_no_fault_of_the_candidate(host: Host) -> None:
@@ -385,11 +411,28 @@ def test_more_threads_than_cores(command: list[str]) -> None:
         Host(command, runtime=LITERT, threads=4096).__enter__()
 
 
-def test_a_full_disk(command: list[str], tmp_path: Path) -> None:
-    with Host(shell(tmp_path, "full", "ulimit -f 1", command), runtime=LITERT, threads=1) as host:
-        with pytest.raises(DeviceError, match=r"refuses: OSError: .*File too large"):
-            host.measure(MODEL)
-        assert not list(tmp_path.glob("tmp/autocompress-*/*"))
+def full_disks() -> list[Any]:
+    """What makes one: a limit on files and, where this user may have a mount of its own, a small file system."""
+    private = ["unshare", "--mount", "--map-root-user", "mount", "-t", "tmpfs", "none", "/mnt"]
+    found = [pytest.param("ulimit -f 100", "File too large", id="a limit")]
+    if subprocess.run(private, capture_output=True, check=False).returncode == 0:
+        again = 'if [ -z "$OWN" ]; then OWN=1 exec unshare --mount --map-root-user "$0" "$@"; fi'
+        small = f"{again}; mount -t tmpfs -o size=300k none {{tmp}}"
+        found.append(pytest.param(small, "No space left on device", id="a full file system"))
+    return found
+
+
+@pytest.mark.parametrize(("disk", "said"), full_disks())
+def test_a_full_disk(command: list[str], tmp_path: Path, disk: str, said: str) -> None:
+    """One line, no half file, and what fits still runs."""
+    full = shell(tmp_path, "full", disk.format(tmp=tmp_path / "tmp"), command)
+    with Host(full, runtime=LITERT, threads=1) as host:
+        assert host.measure(MODEL, processes=1).latency_ms > 0
+        with pytest.raises(DeviceError, match=rf"refuses: OSError: .*{said}.*put that right there"):
+            host.measure(dense_model(inputs=512, outputs=512))
+        cache = f"/proc/{agent_pid()}/root{tmp_path}/tmp/autocompress-{os.getuid()}"
+        assert [len(name) for name in os.listdir(cache)] == [64 + len(".tflite")]
+        assert host.measure(MODEL, processes=1).latency_ms > 0
 
 
 def test_a_cache_that_others_may_write(command: list[str], tmp_path: Path) -> None:
@@ -410,6 +453,31 @@ def test_measurements_take_turns(command: list[str], tmp_path: Path) -> None:
             wait_for(lambda: lines)
         assert background.result().latency_ms > 0
     assert lines[0].startswith("waiting for another measurement on")
+
+
+def test_two_hosts_on_one_device_never_measure_at_once(command: list[str]) -> None:
+    with (
+        Host(command, runtime=LITERT, threads=1) as one,
+        Host(command, runtime=TFLITE, threads=1) as other,
+    ):
+        agents = [pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        works = [Background(lambda each=each: each.measure(MODEL, processes=4)) for each in (one, other)]
+        seen = set()
+        while not all(work.is_done for work in works):
+            forks = [[pid for pid in children(agent) if measures(pid)] for agent in agents]
+            seen.add(tuple(bool(each) for each in forks))
+        assert {work.result().runtime for work in works} == {LITERT, TFLITE}
+    assert len(agents) == 2
+    assert (True, True) not in seen
+    assert {(True, False), (False, True)} <= seen
+
+
+def measures(pid: int) -> bool:
+    """Whether a process is a fork of an agent: it goes first when memory runs out."""
+    try:
+        return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+    except OSError:  # gone meanwhile
+        return False
 
 
 def test_the_lock_is_free_between_measurements_and_open_to_other_users(host: Host, tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ def test_litert_here_has_what_its_profile_says() -> None:
                 assert (pair in pairs) == (pair in known[op]), (op, pair)
     assert found.profile.runtime.threads == 1
     assert found.profile.memory_bytes == found.facts["memory_bytes"]
+    assert found.profile.cores == found.facts["cores"]
+    assert found.profile.clock_mhz == found.facts["clock_mhz"]
+    assert "ai-edge-litert" in found.profile.sources["kernels"]
 
 
 def test_kernels_that_lie_or_fail_are_left_out_with_the_reason() -> None:

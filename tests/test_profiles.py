@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from autocompress.measure import predict
-from autocompress.specs import device_names, load_device, load_space
+from autocompress.specs import FIGURES, device_names, load_device, load_space
 from autocompress.specs.legality import allowed_activations, allowed_choices
 
 NAMES = device_names()
@@ -24,8 +26,19 @@ def test_a_profile_is_complete(name):
     assert set(profile.kernels) == LAYER_OPS
     assert all((32, "float32") in pairs for pairs in profile.kernels.values())
     if profile.host is None:
-        assert profile.runtime.threads == 4  # cores of every board here
+        assert profile.runtime.threads == profile.cores == 4  # of every board here
+        assert profile.clock_mhz in [1000 * float(ghz) for ghz in re.findall(r"([\d.]+) GHz", profile.description)]
         assert (profile.latency_model is None) == ("measure with --host" in profile.description)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_source_and_a_missing_one_a_reason(name):
+    profile = load_device(name)
+    assert set(profile.sources) == set(FIGURES)
+    for figure in FIGURES:
+        missing = getattr(profile, figure) is None
+        assert profile.sources[figure].startswith("none: ") == missing, figure
+    assert profile.power_w is None or profile.power_w.source
 
 
 def test_the_local_profiles_have_one_thread_each():

@@ -232,6 +232,9 @@ def test_the_way_to_a_device_is_no_part_of_a_study(task: LoadedTask, tmp_path: P
         pass
     with Search(there, predicted(task)):
         pass
+    described = dataclasses.replace(load_device("rpi4"), cores=5, clock_mhz=1800.0, sources={"cores": "counted"})
+    with Search(dataclasses.replace(there, profile=at_host(described, "local")), predicted(task)):
+        pass
 
 
 def test_figures_of_another_runtime_are_not_mixed(task: LoadedTask) -> None:

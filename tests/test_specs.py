@@ -185,6 +185,7 @@ def test_a_device_file_with_each_kind_of_host(tmp_path, host, meaning):
     assert profile.runtime == Runtime(name="tflite-runtime", threads=2)
     assert profile.kernels == {"CONV_2D": ((32, "float32"), (8, "int8"))}
     assert (profile.memory_bytes, profile.power_w, profile.latency_model) == (None, None, None)
+    assert (profile.cores, profile.clock_mhz, profile.sources) == (None, None, {})
 
 
 POINT = "{model: a, dtype: float32, mmac: 1, mb: 1, ops: 1, latency_ms: 1, source: s}"
@@ -201,6 +202,9 @@ ZEROS = "{ms_per_mmac: 0, ms_per_mb: 0, ms_per_op: 0}"
         ("host: {python: python3}", "$.host: a mapping is not null, local, {ssh: user@name}"),
         ("host: {command: []}", "$.host: a mapping is not null, local"),
         ("memory_bytes: -1", "$.memory_bytes: -1 is not above 0"),
+        ("cores: 1", "$.cores: 1 cores are fewer than the 2 threads of the runtime"),
+        ("clock_mhz: 0", "$.clock_mhz: 0 is not above 0"),
+        ("sources: {clock: a}", "$.sources.clock: 'clock' is not one of cores, clock_mhz, memory_bytes"),
         ("memory_bytes: 1.5", "$.memory_bytes: 1.5 is not a whole number"),
         ("power_w: {busy: 0}", "2 faults: $.power_w.busy: 0 is not above 0; $.power_w.source: is missing"),
         ("latency_model: {}", "4 faults: $.latency_model.runtime: is missing"),

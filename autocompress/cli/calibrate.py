@@ -49,7 +49,11 @@ def calibrate(
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was stored, the same command starts anew", err=True)
         raise typer.Exit(130) from None
-    path = save_device(replace(profile, latency_model=found.model))
+    sources = {
+        **profile.sources,
+        "latency_model": f"measured there with `device calibrate`, {len(found.samples)} files",
+    }
+    path = save_device(replace(profile, latency_model=found.model, sources=sources))
     if as_json:
         print_json(_document(profile.name, path, found))
     else:

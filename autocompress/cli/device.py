@@ -44,21 +44,13 @@ def _latency_words(profile: Any) -> str:
 def device_show(
     device: Annotated[str, typer.Argument(help="Profile name or .yaml file.")], as_json: Json = False
 ) -> None:
-    """Show a device profile."""
+    """Show a device profile, as a file: a copy of it is a profile of your own."""
     from dataclasses import asdict
 
-    from autocompress.specs import load_device
+    from autocompress.specs import device_yaml, load_device
 
-    profile = asdict(load_device(device))
+    profile = load_device(device)
     if as_json:
-        print_json(profile)
-        return
-    import yaml
-
-    typer.echo(yaml.safe_dump(_plain(profile), sort_keys=False, allow_unicode=True).rstrip())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        print_json(asdict(profile))
+    else:
+        typer.echo(device_yaml(profile), nl=False)

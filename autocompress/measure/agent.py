@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import struct
@@ -123,17 +124,29 @@ def proc_bytes(path: str, field: str) -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def cores_available(root: str = "") -> int:
-    """The whole cores this process may use: its affinity, cpu.max of its control group and of those above."""
-    allowed = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+def group_limits(name: str, root: str = "") -> list[list[str]]:
+    """The words of a file of this process's control group and of those above, where they set a limit."""
+    found = []
     for line in read_text(f"{root}/proc/self/cgroup").splitlines():
         names = line[3:].rstrip("/").split("/") if line.startswith("0::") else []
         for depth in range(len(names)):
-            folder = f"{root}/sys/fs/cgroup" + "/".join(names[: depth + 1])
-            quota, _, period = read_text(f"{folder}/cpu.max").partition(" ")
-            if quota.isdigit():  # else it says max, or there is no such file
-                allowed.append(int(quota) // int(period))
+            found.append(read_text(f"{root}/sys/fs/cgroup" + "/".join([*names[: depth + 1], name])).split())
+    return [words for words in found if words and words[0].isdigit()]  # else it says max, or there is no such file
+
+
+def cores_available(root: str = "") -> int:
+    """The whole cores this process may use: its affinity and what its control groups leave it."""
+    allowed = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    allowed += [int(quota) // int(period) for quota, period in group_limits("cpu.max", root)]
     return max(1, min(allowed))
+
+
+def memory_available(root: str = "") -> int | None:
+    """The bytes that this process may take: what is free, what its control groups and its own limit leave it."""
+    free = proc_bytes(f"{root}/proc/meminfo", "MemAvailable")
+    allowed = [int(words[0]) for words in group_limits("memory.max", root)] + ([free] if free else [])
+    own = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min(allowed + ([] if own == resource.RLIM_INFINITY else [own]), default=None)
 
 
 def firmware(*question: str) -> str:
@@ -203,7 +216,7 @@ def host_facts() -> dict[str, Any]:
         "os_bits": struct.calcsize("P") * 8,  # of this Python and so of the runtime, whatever the kernel is
         "cores": cores_available(),
         "memory_bytes": proc_bytes("/proc/meminfo", "MemTotal"),
-        "memory_available_bytes": proc_bytes("/proc/meminfo", "MemAvailable"),
+        "memory_available_bytes": memory_available(),
         "boot_id": read_text("/proc/sys/kernel/random/boot_id") or None,
     }
 

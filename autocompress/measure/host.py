@@ -18,6 +18,7 @@ from autocompress import stats
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, unknown_name
 from autocompress.measure import agent, ssh
 from autocompress.measure.connection import Connection
+from autocompress.measure.operators import least_memory_bytes
 from autocompress.measure.profile import PROFILED_RUNTIME, profile_of
 from autocompress.measure.ssh import host_of, ssh_argv
 from autocompress.records import Environment, Measurement, OpProfile
@@ -136,9 +137,9 @@ class Host:
         }
         answer, body = self._request(request, files)
         if answer.get("failed") == "model":
-            raise CandidateError(f"{self.runtime} {self.runtime_version}: {_reason(answer)}")
+            raise CandidateError(self._why(answer, model))
         if "failed" in answer:
-            why = f"{self.runtime} {self.runtime_version}: {_reason(answer)}"
+            why = self._why(answer, baseline or b"")
             raise DeviceError(f"the baseline does not run on '{self.name}' ({why}); try another runtime")
         return self._summary(_process_runs(answer["runs"], body), answer["states"])
 
@@ -185,13 +186,23 @@ class Host:
         body = b"".join(each.tobytes() for each in samples)
         answer, found = self._request(request, {request["model"]: model}, body)
         if "failed" in answer:
-            raise CandidateError(f"{self.runtime} {self.runtime_version}: {_reason(answer)}")
+            raise CandidateError(self._why(answer, model))
         arrays, start = [], 0
         for about in answer["outputs"]:
             flat = np.frombuffer(found, about["dtype"], math.prod(about["shape"]), start)
             arrays.append(flat.reshape(about["shape"]))
             start += flat.nbytes
         return arrays
+
+    def _why(self, answer: Mapping[str, Any], model: bytes) -> str:
+        """Why the runtime came to no result with a model."""
+        why, free = f"{self.runtime} {self.runtime_version}: {_reason(answer)}", self._facts["memory_available_bytes"]
+        try:
+            least = least_memory_bytes(model)
+        except AutocompressError:  # it is no network, which is what the runtime says
+            return why
+        too_large = free is not None and least > free  # which runtimes rarely say
+        return f"{why}; it needs {least / 1e6:,.0f} MB or more, there are {free / 1e6:,.0f}" if too_large else why
 
     def _job(self, request: str, model: bytes, deadline_s: float) -> dict[str, Any]:
         return {"request": request, "model": _sha256(model), "threads": self.threads, "deadline_s": deadline_s}

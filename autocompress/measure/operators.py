@@ -100,6 +100,14 @@ def operators(model: bytes) -> tuple[Operator, ...]:
         ) from fault
 
 
+def least_memory_bytes(model: bytes) -> int:
+    """What running a `.tflite` takes at least: weights, input and output of its largest layer.
+
+    AutocompressError where the bytes are no whole TFLite file."""
+    layers = (each for each in operators(model) if each.is_layer)
+    return max((each.first.bits + each.weight.bits + each.output.bits for each in layers), default=0) // 8
+
+
 @functools.cache
 def _names(enumeration: str) -> dict[int, str]:
     """Numbers of an enumeration of the schema to names."""

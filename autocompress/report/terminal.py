@@ -271,11 +271,11 @@ def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width:
 def _optional_cells(record: StudyRecord, evaluation: Evaluation) -> dict[str, list[Part]]:
     """Memory and energy where the study has them for objectives."""
     memory, energy = evaluation.measurement.peak_memory_bytes, evaluation.energy_mj
-    cells = {
-        "memory": "-" if memory is None else _kb(memory),
-        "energy": "-" if energy is None else f"{_digits(energy)} mJ",
+    cells: dict[str, list[Part]] = {
+        "memory": [("-" if memory is None else _kb(memory), "")],
+        "energy": [("-", "")] if energy is None else [(f"{_digits(energy)} mJ", ""), ("estimated", "dim")],
     }
-    return {name: [(text, "")] for name, text in cells.items() if name in record.objectives}
+    return {name: parts for name, parts in cells.items() if name in record.objectives}
 
 
 def _test_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:

@@ -19,6 +19,8 @@ from autocompress.search.request import Request
 from autocompress.search.sampler import WHOLE, Choices, Widths, parameters
 from autocompress.search.storage import open_storage, retry
 
+_DESCRIPTIVE = ("cores", "clock_mhz", "sources")  # of a device profile
+
 
 def open_study(request: Request, sampler: BaseSampler, identity: store.Identity) -> optuna.Study:
     """The study that the request names, made where there is none; AutocompressError where it was made with something
@@ -51,9 +53,10 @@ def identity_of(
 ) -> store.Identity:
     """What a study of this request is made with."""
     task, offered = request.task, [{name: [c.to_json() for c in row] for name, row in choices.items()}]
-    # Of the profile what a result depends on: not the way by which the device is reached, nor its latency model,
-    # which stands beside.
-    device: dict[str, Any] = asdict(replace(request.profile, host=None, latency_model=None))
+    # Of the profile what a result depends on: not the way by which the device is reached, nor what describes it, nor
+    # its latency model, which stands beside.
+    told = asdict(replace(request.profile, host=None, latency_model=None))
+    device: dict[str, Any] = {key: value for key, value in told.items() if key not in _DESCRIPTIVE}
     return store.Identity(
         task=task.name,
         network_sha256=task.network_sha256,

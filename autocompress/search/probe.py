@@ -68,7 +68,10 @@ def probe(
         described = replace(
             profile,
             description=_description(there),
+            cores=there.facts["cores"],
+            clock_mhz=there.facts["clock_mhz"] or None,
             memory_bytes=there.facts["memory_bytes"],
+            sources=_sources(there),
             kernels=_table(trials),
         )
         return Probed(profile=described, facts=there.facts, kernels=trials)
@@ -93,6 +96,17 @@ def _description(there: Host) -> str:
     what = facts["board"] or facts["cpu"] or facts["machine"]
     return (
         f"{what}, {facts['cores']} cores, {facts['os_bits']}-bit, probed with {there.runtime} {there.runtime_version}"
+    )
+
+
+def _sources(there: Host) -> dict[str, str]:
+    told = {"cores": "available to a process there", "clock_mhz": "of the first core while it was probed"}
+    missing = [name for name in told if not there.facts[name]]
+    return (
+        {name: f"told by the device: {words}" for name, words in told.items()}
+        | dict.fromkeys(missing, "the device does not tell it")
+        | {"memory_bytes": "told by the device", "power_w": "never measured: write in what your board takes"}
+        | {"kernels": f"each pair was run there with {there.runtime} {there.runtime_version} against the float layer"}
     )
 
 

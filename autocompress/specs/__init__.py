@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.specs.device import (
+    FIGURES,
     CalibratedModel,
     CalibratedRuntime,
     Coefficients,
@@ -28,6 +29,7 @@ from autocompress.specs.sweep import Sweep, SweepBudget, SweepDevice, SweepSpace
 SCHEMA_KINDS = ("space", "device", "sweep")  # the kinds of files that `json_schema` knows
 
 __all__ = [
+    "FIGURES",
     "SCHEMA_KINDS",
     "CalibratedModel",
     "CalibratedRuntime",
@@ -54,6 +56,7 @@ __all__ = [
     "check_device_name",
     "container_bits",
     "device_names",
+    "device_yaml",
     "is_ssh_word",
     "json_schema",
     "load_device",
@@ -100,6 +103,13 @@ def save_device(profile: DeviceProfile) -> Path:
     from autocompress.specs import user_profiles
 
     return user_profiles.save(profile)
+
+
+def device_yaml(profile: DeviceProfile) -> str:
+    """A profile as the YAML file that `load_device` reads back equal."""
+    from autocompress.specs import user_profiles
+
+    return user_profiles.as_yaml(profile)
 
 
 def load_space(name_or_path: str | Path) -> SearchSpace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CALIBRATED_DTYPES = ("float32", "dynamic", "int8")
@@ -19,6 +19,8 @@ OPERATOR_TERMS = (
     "elements", "reads",
 )  # fmt: skip
 NETWORK_TERMS = ("once", "weights_beyond_l1", "weights_beyond_l2", "activations_beyond_l2")
+# The figures of a profile that `sources` says something of.
+FIGURES = ("cores", "clock_mhz", "memory_bytes", "power_w", "kernels", "latency_model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,16 +134,20 @@ class CalibratedModel:
 class DeviceProfile:
     """One device. `host`: None, "local", {"ssh": "user@name"}, perhaps with the "python" there, or {"command":
     [argv, ...]}, ending with the Python executable; `kernels`: pairs (weight container bits, activations) that the
-    runtime has for each op; without a `latency_model` a latency is had only by measuring."""
+    runtime has for each op; without a `latency_model` a latency is had only by measuring. `sources` says of a figure
+    (`FIGURES`) where it comes from, or why there is none."""
 
     name: str
     description: str
     runtime: Runtime
     host: str | Mapping[str, Any] | None
+    cores: int | None = None
+    clock_mhz: float | None = None
     memory_bytes: int | None
     power_w: PowerDraw | None
     kernels: Mapping[str, tuple[tuple[int, str], ...]]
     latency_model: LatencyModel | CalibratedModel | None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_ssh_word(text: str) -> bool:

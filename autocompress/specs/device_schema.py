@@ -10,6 +10,7 @@ from pydantic_core.core_schema import ValidationInfo
 from autocompress.records import ACTIVATIONS
 from autocompress.specs.device import (
     CALIBRATED_DTYPES,
+    FIGURES,
     NETWORK_TERMS,
     OPERATOR_CLASSES,
     OPERATOR_TERMS,
@@ -105,6 +106,7 @@ def _enum(names: tuple[str, ...]) -> Any:
 CalibratedDtype = Annotated[str, _one_of(CALIBRATED_DTYPES), _enum(CALIBRATED_DTYPES)]
 OperatorClass = Annotated[str, _one_of(OPERATOR_CLASSES), _enum(OPERATOR_CLASSES)]
 TermName = Annotated[str, _one_of(OPERATOR_TERMS), _enum(OPERATOR_TERMS)]
+Figure = Annotated[str, _one_of(FIGURES), _enum(FIGURES)]
 NetworkTerm = Annotated[str, _one_of(NETWORK_TERMS), _enum(NETWORK_TERMS)]
 
 
@@ -244,10 +246,23 @@ class DeviceFile(Strict):
     host: Host = Field(
         None, description="null: modelled; local; {ssh: user@name, python: path}; {command: [argv, ...]}"
     )
+    cores: Annotated[int, Field(ge=1)] | None = None
+    clock_mhz: Positive | None = None
     memory_bytes: Annotated[int, Field(gt=0)] | None = None
     power_w: PowerFile | None = None
     kernels: dict[OpName, list[Kernel]] = Field(description="op: pairs [weight container bits, activations]")
     latency_model: AnyLatencyModel | None = None
+    sources: dict[Figure, Text] = Field(
+        default_factory=dict, description="figure: where it comes from, or why there is none"
+    )
+
+    @field_validator("cores")
+    @classmethod
+    def _enough_for_the_threads(cls, value: int | None, info: ValidationInfo) -> int | None:
+        runtime = info.data.get("runtime")
+        if value is not None and runtime is not None and runtime.threads > value:
+            raise ValueError(f"{value} cores are fewer than the {runtime.threads} threads of the runtime")
+        return value
 
 
 def to_device(file: DeviceFile) -> DeviceProfile:
@@ -257,10 +272,13 @@ def to_device(file: DeviceFile) -> DeviceProfile:
         description=file.description,
         runtime=Runtime(name=file.runtime.name, threads=file.runtime.threads),
         host=file.host,
+        cores=file.cores,
+        clock_mhz=file.clock_mhz,
         memory_bytes=file.memory_bytes,
         power_w=None if file.power_w is None else PowerDraw(**file.power_w.model_dump()),
         kernels={op: tuple(dict.fromkeys(pairs)) for op, pairs in file.kernels.items()},
         latency_model=None if file.latency_model is None else _latency_model(file.latency_model),
+        sources={str(figure): text for figure, text in file.sources.items()},
     )
 
 

@@ -16,6 +16,7 @@ from autocompress.errors import AutocompressError
 from autocompress.specs.device import DeviceProfile
 from autocompress.specs.space_schema import NAME
 
+_LINE = 110  # characters
 _HEAD = """\
 # Written by autocompress. Edit it freely: the values are checked whenever it is read.
 """
@@ -49,7 +50,7 @@ def save(profile: DeviceProfile) -> Path:
 
     AutocompressError where the folder cannot be written."""
     path = folder() / f"{profile.name}.yaml"
-    text = as_yaml(profile)
+    text = _HEAD + as_yaml(profile)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ def _copied(path: Path) -> Path:
 def as_yaml(profile: DeviceProfile) -> str:
     """The profile as a YAML file that `load_device` reads back equal."""
     data = {"schema": 1} | _plain(asdict(profile))
-    return _HEAD + str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_LINE))
 
 
 class _Flow(dict[str, Any]):
@@ -104,9 +105,9 @@ _Dumper.add_representer(list, _sequence)
 
 
 def _plain(value: Any) -> Any:
-    """Dicts and lists all the way down; mappings of plain values alone are written in one line."""
+    """Dicts and lists all the way down; short mappings of plain values alone are written in one line."""
     if isinstance(value, Mapping):
         made = {str(key): _plain(item) for key, item in value.items()}
-        small = all(not isinstance(item, dict | list) for item in made.values())
+        small = all(not isinstance(item, dict | list) for item in made.values()) and len(str(made)) <= 2 * _LINE
         return _Flow(made) if small else made
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
