@@ -411,20 +411,25 @@ def test_more_threads_than_cores(command: list[str]) -> None:
         Host(command, runtime=LITERT, threads=4096).__enter__()
 
 
-def full_disks() -> list[Any]:
-    """What makes one: a limit on files and, where this user may have a mount of its own, a small file system."""
+AGAIN = 'if [ -z "$OWN" ]; then OWN=1 exec unshare --mount --map-root-user "$0" "$@"; fi'
+DISKS = {
+    "a limit": ("ulimit -f 100", "File too large"),
+    "a full file system": (f"{AGAIN}; mount -t tmpfs -o size=300k none {{tmp}}", "No space left on device"),
+}
+
+
+@pytest.fixture(params=DISKS)
+def full_disk(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """What makes one, and what is said of it: a limit on files, and a small file system where a user may mount one."""
     private = ["unshare", "--mount", "--map-root-user", "mount", "-t", "tmpfs", "none", "/mnt"]
-    found = [pytest.param("ulimit -f 100", "File too large", id="a limit")]
-    if subprocess.run(private, capture_output=True, check=False).returncode == 0:
-        again = 'if [ -z "$OWN" ]; then OWN=1 exec unshare --mount --map-root-user "$0" "$@"; fi'
-        small = f"{again}; mount -t tmpfs -o size=300k none {{tmp}}"
-        found.append(pytest.param(small, "No space left on device", id="a full file system"))
-    return found
+    if request.param == "a full file system" and subprocess.run(private, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not have a mount namespace of its own (unshare --mount --map-root-user)")
+    return DISKS[request.param]
 
 
-@pytest.mark.parametrize(("disk", "said"), full_disks())
-def test_a_full_disk(command: list[str], tmp_path: Path, disk: str, said: str) -> None:
+def test_a_full_disk(command: list[str], tmp_path: Path, full_disk: tuple[str, str]) -> None:
     """One line, no half file, and what fits still runs."""
+    disk, said = full_disk
     full = shell(tmp_path, "full", disk.format(tmp=tmp_path / "tmp"), command)
     with Host(full, runtime=LITERT, threads=1) as host:
         assert host.measure(MODEL, processes=1).latency_ms > 0
