@@ -91,6 +91,11 @@ def test_what_is_not_there_is_said_before_the_night_begins(tmp_path: Path) -> No
 def test_two_entries_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
     with pytest.raises(AutocompressError, match=r"\$\.devices\[1\]: is named 'rpi4' like \$\.devices\[0\]"):
         load_sweep(sweep_file(tmp_path, "[rpi4, {profile: rpi4, host: pi@board}]"))
+    twice = {"spaces": "[quick, quick, default]", "budgets": "[{trials: 1}, {trials: 1}]"}
+    with pytest.raises(AutocompressError) as caught:
+        load_sweep(sweep_file(tmp_path, "[rpi4]", **twice))
+    for part in ("2 faults: $.spaces[1]: is named 'quick' like $.spaces[0]", "; $.budgets[1]: is named '1trials'"):
+        assert part in str(caught.value)
     sweep = load_sweep(sweep_file(tmp_path, "[rpi4, {name: kitchen, profile: rpi4, host: pi@board}]"))
     assert [cell.name for cell in cells(sweep)] == ["digits+rpi4+quick+3trials", "digits+kitchen+quick+3trials"]
     assert list(lanes(sweep)) == ["rpi4", "kitchen"]
