@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 from stored_studies import write_study
 from test_rows import ALL, make_record, make_trial
 from typer.testing import CliRunner
@@ -69,7 +70,7 @@ def test_a_search_does_not_go_on_with_a_study_of_another_schema(tmp_path: Path) 
     done = call("search", *words, "--trials", "2")
     assert done.exit_code == 2
     assert "study 'a' has schema 9, this version reads 1" in done.stderr
-    assert len(study.get_trials(deepcopy=False)) == 1
+    assert len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) == 1
 
 
 def test_a_study_that_names_no_schema_is_of_the_first(tmp_path: Path) -> None:
@@ -90,9 +91,12 @@ def test_the_tables_of_an_older_optuna_are_refused_with_its_remedy(tmp_path: Pat
 
 
 def test_a_leaderboard_names_a_storage_in_use_and_shows_the_rest(tmp_path: Path) -> None:
-    for name in ("free", "used"):
-        write_study(tmp_path, make_record(*ALL, name=name))
+    write_study(tmp_path, make_record(*ALL, name="free"))
+    write_study(tmp_path / "elsewhere", make_record(*ALL, name="used"))
+    (tmp_path / "used").mkdir()
     with database(tmp_path, "used") as connection:
+        with database(tmp_path / "elsewhere", "used") as source:  # whose own connection stays open
+            source.backup(connection)
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
         done = call("leaderboard", "--runs", tmp_path, "--format", "json")

@@ -531,7 +531,7 @@ def test_the_time_budget_is_shared_out_and_what_is_left_goes_on(
     assert list(seen.shares.values()) == pytest.approx([100 / 4, 90 / 3, 80 / 2, 70])
     late = Lanes(monkeypatch, took_s=60.0)
     night = whole.run_night(sweep, tmp_path, lambda cell, line: None).night
-    assert list(late.shares.values()) == pytest.approx([25, 40 / 3])
+    assert list(late.shares.values()) == pytest.approx([25, 40 / 3], abs=1e-3)  # it is passed on in milliseconds
     assert [cell.state for cell in night.cells] == ["done", "done", "late", "late"]
     assert night.cells[-1].reason == "the time budget of the night is used up"
 
@@ -630,7 +630,7 @@ def test_what_was_compared_before_a_board_went_away_stands(board: Board, tmp_pat
 
 
 def wait_for_measuring(board: Board, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not board.processes():
         assert process.poll() is None
         assert time.monotonic() < deadline
