@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class AutocompressError(Exception):
@@ -34,6 +35,12 @@ class NotStartedError(DeviceError):
 
 class CandidateError(Exception):
     """One candidate cannot be built or run. Its trial fails with this reason and the search goes on."""
+
+
+def faulty_file(path: Path, faults: Sequence[str]) -> AutocompressError:
+    """The error for a file with these faults, all of them in one line."""
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return AutocompressError(f"{path}: {count}: {'; '.join(faults)}")
 
 
 def unknown_name(kind: str, got: str, allowed: Iterable[str]) -> AutocompressError:

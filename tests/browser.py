@@ -12,6 +12,8 @@ from edge_host import unavailable
 from network_data import UnavailableError, apt
 from playwright.sync_api import Browser, Page, sync_playwright
 
+PATIENCE_MS = 180_000  # a busy machine loads a page of 5 MB slowly
+
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
@@ -39,12 +41,13 @@ def opened(browser: Browser, file: Path, **options: object) -> Iterator[Page]:
     and nothing was fetched."""
     context = browser.new_context(**{"offline": True, "viewport": {"width": 1200, "height": 900}, **options})
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     said: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))
     page.on("request", lambda request: said.append(f"fetched {request.url}") if _is_fetched(request.url) else None)
     page.goto(file.resolve().as_uri())
-    page.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
+    page.wait_for_selector("html[data-ready=true]", state="attached")
     yield page
     context.close()
     assert said == [], said

@@ -7,14 +7,17 @@ expects that exit code, `<!-- board -->` gives the page the sshd fixture (an ssh
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from autocompress.errors import AutocompressError
 from autocompress.specs import SCHEMA_KINDS, json_schema
@@ -93,6 +96,95 @@ def test_commands_of_the_docs_run(page: str, tmp_path: Path, request: pytest.Fix
         )
         said = f"{page}, line {block.line}:\n{block.script}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == int(block.marks.get("exit", 0)), said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nightly:
+    """A home folder as the examples of docs/sweeps.md want it: ~/sweeps/nightly.yaml and ~/venv/bin/autocompress."""
+
+    home: Path
+    env: dict[str, str]
+
+    @property
+    def sweeps(self) -> Path:
+        return self.home / "sweeps"
+
+    def run(self, command: list[str], code: int = 0) -> None:
+        done = subprocess.run(
+            command, cwd=self.sweeps, env=self.env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+        assert done.returncode == code, f"{command}:\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture
+def nightly(tmp_path: Path) -> Nightly:
+    (tmp_path / "venv").mkdir()
+    words = environment(tmp_path / "venv" / "bin")
+    (tmp_path / "venv" / "bin" / "mail").write_text('#!/bin/sh\n{ echo "$2, to $3"; cat; } >"$HOME/mail"\n')
+    (tmp_path / "venv" / "bin" / "mail").chmod(0o755)
+    (tmp_path / "sweeps").mkdir()
+    (file,) = (block for block in BLOCKS["sweeps.md"] if block.marks.get("file") == "nightly.yaml")
+    (tmp_path / "sweeps" / "nightly.yaml").write_text(file.body)
+    page = {"GITHUB_STEP_SUMMARY": str(tmp_path / "page"), "HOME": str(tmp_path)}
+    return Nightly(home=tmp_path, env=words | page)
+
+
+def examples(language: str, words: str) -> list[str]:
+    """The blocks of docs/sweeps.md in a language that hold these words."""
+    return [block.body for block in BLOCKS["sweeps.md"] if block.language == language and words in block.body]
+
+
+def test_the_workflow_of_the_docs_runs(nightly: Nightly) -> None:
+    (text,) = examples("yaml", "jobs:")
+    workflow = yaml.safe_load(text)
+    (timer,) = workflow[True]["schedule"]  # YAML 1.1 reads "on" so
+    assert re.fullmatch(r"(\S+ ){4}\S+", timer["cron"])
+    steps = workflow["jobs"]["sweep"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands[0] == "pip install autocompress"
+    for command in commands[1:]:
+        nightly.run(["bash", "-e", "-c", command])
+    assert (nightly.home / "page").read_text().startswith("## night 1 of sweep nightly: 1 cells done")
+    (uploaded,) = (step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", ""))
+    assert all((nightly.sweeps / name).is_file() for name in uploaded.split())
+    assert list(nightly.home.glob("runs/sweeps/nightly/night-*.json"))  # stays when the checkout is gone
+
+
+def test_the_systemd_units_of_the_docs_run(nightly: Nightly) -> None:
+    service, timer = (_unit(text) for text in examples("ini", "[Unit]"))
+    assert timer["Timer"]["OnCalendar"]
+    assert service["Service"]["WorkingDirectory"].replace("%h", str(nightly.home)) == str(nightly.sweeps)
+    nightly.run(shlex.split(service["Service"]["ExecStart"].replace("%h", str(nightly.home))))
+    assert (nightly.sweeps / "summary.md").is_file()
+
+
+def _unit(text: str) -> configparser.ConfigParser:
+    found = configparser.ConfigParser(interpolation=None)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read_string(text)
+    return found
+
+
+def test_the_cron_line_of_the_docs_runs_and_tells_of_a_fault(nightly: Nightly) -> None:
+    (text,) = examples("", "* * *")
+    (line,) = text.splitlines()
+    *times, command = line.split(None, 5)
+    assert len(times) == 5
+    assert "%" not in command  # cron would end the command there
+    nightly.run(["sh", "-c", command])
+    assert "night 1 of sweep nightly: 1 cells done" in (nightly.sweeps / "sweep.log").read_text()
+    assert not (nightly.home / "mail").exists()
+    (nightly.sweeps / "nightly.yaml").write_text("schema: 1\n")
+    nightly.run(["sh", "-c", command])
+    subject, *rest = (nightly.home / "mail").read_text().splitlines()
+    assert subject == "sweep: 2, to me"
+    assert any("$.name" in told for told in rest)
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+def test_benchmarks_that_a_page_names_are_there(path: Path) -> None:
+    for name in re.findall(r"benchmarks/\w+\.\w+", path.read_text(encoding="utf-8")):
+        assert (ROOT / name).is_file(), name
 
 
 @pytest.mark.parametrize("block", ILLUSTRATIONS, ids=lambda block: f"{block.page}:{block.line}")

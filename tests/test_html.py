@@ -94,6 +94,21 @@ def test_click_shows_the_layer_table(browser: Browser, modelled: Path) -> None:
         assert page.locator("#trials tr[aria-current=true] button").text_content() == "2"
 
 
+def test_channels_that_a_trial_lost_stand_in_its_table_and_on_the_map(browser: Browser, tmp_path: Path) -> None:
+    layers = {name: LayerChoice(bits=8) for name in ("conv_2d_0", "conv_2d_1")}
+    narrow = Configuration(layers=layers, channels={EVIL: 8})
+    trials = [make_trial(0, 0.92, 0.3, 30_000, configuration=Configuration(layers=layers)),
+              make_trial(1, 0.91, 0.2, 20_000, configuration=narrow)]  # fmt: skip
+    with opened(browser, written(tmp_path, make_record(*trials))) as page:
+        for trial, width in ((0, "all"), (1, "8")):
+            page.locator(f"#trials button[data-trial='{trial}']").click()
+            assert page.locator("#point-body table").nth(1).locator("td").all_text_contents() == [EVIL, width]
+        page.select_option("#technique", "channels")
+        assert page.evaluate("byId('heatmap').data[0].z") == [[None, 8]]
+        assert page.locator("#heat-table tbody td").all_text_contents() == [EVIL, "-", "8"]
+        assert page.locator("img").count() == 0
+
+
 def test_filters_change_chart_and_table_alike(browser: Browser, modelled: Path) -> None:
     record = make_record(*ALL)
     accurate = [t for t, e in rows.complete(record) if e.accuracy >= 0.9]

@@ -198,7 +198,8 @@ def test_changes_are_against_the_studys_own_float_and_int8_networks() -> None:
 
 
 def test_text_of_users_stays_text_in_markdown_and_csv() -> None:
-    record = make_record(*ALL, name="=cmd|x", task=EVIL)
+    run = SearchRun(command=("a",), user="=u", host="h", started_s=0.0)
+    record = make_record(*ALL, name="=cmd|x", task=EVIL, runs=(run,), versions={"autocompress": "0.1"})
     board = document(groups_of([record]), [("@x", "a | b\nc <i>")])
     text = markdown(board)
     assert "<b>" not in text
@@ -213,6 +214,9 @@ def test_text_of_users_stays_text_in_markdown_and_csv() -> None:
     assert lines[0]["study"] == "'=cmd|x"
     assert lines[0]["task"] == EVIL
     assert float(lines[0]["accuracy"]) == 0.917
+    about = [lines[0][name] for name in ("rank", "by", "started", "version")]
+    assert about == ["1", "'=u on h", "1970-01-01 00:00", "0.1"]
+    assert float(lines[0]["hypervolume"]) == pytest.approx(rows.hypervolume(record))
     assert (lines[-1]["best_of"], lines[-1]["left_out_because"]) == ("'@x", "a | b\nc <i>")
     assert any("smallest: accuracy >= float - 1 point" in line["best_of"] for line in lines)
     assert [t.title for t in tables(board)][-1] == "Left out"

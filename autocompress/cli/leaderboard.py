@@ -12,7 +12,6 @@ import typer
 
 from autocompress.cli.terms import DEFAULT_RUNS, Runs, Storage, console_of, guarded, print_json, write_text
 from autocompress.errors import unknown_name
-from autocompress.files import unchanged
 
 if TYPE_CHECKING:
     from autocompress.report.leaderboard import Point
@@ -58,18 +57,18 @@ def leaderboard(
 
 
 def _usable(runs: Path, damaged: dict[str, str]) -> Callable[[Point], bool]:
-    """Whether the file of a point is the one that was measured. A file that is not here (the storage may be that of
-    other machines) speaks against nothing."""
+    """Whether the file of a point is the one that was measured; else it is put among the `damaged`."""
+    from autocompress.search.altered import altered_line, is_altered
+
     known: dict[str, bool] = {}
 
     def usable(point: Point) -> bool:
-        artifact, sha256 = point.evaluation.artifact, point.evaluation.sha256
+        artifact = point.evaluation.artifact
         if artifact not in known:
-            path = runs / artifact
-            known[artifact] = not path.is_file() or unchanged(path, sha256) is not None
+            known[artifact] = not is_altered(runs, point.evaluation)
         if not known[artifact]:
             name = f"study {point.record.name}, trial {point.trial.number}"
-            damaged[name] = f"its file has changed since it was measured: {runs / artifact}"
+            damaged[name] = altered_line(runs, point.evaluation)
         return known[artifact]
 
     return usable

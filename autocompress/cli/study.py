@@ -41,12 +41,13 @@ def report(
         list[Path] | None, typer.Option(help="With --html: a document of 'measure --json' of a file of this study.")
     ] = None,
 ) -> None:
-    """Show a study's front."""
+    """Show a study's front. Exit code 1 where the file of a point has changed since: it is named and left out."""
+    from autocompress.search.altered import without_altered
     from autocompress.search.store import load_study, read_record
 
     if ops and html is None:
         raise AutocompressError("--ops belongs to the page; give --html FILE too")
-    record = read_record(load_study(runs, study, storage))
+    record, left_out = without_altered(read_record(load_study(runs, study, storage)), runs)
     if html is not None:
         from autocompress.report.html_study import study_page
 
@@ -56,6 +57,10 @@ def report(
         typer.echo(str(html), err=as_json)
     if html is None or as_json:
         show(record, console_of(stderr=as_json), runs, storage, as_json)
+    for line in left_out:
+        typer.echo(line, err=True)
+    if left_out:
+        raise typer.Exit(1)
 
 
 @guarded

@@ -40,6 +40,10 @@ def night(
     runs: Runs = DEFAULT_RUNS,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary there.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on with a night that was cut, or begin it again: all cells run."),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Run a night of a sweep, or go on with one that was cut: `sweep FILE.yaml` is enough."""
@@ -49,7 +53,7 @@ def night(
 
     sweep, console = load_sweep(file), console_of(stderr=as_json)
     _check_writable(junit, markdown)
-    found = _findings(sweep, run_night(sweep, runs, _Lines(console)))
+    found = _findings(sweep, run_night(sweep, runs, _Lines(console), resume=resume))
     if junit is not None:
         _write(junit, summary.junit(found))
     if markdown is not None:

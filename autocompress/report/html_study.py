@@ -118,6 +118,7 @@ def _point(
         "number": trial.number,
         "summary": rows.words(evaluation),
         "activations": configuration.activations,
+        "channels": dict(configuration.channels),
         "layers": _layers(evaluation, layers, choices),
         "sha256": evaluation.sha256,
         "feasible": rows.feasible(record, evaluation),

@@ -241,23 +241,28 @@ def _escaped(text: str) -> str:
 
 
 def csv_text(board: Mapping[str, Any]) -> str:
-    """A line for each point of a front, with what it is the best of, and one for each thing left out."""
+    """A line for each point of a front, with its study and what it is the best of, and one for each thing left out."""
     out = io.StringIO()
     names = (
         "study", "trial", "accuracy", "test_accuracy", "latency_ms", "latency_is", "download_bytes", "file_bytes",
         "peak_memory_bytes", "energy_mj", "summary", "sha256",
     )  # fmt: skip
+    about = ("rank", "hypervolume", "by", "started", "last", "version")  # of the study
     ratios = [f"{what}_to_{of}" for of in ("float", "int8") for what in ("accuracy", "latency", "download")]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_CSV_GROUP, *names, *ratios, "best_of", "left_out_because"])
+    writer.writerow([*_CSV_GROUP, *names, *ratios, *about, "best_of", "left_out_because"])
     for group in board["groups"]:
+        studies = {study["study"]: study for study in group["studies"]}
         for point in group["front"]:
             best = [f"{b['wanted']}: {b['constraint']}" for b in group["best"] if _is_same(b["point"], point)]
             changes = [(point[f"to_{name.rsplit('_', 1)[1]}"] or {}).get(name.split("_")[0]) for name in ratios]
-            cells = [*(group[name] for name in _CSV_GROUP), *(point[name] for name in names), *changes]
+            study = studies[point["study"]]
+            own = study | {"by": ", ".join(study["by"]), "version": study["versions"].get("autocompress")}
+            told = [*(point[name] for name in names), *changes, *(own[name] for name in about)]
+            cells = [*(group[name] for name in _CSV_GROUP), *told]
             writer.writerow([_cell(cell) for cell in [*cells, "; ".join(best), None]])
     for item in board["left_out"]:
-        empty = [None] * (len(_CSV_GROUP) + len(names) + len(ratios))
+        empty = [None] * (len(_CSV_GROUP) + len(names) + len(ratios) + len(about))
         writer.writerow([_cell(cell) for cell in [*empty, item["what"], item["reason"]]])
     return out.getvalue()
 

@@ -84,6 +84,7 @@ def _study(connection: Connection, study_id: int, name: str) -> StudyRecord | Un
     key = {"study": study_id}
     attributes = {k: json.loads(text) for k, text in connection.execute(sqlalchemy.text(_STUDY_ATTRIBUTES), key)}
     try:
+        store.check_schema(name, attributes)
         trials, wall_s = _trials(connection, key)
         return store.record_of(name, attributes, trials, wall_s)
     except AutocompressError as fault:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.compress.download import compressed
-from autocompress.errors import AutocompressError, unknown_name
+from autocompress.errors import AutocompressError, UnmetError, unknown_name
 from autocompress.files import unchanged, write_whole
 from autocompress.network import android, flatbuffer
 from autocompress.network.c_source import c_files, hybrid_layers, identifier
@@ -94,7 +94,7 @@ def _artifact(trial: TrialRecord, runs: Path) -> bytes:
         raise AutocompressError(f"the candidate's file is missing: {source}; run the search again under a new name")
     model = unchanged(source, trial.evaluation.sha256)
     if model is None:
-        raise AutocompressError(f"the candidate's file has changed since it was measured: {source}; do not ship it")
+        raise UnmetError(f"the candidate's file has changed since it was measured: {source}; do not ship it")
     return model
 
 

@@ -89,6 +89,7 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
     """What must stand before the first trial: identity, reference size, baseline, and who started it."""
     attrs = study.user_attrs
     if "identity" not in attrs:
+        study.set_user_attr("schema", store.SCHEMA)
         study.set_user_attr("identity", asdict(identity))
     if "baseline" not in attrs:
         study.set_user_attr("int8_download_bytes", workbench.plain_int8_download_bytes())

@@ -1,11 +1,12 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
-User attributes of a study: `identity` (what it was made with), `baseline`, `int8_download_bytes`, `notes`,
-`versions`, `importance`, `runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test
-split and its interval), `measured:PATTERN` (the careful latency of front members, by their kernel pattern),
-`pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was asked for, see asked.py).
-Of a trial: `worker` (whose it is), `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`,
-`reason`, `digest`, and `seen` of one that was stopped early or screened (then with the predicted `latency_ms`)."""
+User attributes of a study: `schema` (of all that follows), `identity` (what it was made with), `baseline`,
+`int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each start of a search: command, user, host, time),
+`test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful latency of front members, by
+their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was
+asked for, see asked.py). Of a trial: `worker` (whose it is), `evaluation` (written before its values are told),
+`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early or screened (then with
+the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records import Constraint, Evaluation, Importance, Measurement, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
+SCHEMA = 1  # raise it when what is stored of a study cannot be read as before
 STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
@@ -147,6 +149,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
 def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None) -> StudyRecord:
     """The whole study as plain data; `trials` where they are at hand already. Front members carry their careful
     latency. AutocompressError for a study whose baseline was never evaluated or that another program made."""
+    check_schema(study.study_name, study.user_attrs)
     frozen = study.get_trials(deepcopy=False, states=tuple(STATES))
     rows = [trial_record(trial) for trial in frozen] if trials is None else trials
     return record_of(study.study_name, study.user_attrs, rows, union_s(_spans(frozen)))
@@ -154,6 +157,7 @@ def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None
 
 def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord], wall_s: float) -> StudyRecord:
     """The record of a study with these user attributes and trials; AutocompressError as `read_record`."""
+    check_schema(name, attrs)
     if "identity" not in attrs or "baseline" not in attrs:
         raise AutocompressError(f"study '{name}' has no baseline yet; run the search again, it goes on")
     identity = _identity(attrs["identity"])
@@ -188,6 +192,17 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         },
         runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
     )  # fmt: skip
+
+
+def check_schema(name: str, attrs: Mapping[str, Any]) -> None:
+    """AutocompressError for a study that this version cannot read. The first ones say nothing: theirs is 1."""
+    found = attrs.get("schema", 1)
+    if found != SCHEMA:
+        wrote = attrs.get("versions", {}).get("autocompress")
+        raise AutocompressError(
+            f"study '{name}' has schema {found}, this version reads {SCHEMA}; read it with the version of autocompress "
+            f"that wrote it{f' ({wrote})' if wrote else ''}, or search again under a new name"
+        )
 
 
 def without_password(text: str) -> str:
@@ -255,6 +270,7 @@ def _with_careful_latency(row: TrialRecord, attrs: Mapping[str, Any]) -> TrialRe
 
 def identity_of(study: optuna.Study) -> Identity | None:
     """What the study was made with; None for one that is new."""
+    check_schema(study.study_name, study.user_attrs)
     stored = study.user_attrs.get("identity")
     return None if stored is None else _identity(stored)
 

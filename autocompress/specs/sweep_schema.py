@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, faulty_file
 from autocompress.specs import packed, user_profiles
 from autocompress.specs.duration import seconds
 from autocompress.specs.faults import hint, shown
@@ -151,7 +151,7 @@ class SweepFile(Strict):
 
 
 def to_sweep(file: SweepFile, path: Path) -> Sweep:
-    """The checked file as frozen data; AutocompressError where two entries of a list have one name."""
+    """The checked file as frozen data; AutocompressError with all entries that have the name of another."""
     folder = path.resolve().parent
     rules = file.verdicts.model_dump() | {"pairs": (file.verdicts.pairs[0], file.verdicts.pairs[1])}
     sweep = Sweep(
@@ -169,18 +169,19 @@ def to_sweep(file: SweepFile, path: Path) -> Sweep:
         size=file.size,
         rules=VerdictRules(**rules),
     )
-    for kind in ("tasks", "devices", "spaces", "budgets"):
-        _check_unique(path, kind, [each.name for each in getattr(sweep, kind)])
+    kinds = ("tasks", "devices", "spaces", "budgets")
+    faults = [fault for kind in kinds for fault in _twins(kind, [each.name for each in getattr(sweep, kind)])]
+    if faults:
+        raise faulty_file(path, faults)
     return sweep
 
 
-def _check_unique(path: Path, kind: str, names: list[str]) -> None:
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise AutocompressError(
-                f"{path}: 1 fault: $.{kind}[{index}]: is named '{name}' like $.{kind}[{names.index(name)}]; "
-                "give it a name of its own"
-            )
+def _twins(kind: str, names: list[str]) -> list[str]:
+    """What is said of the entries that are named like an earlier one."""
+    return [
+        f"$.{kind}[{index}]: is named '{name}' like $.{kind}[{names.index(name)}], give it a name of its own"
+        for index, name in enumerate(names) if name in names[:index]
+    ]  # fmt: skip
 
 
 def _task(entry: TaskFile, folder: Path) -> SweepTask:

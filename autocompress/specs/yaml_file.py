@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, faulty_file
 from autocompress.specs.faults import Fault, faults_of, joined_path, shown
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -28,8 +28,7 @@ def load(path: Path, model: type[_Model]) -> _Model:
         else:
             if not faults:
                 return checked
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    raise AutocompressError(f"{path}: {count}: {'; '.join(map(str, faults))}")
+    raise faulty_file(path, [str(fault) for fault in faults])
 
 
 def _text(path: Path) -> str:

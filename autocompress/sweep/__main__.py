@@ -9,6 +9,8 @@ import fcntl
 import os
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from autocompress.errors import AutocompressError, DeviceError
@@ -35,13 +37,14 @@ def main(arguments: list[str]) -> int:
             comparisons=int(comparisons),
             time_s=None if time_s == "-" else float(time_s),
         )
+        began_s = time.monotonic()
         try:
             found = run_cell(job, _say, lambda held: _remembered(nights.open_folder / f"{name}.start", held))
         except DeviceError as fault:
             found = CellNight(cell=name, state="away", reason=str(fault))
         except AutocompressError as fault:
             found = CellNight(cell=name, state="failed", reason=str(fault))
-        nights.save_cell(found)
+        nights.save_cell(replace(found, elapsed_s=time.monotonic() - began_s))
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autocompress.errors import CandidateError
+from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.files import unchanged
 from autocompress.measure.host import at_host
 from autocompress.measure.outage import PatientHost
@@ -48,10 +48,11 @@ class CellJob:
 
 
 def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> CellNight:
-    """One cell of a night from its first canary to its last. `remember_start` is told how many complete trials the
-    study holds and gives back how many it held when the night first came here.
+    """One cell of a night from its first canary to its last; where the device goes away for too long, or the search has
+    to give up, what was compared by then. `remember_start` is told how many complete trials the study holds and gives
+    back how many it held when the night first came here.
 
-    DeviceError where the device is away for too long, AutocompressError where the cell cannot be run."""
+    DeviceError where the device does not answer at all, AutocompressError where the cell cannot be begun."""
     sweep, cell, began_s = job.sweep, job.cell, time.monotonic()
     task = load_task(cell.task.task, cell.task.model, cell.task.data, cell.task.metric)
     profile = at_host(load_device(cell.device.profile), cell.device.host)
@@ -82,12 +83,14 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
         )
         with Search(request, latency.bind(task.original)) as opened:
             work = _Work(job, opened, latency.host, say)
-            first = work.canary()
-            work.judge_accepted()
-            work.search(began_s, remember_start)
-            work.confirm()
-            night = work.found(first)
-    return replace(night, elapsed_s=time.monotonic() - began_s)
+            try:
+                first = work.canary()
+                work.judge_accepted()
+                work.search(began_s, remember_start)
+                work.confirm()
+                return work.found(first)
+            except AutocompressError as fault:
+                return work.cut(fault)
 
 
 def _runtime(latency: LatencySource) -> tuple[str, ...]:
@@ -228,7 +231,29 @@ class _Work:
         done = _complete(record)
         self._say(f"trial {done}" + (f" of {trials}" if trials is not None else ""))
 
-    # What a later night compares with
+    # What the night stores
+
+    def cut(self, fault: AutocompressError) -> CellNight:
+        """The cell where it had to end early: what was compared stands, but no change of a latency that was seen only
+        once."""
+        note = "the cell ended before a second look"
+        return CellNight(
+            cell=self._job.cell.name,
+            state="away" if isinstance(fault, DeviceError) else "failed",
+            reason=str(fault),
+            study=self._opened.request.study_name,
+            metric=self._opened.request.task.metric.name,
+            higher_is_better=self._opened.request.task.metric.higher_is_better,
+            data_sha256=self._opened.request.task.data_sha256,
+            latency_source=self._opened.request.latency_source,
+            trials=_complete(self._opened.record()),
+            checks=tuple(
+                replace(check, p=None, note=note)
+                if check.metric == "latency_ms" and check.file in self._races and check.confirmed is None
+                else check
+                for check in self.checks
+            ),
+        )
 
     def found(self, first: tuple[float, ...] | None) -> CellNight:
         """The cell as it stands at the end of the night."""

@@ -183,12 +183,15 @@ class Nights:
         path = self.cell_path(name)
         return CellNight.from_dict(read(path)) if path.exists() else None
 
-    def begin(self, now: str) -> tuple[int, str]:
-        """The number of the open night and when it began: the one that was cut, else a new one."""
+    def begin(self, now: str, *, resume: bool = True) -> tuple[int, str]:
+        """The number of the open night and when it began: the one that was cut, else (and where `resume` is False) a
+        new one."""
         path, number = self.open_folder / "night.json", (self.numbers() or (0,))[-1] + 1
-        if path.exists() and (known := read(path))["number"] == number:
+        if resume and path.exists() and (known := read(path))["number"] == number:
             return number, str(known["began"])
-        self.close()  # what a kill between storing a night and clearing up has left
+        for left in self.open_folder.glob("*"):
+            if left.suffix != ".lock":  # which a cell of a night that was killed may hold for another moment
+                left.unlink()
         self.open_folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"schema": SCHEMA, "number": number, "began": now})
         return number, now

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from autocompress.errors import AutocompressError, unknown_name
+from autocompress.errors import AutocompressError, faulty_file, unknown_name
 from autocompress.measure.host import at_host
 from autocompress.metrics import get_metric
 from autocompress.search.store import digest_of, parse_constraint
@@ -72,8 +72,7 @@ def check(sweep: Sweep) -> None:
             looks.append((f"$.budgets[{index}].constraints[{number}]", partial(parse_constraint, text)))
     faults = [f"{path}: {fault}" for path, look in looks if (fault := _fault(look)) is not None]
     if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise AutocompressError(f"{sweep.file}: {count}: {'; '.join(faults)}")
+        raise faulty_file(sweep.file, faults)
 
 
 def _fault(look: Callable[[], object]) -> str | None:

@@ -32,12 +32,13 @@ class Outcome:
     nights: Nights
 
 
-def run_night(sweep: Sweep, runs: Path, say: Say) -> Outcome:
-    """Run a night, or go on with the one that was cut. One at a time: AutocompressError where another runs."""
+def run_night(sweep: Sweep, runs: Path, say: Say, *, resume: bool = True) -> Outcome:
+    """Run a night; with `resume` go on with the one that was cut, else begin it again. One at a time: AutocompressError
+    where another runs."""
     check(sweep)
     nights = Nights(runs, sweep.name)
     with _only_one(nights.folder, sweep.name):
-        number, began = nights.begin(datetime.now().astimezone().isoformat(timespec="seconds"))
+        number, began = nights.begin(datetime.now().astimezone().isoformat(timespec="seconds"), resume=resume)
         accepted = nights.accepted()
         running = _Running(sweep, runs, nights, 0 if accepted is None else planned(accepted), say)
         with ThreadPoolExecutor(max_workers=len(sweep.devices)) as pool, running.ended_by_interrupts():

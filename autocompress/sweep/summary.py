@@ -14,7 +14,7 @@ from autocompress.sweep.verdict import Event, Verdict
 _MARKS = {"worse": "❌", "better": "✅", "same": "➖", "unknown": "❔"}
 _NAMES = {"latency_ms": "latency", "accuracy": "metric", "file_bytes": "file size", "download_bytes": "download size",
           "peak_memory_bytes": "peak memory", "hypervolume": "hypervolume",
-          "build": "build", "artifact": "stored file"}  # fmt: skip
+          "build": "build", "artifact": "stored file", "cell": "the whole cell"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,10 +47,18 @@ def verdicts(night: Night, rules: VerdictRules) -> tuple[Verdict, ...]:
 
     What is certain needs no correction and takes no part in it: what cannot be rejected by chance does not count among
     the comparisons (Tarone 1990, Biometrics 46)."""
-    found = [(cell, check) for cell in night.cells for check in cell.checks]
+    found = [(cell, check) for cell in night.cells for check in (*cell.checks, *_missing(night, cell))]
     tested = [check for _, check in found if check.p is not None and not check.certain]
     adjusted = dict(zip(map(id, tested), evidence.holm([check.p or 0.0 for check in tested]), strict=True))
     return tuple(_verdict(cell, check, adjusted.get(id(check), check.p), rules) for cell, check in found)
+
+
+def _missing(night: Night, cell: CellNight) -> tuple[Check, ...]:
+    """A cell that did not come to its end as a comparison of which nothing is known."""
+    if cell.state == "done" or night.accepted is None:
+        return ()
+    why = f"{cell.state}: {cell.reason}"
+    return (Check(file="front", metric="cell", before=None, after=None, note=why),)
 
 
 def _verdict(cell: CellNight, check: Check, p: float | None, rules: VerdictRules) -> Verdict:
@@ -65,9 +73,9 @@ def _verdict(cell: CellNight, check: Check, p: float | None, rules: VerdictRules
 
 def judged(check: Check, p: float | None, rules: VerdictRules) -> tuple[str, str | None]:
     """The verdict on one comparison with the adjusted `p`, and why it is unknown."""
-    limit = threshold(check.metric, rules)
     if check.effect is None or p is None:
         return "unknown", None
+    limit = threshold(check.metric, rules)
     if p <= rules.alpha and abs(check.effect) >= limit:
         if check.confirmed is False:
             return "unknown", "not seen again at the end of the night"
@@ -80,10 +88,13 @@ def judged(check: Check, p: float | None, rules: VerdictRules) -> tuple[str, str
 
 
 def exit_code(night: Night, found: Sequence[Verdict]) -> int:
-    """1: something is worse or a cell failed; 3: a device was away and nothing could be judged; else 0."""
-    if any(each.verdict == "worse" for each in found) or any(cell.state == "failed" for cell in night.cells):
+    """1: something is worse or a cell failed; 3: a device was away and nothing could be judged (without an accepted
+    night: no cell is done); else 0."""
+    states = {cell.state for cell in night.cells}
+    if any(each.verdict == "worse" for each in found) or "failed" in states:
         return 1
-    return 3 if night.cells and all(cell.state == "away" for cell in night.cells) else 0
+    judged = "done" in states if night.accepted is None else any(each.verdict != "unknown" for each in found)
+    return 3 if "away" in states and not judged else 0
 
 
 def with_history(found: Sequence[Verdict], before: Iterable[Night], rules: VerdictRules) -> tuple[Verdict, ...]:

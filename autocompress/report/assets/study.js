@@ -3,7 +3,8 @@
 const trials = new Map(data.trials.map((trial) => [trial.number, trial]));
 const onFront = new Set(data.front);
 const titles = Object.fromEntries(data.axes.map((a) => [a.name, a.title]));
-const techniques = { 0: "share of zeros", 2: "bits", 3: "clusters" };
+const techniques = { 0: "share of zeros", 2: "bits", 3: "clusters", channels: "channels kept" };
+const groups = [...new Set(data.trials.flatMap((trial) => Object.keys(trial.channels)))]; // that lose channels somewhere
 let chosen = null;
 
 function summary(trial) {
@@ -86,8 +87,15 @@ function choose(n, move) {
     { title: "bits", value: (r) => r[3] },
     { title: "clusters", value: (r) => r[4], text: (r) => (r[4] === null ? "all levels" : number(r[4])) },
   ], rows);
+  const widths = element("div");
+  if (groups.length > 0) {
+    table(widths, `Channels that groups keep in trial ${n}`, [
+      { title: "group", value: (name) => name, text: (name) => name },
+      { title: "channels", value: (name) => trial.channels[name] ?? null, text: (name) => (name in trial.channels ? number(trial.channels[name]) : "all") },
+    ], groups);
+  }
   byId("point-body").replaceChildren(...summary(trial).slice(1).map((line) => element("p", {}, line)),
-    element("p", { class: "soft" }, `Latency is ${trial.latency_words}. SHA-256 of the file: ${trial.sha256}`), place,
+    element("p", { class: "soft" }, `Latency is ${trial.latency_words}. SHA-256 of the file: ${trial.sha256}`), place, widths,
     element("p", {}, "To have its files:"), element("pre", { tabindex: "0" }, `${data.export} ${n}`));
   document.querySelectorAll("#trials tr[aria-current]").forEach((row) => row.removeAttribute("aria-current"));
   document.querySelector(`#trials button[data-trial="${n}"]`)?.closest("tr").setAttribute("aria-current", "true");
@@ -96,23 +104,24 @@ function choose(n, move) {
 }
 
 function drawHeat() {
-  const what = Number(byId("technique").value), rows = data.front.map((n) => trials.get(n));
-  const cell = (t, k) => data.choices[t.layers[k]][what];
-  const z = data.layers.map((_, k) => rows.map((t) => cell(t, k)));
+  const what = byId("technique").value, rows = data.front.map((n) => trials.get(n));
+  const lines = what === "channels" ? groups : data.layers;
+  const cell = what === "channels" ? (t, k) => t.channels[groups[k]] ?? null : (t, k) => data.choices[t.layers[k]][what];
+  const z = lines.map((_, k) => rows.map((t) => cell(t, k)));
   const names = rows.map((t) => `trial ${t.number}`), places = rows.map((_, k) => k);
-  byId("heatmap").style.height = `${Math.max(16, 6 + 1.5 * data.layers.length)}rem`;
+  byId("heatmap").style.height = `${Math.max(16, 6 + 1.5 * lines.length)}rem`;
   draw("heatmap", () => ({
-    traces: [{ type: "heatmap", z, x: places, y: data.layers.map((_, k) => k), xgap: 1, ygap: 1, colorscale: what === 0 ? "Cividis" : "Viridis",
-      zmin: what === 0 ? 0 : undefined, zmax: what === 0 ? 1 : undefined, hoverongaps: false, hoverinfo: "text",
-      text: data.layers.map((layer, k) => rows.map((t) => `${esc(layer)}<br>trial ${t.number}: ${number(cell(t, k))} ${techniques[what]}`)),
+    traces: [{ type: "heatmap", z, x: places, y: lines.map((_, k) => k), xgap: 1, ygap: 1, colorscale: what === "0" ? "Cividis" : "Viridis",
+      zmin: what === "0" ? 0 : undefined, zmax: what === "0" ? 1 : undefined, hoverongaps: false, hoverinfo: "text",
+      text: lines.map((layer, k) => rows.map((t) => `${esc(layer)}<br>trial ${t.number}: ${number(cell(t, k))} ${techniques[what]}`)),
       colorbar: bar(techniques[what]) }],
     layout: { xaxis: axis("the front, best metric first", { tickvals: places, ticktext: names, tickangle: -90, showgrid: false, zeroline: false }),
-      yaxis: axis("", { tickvals: data.layers.map((_, k) => k), ticktext: data.layers.map(esc), autorange: "reversed", showgrid: false, zeroline: false }) },
+      yaxis: axis("", { tickvals: lines.map((_, k) => k), ticktext: lines.map(esc), autorange: "reversed", showgrid: false, zeroline: false }) },
   }));
-  table(byId("heat-table"), `${techniques[what]} of each layer along the front`, [
-    { title: "layer", value: (k) => k, text: (k) => data.layers[k] },
+  table(byId("heat-table"), `${techniques[what]} of each ${what === "channels" ? "group" : "layer"} along the front`, [
+    { title: what === "channels" ? "group" : "layer", value: (k) => k, text: (k) => lines[k] },
     ...rows.map((t) => ({ title: `trial ${t.number}`, value: (k) => cell(t, k) })),
-  ], data.layers.map((_, k) => k));
+  ], lines.map((_, k) => k));
 }
 
 function median(values) {
@@ -234,6 +243,7 @@ function start() {
     listTrials();
     choose(data.picks.knee ?? data.trials[0]?.number, false);
     byId("pareto").on("plotly_click", (event) => choose(event.points[0].customdata, false));
+    if (groups.length > 0) byId("technique").append(element("option", { value: "channels" }, "channels kept by a group"));
     byId("technique").addEventListener("input", drawHeat);
     drawHeat();
   }
