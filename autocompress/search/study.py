@@ -71,9 +71,11 @@ class Search:
         self.workbench = Workbench(
             request.task, request.profile, self._patterns or latency, runs=request.runs,
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
-            pause=self._floor.pause, known=self._known, expected=expected if self._measures else self._known,
+            size=request.size, pause=self._floor.pause, known=self._known,
+            expected=expected if self._measures else self._known,
         )  # fmt: skip
-        self.activations, self.choices = resolved(request, self.workbench.layers)
+        sparse = self.workbench.sparse_path.layers
+        self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
         self.widths = self.workbench.variants.widths(request.space)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
