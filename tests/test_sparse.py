@@ -23,7 +23,8 @@ from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.solve import Problem
 from autocompress.compress.storage import Storage, with_sparse_weights
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.measure.host import Host, local_host, profile_host
+from autocompress.finetune.constraint import ConstrainedLayer
+from autocompress.measure.host import Host, local_host
 from autocompress.measure.predict import predict
 from autocompress.network import flatbuffer, sparse
 from autocompress.network.blueprint import Blueprint
@@ -33,7 +34,7 @@ from autocompress.network.run import Runner
 from autocompress.network.sparse_kernels import SparsePath, runs_sparse, sparse_path
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.bundle import verify as program
-from autocompress.specs import DeviceProfile, Runtime, load_device, sparse_containers
+from autocompress.specs import load_device, sparse_containers
 
 Array = np.ndarray[Any, Any]
 FLOATS = ("FLOAT32", "FLOAT16")
@@ -261,6 +262,23 @@ def test_blocks_of_the_solver_lose_less_than_the_smallest_blocks(seed: int) -> N
     assert sv.output_error(problem, sv.solve(problem, choice).values) < sv.output_error(problem, plain)
 
 
+def test_a_mask_that_moves_in_training_moves_in_blocks() -> None:
+    layer = next(each for each in layers(mobile()) if each.name == "conv_2d_1")
+    shape = (1, 1, layer.shape[3], layer.outputs)  # as Keras keeps it
+    sizes = np.abs(np.random.default_rng(0).standard_normal(shape)).reshape(-1)
+    held = object.__new__(ConstrainedLayer)
+    held._layer, held._choice, held._keep = layer, BLOCKS, np.zeros(shape)
+    gone = np.zeros(sizes.size, bool)
+    gone[held._smallest(sizes, 101)] = True
+    blocks = gone.reshape(layer.shape[3], -1, 4)
+    assert (blocks.any(axis=-1) == blocks.all(axis=-1)).all()
+    assert gone.sum() == 104
+    scores = (sizes.reshape(layer.shape[3], -1, 4) ** 2).sum(axis=-1)
+    assert scores[blocks.all(axis=-1)].max() <= scores[~blocks.any(axis=-1)].min()
+    held._choice = LayerChoice(sparsity=0.8)
+    assert sizes[held._smallest(sizes, 101)].max() == np.sort(sizes)[100]
+
+
 # --- which networks have sparse kernels ------------------------------------------------------------
 
 
@@ -436,12 +454,8 @@ def test_a_model_claims_no_gain() -> None:
 def without_avx() -> Iterator[Host]:
     """ai-edge-litert on an x86-64 processor that has no AVX, as qemu plays it."""
     qemu = Path(edge_host.aarch64_python()[0]).with_name("qemu-x86_64-static")
-    profile = DeviceProfile(
-        name="no-avx", description="", runtime=Runtime(name="ai-edge-litert", threads=1),
-        host={"command": [str(qemu), "-cpu", "Nehalem", sys.executable]}, memory_bytes=None, power_w=None, kernels={},
-        latency_model=None,
-    )  # fmt: skip
-    with profile_host(profile) as host:
+    command = [str(qemu), "-cpu", "Nehalem", sys.executable]
+    with Host(command, runtime="ai-edge-litert", threads=1, start_s=300, silence_s=300) as host:
         yield host
 
 

@@ -49,7 +49,7 @@ def _sparse_kernels(tree: Any) -> dict[str, list[int]]:
     64ths of its weights that are not zero."""
     running = set(sparse_kernels.runs_sparse(tree))
     found = {}
-    for name, weight in sparse_kernels.layer_weights(tree):
+    for name, weight in sparse_kernels.layer_weights(tree) if running else ():
         if name in running:
             share = np.count_nonzero(weight) / weight.size
             found[name] = [_taken_together(weight), round(_STEPS * share)]

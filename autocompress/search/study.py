@@ -164,6 +164,8 @@ class Search:
             opening.lay_ground(self.study, request, workbench, identity)
             if self._screens:
                 opening.note(self.study, self._screening())
+            if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
+                opening.note(self.study, said)
             self._settle()
             opening.queue(self.study, found, self.activations, self.choices, self.widths)
             announce(self.study, request, self._roll.name)
