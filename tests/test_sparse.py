@@ -178,7 +178,7 @@ def test_a_widest_block_holds_no_zero_beside_a_nonzero() -> None:
     assert [sparse.block_of(outputs) for outputs in (8, 6, 7)] == [4, 2, 1]
 
 
-@pytest.mark.parametrize("broken", ["indices", "segments", "values", "places"])
+@pytest.mark.parametrize("broken", ["indices", "segments", "values", "places", "huge", "falling"])
 def test_a_damaged_sparse_weight_is_a_damaged_file(broken: str) -> None:
     tree = flatbuffer.read(stored(with_zeros(mobile(), 0.8)))
     tensor = next(t for t in tree.subgraphs[0].tensors if t.sparsity is not None)
@@ -187,6 +187,10 @@ def test_a_damaged_sparse_weight_is_a_damaged_file(broken: str) -> None:
         rows.arrayIndices.values = np.full_like(rows.arrayIndices.values, 200)
     elif broken == "segments":
         rows.arraySegments.values = rows.arraySegments.values[:-2]
+    elif broken == "huge":  # refused before any memory is asked for
+        tensor.sparsity.dimMetadata[1].denseSize = 2**31 - 1
+    elif broken == "falling":
+        rows.arraySegments.values = rows.arraySegments.values[::-1].copy()
     elif broken == "values":
         buffer = tree.buffers[tensor.buffer]
         buffer.data = buffer.data[:-4]

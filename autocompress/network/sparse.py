@@ -7,6 +7,7 @@ values of all of them. The operator DENSIFY turns it into the dense constant whe
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -91,33 +92,39 @@ def decode(sparsity: Any, stored: Array, shape: tuple[int, ...]) -> Array:
 
     LookupError or ValueError where they do not fit each other or `shape`."""
     at, coordinates = np.zeros(1, np.int64), dict[int, Array]()
-    sizes = {}
+    sizes, most = {}, math.prod(shape)
     for axis, dimension in zip(map(int, sparsity.traversalOrder), sparsity.dimMetadata, strict=True):
-        counts, found, at = _children(dimension, at)
+        counts, found, at = _children(dimension, at, most)
         coordinates = {known: np.repeat(values, counts) for known, values in coordinates.items()}
         coordinates[axis], sizes[axis] = found, int(dimension.denseSize)
     for n, axis in enumerate([] if sparsity.blockMap is None else map(int, sparsity.blockMap)):
         inner = len(shape) + n
         coordinates[axis] = coordinates[axis] * sizes[inner] + coordinates[inner]
     dense = np.zeros(shape, stored.dtype)
+    if any((values < 0).any() for values in coordinates.values()):
+        raise ValueError("a stored value has a negative index")
     if len(at) != len(stored):
         raise ValueError(f"{len(stored)} stored values where their indices ask for {len(at)}")
     dense[tuple(coordinates[axis] for axis in range(len(shape)))] = stored[at]
     return dense
 
 
-def _children(dimension: Any, at: Array) -> tuple[Array, Array, Array]:
+def _children(dimension: Any, at: Array, most: int) -> tuple[Array, Array, Array]:
     """Of each place `at` in a level how many places of the next level belong to it; their coordinates along this
-    dimension, and where they are."""
+    dimension, and where they are. ValueError for more than `most` of them."""
     from ai_edge_litert.schema_py_generated import DimensionType
 
     if dimension.format == DimensionType.DENSE:
         size = int(dimension.denseSize)
+        if not 0 <= size * len(at) <= most:
+            raise ValueError(f"a dimension of {size} is more than the shape has")
         along = np.tile(np.arange(size), len(at))
         return np.full(len(at), size), along, np.repeat(at, size) * size + along
     segments = np.asarray(dimension.arraySegments.values).astype(np.int64)
     indices = np.asarray(dimension.arrayIndices.values).astype(np.int64)
     starts, counts = segments[at], segments[at + 1] - segments[at]
+    if (counts < 0).any() or counts.sum() > most:
+        raise ValueError("segments that fall, or hold more than the shape has")
     before = np.repeat(np.cumsum(counts) - counts, counts)
     where = np.repeat(starts, counts) + np.arange(int(counts.sum())) - before
     return counts, indices[where], where
