@@ -250,7 +250,7 @@ def test_the_json_schema_names_every_key_and_no_other():
     assert set(space["properties"]) == {"schema", "name", "activations", "rules", "channels"}
     assert space["additionalProperties"] is False
     rule = space["$defs"]["RuleFile"]["properties"]
-    assert set(rule) == {"match", "op", "sparsity", "granularity", "bits", "clusters"}
+    assert set(rule) == {"match", "op", "sparse_kernels", "sparsity", "granularity", "bits", "clusters"}
     assert rule["bits"]["items"]["enum"] == list(records.BITS)
     assert {"runtime", "host", "kernels", "power_w", "latency_model"} <= set(profile["properties"])
     with pytest.raises(AutocompressError, match="did you mean 'space'"):

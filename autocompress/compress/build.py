@@ -14,8 +14,9 @@ import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton
+from autocompress.compress.storage import Storage, with_sparse_weights
 from autocompress.errors import CandidateError
-from autocompress.network import flatbuffer
+from autocompress.network import flatbuffer, sparse, trace
 from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.scales import short
 from autocompress.records import Configuration, LayerChoice
@@ -61,8 +62,11 @@ class Builder:
     """Builds candidates of one float network; skeletons are made once per pattern of containers and kept."""
 
     def __init__(
-        self, model: bytes, layers: Sequence[Layer], container_of: ContainerOf, ranges: Callable[[], Ranges]
-    ) -> None:
+        self, model: bytes, layers: Sequence[Layer], container_of: ContainerOf, ranges: Callable[[], Ranges],
+        storage: Storage | None = None,
+    ) -> None:  # fmt: skip
+        """`storage` None: weights are stored dense, whatever their zeros."""
+        self._storage = storage
         self._model, self._layers, self._container_of, self._ranges = model, tuple(layers), container_of, ranges
         self._skeletons: dict[tuple[Any, ...], Skeleton] = {}
 
@@ -75,7 +79,18 @@ class Builder:
             _fill(skeleton, slot, layer, activations)
         built = skeleton.patch.snapshot()
         verify(built, self._layers, containers, configuration, solved)
-        return built
+        thinner = self._thinner(built, configuration)
+        if thinner is not built:
+            verify(thinner, self._layers, containers, configuration, solved)
+        return thinner
+
+    def _thinner(self, built: bytes, configuration: Configuration) -> bytes:
+        """The file with weights stored sparse where they may and that is worth it."""
+        zeros = any(choice.sparsity for choice in configuration.layers.values())
+        if self._storage is None or not zeros:
+            return built
+        legal = {_TYPES[bits] for bits in self._storage.sparse(configuration.activations)}
+        return with_sparse_weights(built, self._layers, legal, self._storage.size) if legal else built
 
     def layout(self, containers: tuple[int, ...], activations: str) -> tuple[bytes, tuple[slice, ...]]:
         """A file with these containers (a layer each) and anybody's weights in it, and where each layer's lie.
@@ -165,14 +180,24 @@ def _stored(root: Any, graph: Any, found: dict[str, list[Any]], makers: dict[int
         index = int(makers[index].Inputs(0))
     tensor = graph.Tensors(index)
     container, raw = flatbuffer.type_name(tensor.Type()), root.Buffers(tensor.Buffer()).DataAsNumpy()
+    values = decoded(raw, container, layer.weights if tensor.Sparsity() is None else len(raw))
     quantization = tensor.Quantization()
     scaled = quantization is not None and quantization.ScaleLength() > 0
     return StoredLayer(
         name=layer.name,
         container=container,
-        values=decoded(raw, container, layer.weights).reshape(layer.shape),
+        values=values.reshape(layer.shape) if tensor.Sparsity() is None else _dense(tensor, values, layer.shape),
         scales=quantization.ScaleAsNumpy() if scaled else None,
     )
+
+
+def _dense(tensor: Any, stored: Array, shape: tuple[int, ...]) -> Array:
+    from ai_edge_litert.schema_py_generated import SparsityParametersT
+
+    try:
+        return sparse.decode(SparsityParametersT.InitFromObj(tensor.Sparsity()), stored, shape)
+    except (LookupError, ValueError) as fault:
+        raise CandidateError(f"a weight stored sparse cannot be read: {fault}") from fault
 
 
 def decoded(raw: Array, container: str, size: int) -> Array:
@@ -193,14 +218,16 @@ def verify(
     """CandidateError unless every layer of the file is what the configuration says and what was solved."""
     for stored, container, layer, want in zip(read_layers(model, layers), containers, layers, solved, strict=True):
         choice = configuration.layers[layer.name]
-        for rule, holds in _rules(stored, choice, _TYPES[container], want):
+        for rule, holds in _rules(layer, stored, choice, _TYPES[container], want):
             if not holds:
                 raise CandidateError(
                     f"{layer.name}: the built file breaks '{rule}'; this candidate is not what was asked"
                 )
 
 
-def _rules(stored: StoredLayer, choice: LayerChoice, container: str, want: SolvedLayer) -> list[tuple[str, bool]]:
+def _rules(
+    layer: Layer, stored: StoredLayer, choice: LayerChoice, container: str, want: SolvedLayer
+) -> list[tuple[str, bool]]:
     limit = 2 ** (choice.bits - 1) - 1
     expected = want.levels if want.levels is not None else want.weight.astype(stored.values.dtype)
     allowed = choice.clusters or 2**choice.bits - 1
@@ -208,11 +235,22 @@ def _rules(stored: StoredLayer, choice: LayerChoice, container: str, want: Solve
     return [
         (f"container {container}", stored.container == container),
         (f"sparsity >= {choice.sparsity:g}", stored.zeros >= math.ceil(choice.sparsity * stored.values.size - 1e-9)),
+        ("zeros in whole blocks", _in_blocks(layer, stored.values, choice)),
         (f"at most {allowed} levels", not integer or stored.distinct <= allowed),
         (f"levels within {limit}", not integer or int(np.abs(stored.values.astype(np.int16)).max()) <= limit),
         ("the solved weights", bool(np.array_equal(stored.values, expected))),
         ("the solved scales", want.scale is None or _same(stored.scales, want.scale)),
     ]
+
+
+def _in_blocks(layer: Layer, values: Array, choice: LayerChoice) -> bool:
+    """Whether enough of a layer's zeros fill whole blocks of output channels, where that was asked for."""
+    if choice.granularity != "block":
+        return True
+    together = layer.shape[0] // trace.groups_of(layer) if layer.output_axis == 0 else 1
+    block = sparse.block_of(together)
+    whole = (values.reshape(-1, block, *values.shape[1:]) == 0).all(axis=1)
+    return int(np.count_nonzero(whole)) * block >= math.ceil(choice.sparsity * values.size - 1e-9)
 
 
 def _same(found: Array | None, expected: Array) -> bool:

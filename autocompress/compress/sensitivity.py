@@ -15,7 +15,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
-VERSION = 3  # of the solver and of what follows from it here: older tables are made again
+VERSION = 4  # of the solver and of what follows from it here: older tables are made again
 PROBES = 2  # a layer
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken
 _SWEEPS = 2
@@ -74,8 +74,12 @@ def divergence(reference: Array, outputs: Array) -> Array:
     return safe
 
 
-def build_tables(reconstruction: Reconstruction, choices: Mapping[str, Sequence[LayerChoice]], samples: int) -> Tables:
-    """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples."""
+def build_tables(
+    reconstruction: Reconstruction, choices: Mapping[str, Sequence[LayerChoice]], samples: int,
+    sparse: Collection[int] = (),
+) -> Tables:  # fmt: skip
+    """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples;
+    `sparse`: bits of the containers whose weights may be stored sparse."""
     start = time.perf_counter()
     mending = Mending(reconstruction, samples)
 
@@ -83,17 +87,18 @@ def build_tables(reconstruction: Reconstruction, choices: Mapping[str, Sequence[
         return float(divergence(mending.reference, mending.outputs(changed)).mean())
 
     rows = [
-        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of)
+        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of, sparse)
         for float_layer, _ in zip(reconstruction.floats, mending.walk(), strict=True)
     ]
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 
 
 def _layer_table(
-    float_layer: FloatLayer, choices: tuple[LayerChoice, ...], damage_of: Callable[[SolvedLayer], float]
-) -> LayerTable:
+    float_layer: FloatLayer, choices: tuple[LayerChoice, ...], damage_of: Callable[[SolvedLayer], float],
+    sparse: Collection[int],
+) -> LayerTable:  # fmt: skip
     problem = float_layer.centred_problem
-    seen = survey(problem, choices)
+    seen = survey(problem, choices, lambda choice: (8 if choice.is_integer else choice.bits) in sparse)
     error = _anchored(problem, choices, seen.error)
     probes = [
         (float(error[at]), damage_of(_solved_alone(float_layer, choices[at]))) for at in probe_choices(choices, error)
@@ -112,8 +117,8 @@ def _anchored(problem: Problem, choices: Sequence[LayerChoice], error: Array) ->
     and all others of that sparsity move by the same factor. A choice that is no compression has error 0."""
     moved = error.copy()
     energy = max(float(np.einsum("grn,grn->", problem.weight @ problem.moment, problem.weight)), 1e-30)
-    for sparsity in {choice.sparsity for choice in choices if choice.sparsity > 0}:
-        those = [c for c, choice in enumerate(choices) if choice.sparsity == sparsity]
+    for pruned in {(choice.sparsity, choice.granularity) for choice in choices if choice.sparsity > 0}:
+        those = [c for c, choice in enumerate(choices) if (choice.sparsity, choice.granularity) == pruned]
         finest = min(those, key=lambda c: (error[c], c))
         solved = output_error(problem, solve(problem, choices[finest], _SWEEPS).values) / energy
         moved[those] = error[those] * min(1.0, solved / max(float(error[finest]), _FLOOR))
@@ -172,10 +177,12 @@ def isotonic(values: Array, weights: Array | None = None) -> Array:
 
 
 def table_key(
-    network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]]
-) -> str:
-    """The name of the tables made from this network, these calibration inputs and these choices by this version."""
-    digest = hashlib.sha256(f"{VERSION} {network_sha256}".encode())
+    network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]],
+    sparse: Collection[int] = (),
+) -> str:  # fmt: skip
+    """The name of the tables made from this network, these calibration inputs, these choices and ways of storage
+    (`sparse` as in `build_tables`) by this version."""
+    digest = hashlib.sha256(f"{VERSION} {network_sha256} {sorted(sparse)}".encode())
     for name, values in sorted(calibration.items()):
         digest.update(f"{name} {values.shape} {values.dtype}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())

@@ -143,7 +143,7 @@ def _slot(tree: Any, layer: Layer) -> Slot:
     graph = tree.subgraphs[0]
     operator = [op for op in graph.operators if flatbuffer.op_name(tree, op) == layer.op][layer.number]
     at_input, at_weight, at_bias = INPUTS[layer.op]
-    weight = _constant_behind(tree, int(operator.inputs[at_weight]))
+    weight = constant_behind(tree, int(operator.inputs[at_weight]))
     bias = int(operator.inputs[at_bias]) if layer.bias is not None else None
     return Slot(
         weight=weight,
@@ -172,14 +172,14 @@ def _is_wide(tensor: Any) -> bool:
     return flatbuffer.type_name(tensor.type) in ("INT32", "INT64")
 
 
-def _constant_behind(tree: Any, index: int) -> int:
+def constant_behind(tree: Any, index: int) -> int:
     """The constant tensor that `index` is or that a DEQUANTIZE turns into it."""
     graph = tree.subgraphs[0]
     if tree.buffers[graph.tensors[index].buffer].data is not None:
         return index
     for operator in graph.operators:
         if index in list(operator.outputs):
-            return _constant_behind(tree, int(operator.inputs[0]))
+            return constant_behind(tree, int(operator.inputs[0]))
     raise CandidateError(f"no constant weight behind tensor {index} of the quantized network")
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from autocompress.compress import levels as lv
 from autocompress.network.scales import short
+from autocompress.network.sparse import block_of
 from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +45,7 @@ class Problem:
     moment: Array
     shared_scale: bool = False
     padding: int = 0
-    _masks: dict[int, Array | None] = field(default_factory=dict, repr=False, compare=False)
+    _masks: dict[tuple[int, int], Array | None] = field(default_factory=dict, repr=False, compare=False)
     _inverses: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -67,11 +68,17 @@ class Problem:
         """The upper Cholesky factor of the damped inverse: each row holds a column's error feedback (GPTQ, step 3)."""
         return np.linalg.cholesky(np.linalg.inv(self.damped)).transpose(0, 2, 1)
 
-    def mask(self, zeros: int) -> Array | None:
-        """`choose_mask`, remembered: it depends on neither bits nor clusters."""
-        if zeros not in self._masks:
-            self._masks[zeros] = choose_mask(self, zeros)
-        return self._masks[zeros]
+    def mask(self, choice: LayerChoice) -> Array | None:
+        """`choose_mask` for a choice, remembered: it depends on neither bits nor clusters."""
+        zeros = math.ceil(choice.sparsity * self.size - 1e-9)
+        block = self.block(choice)
+        if (zeros, block) not in self._masks:
+            self._masks[zeros, block] = choose_mask(self, zeros, block)
+        return self._masks[zeros, block]
+
+    def block(self, choice: LayerChoice) -> int:
+        """How many output channels are pruned together."""
+        return block_of(self.weight.shape[1]) if choice.granularity == "block" else 1
 
     def shifted_inverse(self, unit_moment: Array, rho: np.float32) -> Array:
         """(H + rho)^-1 of the moment in units of its diagonal: one for all masks, kept unless it is large."""
@@ -101,7 +108,7 @@ def output_error(problem: Problem, values: Array) -> float:
 def solve(problem: Problem, choice: LayerChoice, sweeps: int = SWEEPS) -> Solution:
     """The solution of one layer choice: at least ceil(sparsity x size) zeros, at most `clusters` levels. `sweeps`: how
     often scales and levels are fitted again, at most."""
-    mask = problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9))
+    mask = problem.mask(choice)
     if not choice.is_integer:
         values = problem.weight if mask is None else _descend_float(problem, mask)
         return Solution(values=_rounded_to_storage(values, choice.bits))
@@ -113,8 +120,9 @@ def _rounded_to_storage(values: Array, bits: int) -> Array:
     return stored.astype(np.float64)
 
 
-def choose_mask(problem: Problem, zeros: int) -> Array | None:
-    """Which weights stay (True), all but `zeros` of them; None where none has to go.
+def choose_mask(problem: Problem, zeros: int, block: int = 1) -> Array | None:
+    """Which weights stay (True), all but `zeros` of them; None where none has to go. With `block` > 1 the weights of so
+    many output channels on one input go together, as many blocks as hold `zeros`.
 
     ADMM on min tr((W - D) H (W - D)^T) with D sparse, in units where H has a unit diagonal; rho grows until the
     support settles (ALPS, arXiv 2406.07831, algorithm 1). In single precision: only the support is taken from it."""
@@ -129,10 +137,10 @@ def choose_mask(problem: Problem, zeros: int) -> Array | None:
         inverse = problem.shifted_inverse(H, rho)
         for _ in range(_ADMM_STEPS):
             W = (pull + rho * D - V) @ inverse
-            D = _keep_largest(W + V / rho, exists, zeros)
+            D = _keep_largest(W + V / rho, exists, zeros, block)
             V = V + rho * (W - D)
     kept = np.ones(target.size, bool)
-    kept[_smallest(D, exists, zeros)] = False
+    kept[_smallest(D, exists, zeros, block)] = False
     return kept.reshape(target.shape)
 
 
@@ -143,17 +151,27 @@ def _existing(problem: Problem) -> Array:
     return exists
 
 
-def _keep_largest(values: Array, exists: Array, zeros: int) -> Array:
+def _keep_largest(values: Array, exists: Array, zeros: int, block: int) -> Array:
     """`values` with the `zeros` smallest of those that exist set to zero, and all padding."""
     kept = np.where(exists, values, np.float32(0)).ravel()
-    kept[_smallest(values, exists, zeros)] = 0.0
+    kept[_smallest(values, exists, zeros, block)] = 0.0
     return kept.reshape(values.shape)
 
 
-def _smallest(values: Array, exists: Array, zeros: int) -> Array:
-    """The positions (flat) of the `zeros` smallest magnitudes among those that exist."""
-    flat = np.where(exists, np.abs(values), np.inf).ravel()
-    return np.argpartition(flat, zeros - 1)[:zeros]
+def _smallest(values: Array, exists: Array, zeros: int, block: int) -> Array:
+    """The positions (flat) of the `zeros` smallest magnitudes among those that exist; of whole blocks (`block` rows of
+    one column) those with the smallest sum of squares, at least `zeros` weights."""
+    if block == 1:
+        flat = np.where(exists, np.abs(values), np.inf).ravel()
+        return np.argpartition(flat, zeros - 1)[:zeros]
+    groups, rows, columns = values.shape
+    scores = np.where(exists, values * values, np.inf).reshape(groups, rows // block, block, columns).sum(axis=2)
+    count = -(-zeros // block)
+    chosen = np.argpartition(scores.ravel(), count - 1)[:count]
+    group, row, column = np.unravel_index(chosen, scores.shape)
+    first = (group * rows + row * block) * columns + column
+    found: Array = (first[:, None] + np.arange(block) * columns).ravel()
+    return found
 
 
 def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice, sweeps: int) -> Solution:

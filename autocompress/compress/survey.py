@@ -7,8 +7,7 @@ sum over them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from autocompress.compress import levels as lv
 from autocompress.compress.download import coded_bytes
 from autocompress.compress.solve import Problem
+from autocompress.compress.storage import sparse_bytes
 from autocompress.network.scales import short
 from autocompress.records import LayerChoice
 
@@ -38,29 +38,37 @@ class Survey:
     bytes: Array
 
 
-def survey(problem: Problem, choices: Sequence[LayerChoice]) -> Survey:
-    """The survey of these choices on the layer's own problem."""
-    looked, rows, share = _thinned(problem)
-    together = max(1, _MOST_AT_ONCE // max(1, looked.weight.size))
+def survey(
+    problem: Problem, choices: Sequence[LayerChoice], sparse: Callable[[LayerChoice], bool] = lambda _: False
+) -> Survey:
+    """The survey of these choices on the layer's own problem. `sparse`: whether weights of a choice may be stored
+    sparse; their bytes are then those of the smaller way."""
+    together = max((problem.block(choice) for choice in choices), default=1)
+    looked, rows, share = _thinned(problem, together)
+    at_once = max(1, _MOST_AT_ONCE // max(1, looked.weight.size))
     parts = []
-    for at in range(0, len(choices), together):
-        some = choices[at : at + together]
-        masks = [problem.mask(math.ceil(choice.sparsity * problem.size - 1e-9)) for choice in some]
-        parts.append(_surveyed(looked, some, [None if mask is None else mask[rows] for mask in masks]))
+    for at in range(0, len(choices), at_once):
+        some = choices[at : at + at_once]
+        masks = [problem.mask(choice) for choice in some]
+        parts.append(_surveyed(looked, some, [None if mask is None else mask[rows] for mask in masks], sparse))
     error, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Survey(error=error, bytes=sizes * share)
 
 
-def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
-    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels (of groups: whole ones),
-    which they are, and by what the sizes grow back."""
+def _thinned(problem: Problem, together: int) -> tuple[Problem, Any, float]:
+    """The problem with at most about _MOST_WEIGHTS weights, evenly chosen output channels, `together` of them side by
+    side (of groups: whole ones), which they are, and by what the sizes grow back."""
     groups, rows, columns = problem.weight.shape
     by_group = groups > 1 and not problem.shared_scale
     total, each = (groups, rows * columns) if by_group else (rows, groups * columns)
     keep = max(1, _MOST_WEIGHTS // max(1, each))
     if keep >= total:
         return problem, slice(None), 1.0
-    chosen = np.unique(np.linspace(0, total - 1, keep).astype(int))
+    if together > 1 and not by_group:
+        first = np.unique(np.linspace(0, total // together - 1, max(1, keep // together)).astype(int))
+        chosen = (first[:, None] * together + np.arange(together)).ravel()
+    else:
+        chosen = np.unique(np.linspace(0, total - 1, keep).astype(int))
     at = (chosen,) if by_group else (slice(None), chosen)
     thin = Problem(
         weight=problem.weight[at], moment=problem.moment[chosen] if by_group else problem.moment,
@@ -69,7 +77,10 @@ def _thinned(problem: Problem) -> tuple[Problem, Any, float]:
     return thin, at, total / len(chosen)
 
 
-def _surveyed(problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None]) -> tuple[Array, Array]:
+def _surveyed(
+    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None],
+    sparse: Callable[[LayerChoice], bool],
+) -> tuple[Array, Array]:  # fmt: skip
     """Errors (C,) and deflated bytes (C,)."""
     groups, _, columns = problem.weight.shape
     keeps, scales, tables = _constraints(problem, choices, masks)
@@ -82,7 +93,11 @@ def _surveyed(problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[
     stored = [
         _stored(choice, levels[c] if choice.is_integer else values[c], exists) for c, choice in enumerate(choices)
     ]
-    return np.maximum(error, 0.0) / energy, np.array([coded_bytes(content) for content in stored], np.float64)
+    sizes = [
+        sparse_bytes(each, "download") if choice.sparsity and sparse(choice) else coded_bytes(each.tobytes())
+        for choice, each in zip(choices, stored, strict=True)
+    ]
+    return np.maximum(error, 0.0) / energy, np.array(sizes, np.float64)
 
 
 def _constraints(
@@ -93,8 +108,9 @@ def _constraints(
     keeps = np.ones((len(choices), *weight.shape), bool)
     scales = np.ones((len(choices), *weight.shape[:2]))
     tables: list[Array | None] = []
-    known: dict[tuple[float, int, bool], Array] = {}
-    found: dict[tuple[float, int], Array] = {}  # centres in units of the largest level: they hardly depend on the bits
+    known: dict[tuple[float, str, int, bool], Array] = {}
+    # Centres in units of the largest level: they hardly depend on the bits.
+    found: dict[tuple[float, str, int], Array] = {}
     for c, (choice, mask) in enumerate(zip(choices, masks, strict=True)):
         if mask is not None:
             keeps[c] = mask
@@ -102,7 +118,7 @@ def _constraints(
             tables.append(None)
             continue
         limit = 2 ** (choice.bits - 1) - 1
-        key = (choice.sparsity, choice.bits, choice.clusters is not None)
+        key = (choice.sparsity, choice.granularity, choice.bits, choice.clusters is not None)
         if key not in known:
             args = (weight, importance, keeps[c], limit, choice.clusters, problem.shared_scale)
             known[key] = short(lv.initial_scale(*args), up=limit > 63)
@@ -110,7 +126,7 @@ def _constraints(
         if choice.clusters is None:
             tables.append(lv.all_levels(limit))
             continue
-        centres_key = (choice.sparsity, choice.clusters)
+        centres_key = (choice.sparsity, choice.granularity, choice.clusters)
         if centres_key not in found:
             ratios = weight / (known[key] * limit)
             found[centres_key] = lv.centres(ratios, importance, keeps[c], choice.clusters, _KMEANS_STEPS)
@@ -156,8 +172,8 @@ def _lookup(tables: Sequence[Array | None]) -> tuple[Array, int]:
     return np.stack(rows).astype(np.float32), edge
 
 
-def _stored(choice: LayerChoice, stored: Array, exists: int) -> bytes:
-    """A layer's weights (G, n, R) as its container holds them, output channel after output channel."""
+def _stored(choice: LayerChoice, stored: Array, exists: int) -> Array:
+    """A layer's weights (G, n, R) as its container holds them, (R, values of an output channel)."""
     by_row = stored.transpose(2, 0, 1).reshape(stored.shape[2], -1)[:, :exists]
     dtype = np.int8 if choice.is_integer else np.float16 if choice.bits == 16 else np.float32
-    return np.ascontiguousarray(by_row.astype(dtype)).tobytes()
+    return np.ascontiguousarray(by_row.astype(dtype))

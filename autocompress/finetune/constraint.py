@@ -15,7 +15,7 @@ import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.finetune.schedule import share_of_zeros
-from autocompress.network import keras
+from autocompress.network import keras, sparse
 from autocompress.network.layers import Layer
 from autocompress.network.scales import SCALE_BITS
 from autocompress.records import LayerChoice
@@ -110,8 +110,20 @@ class ConstrainedLayer:
             pruned = self._keep.numpy().reshape(-1) == 0
             sizes, zeros = np.where(pruned, -1.0, sizes), max(zeros, int(pruned.sum()))
         keep = np.ones(sizes.size, np.float32)
-        keep[np.argsort(sizes, kind="stable")[:zeros]] = 0.0
+        keep[self._smallest(sizes, zeros)] = 0.0
         self._keep.assign(keep.reshape(self._keep.shape))
+
+    def _smallest(self, sizes: Array, zeros: int) -> Array:
+        """The places (flat, in Keras' order) of the `zeros` smallest, or of so many blocks as hold them: of blocks the
+        sum of squares counts, and what must stay pruned (-1) comes first."""
+        block = sparse.block_of(self._layer.outputs) if self._choice.granularity == "block" else 1
+        if block == 1 or self._layer.output_axis != 0:
+            return np.argsort(sizes, kind="stable")[:zeros]
+        places = keras.from_keras_order(self._layer, np.arange(sizes.size).reshape(self._keep.shape))
+        blocks = places.reshape(-1, block, places[0].size).transpose(0, 2, 1).reshape(-1, block)
+        scores = np.where(sizes < 0, -1.0, sizes * sizes)[blocks].sum(axis=1)
+        found: Array = blocks[np.argsort(scores, kind="stable")[: -(-zeros // block)]].reshape(-1)
+        return found
 
     @property
     def state(self) -> list[Any]:

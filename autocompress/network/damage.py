@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.network import sparse
+
 
 def numpy_dtype(tensor_type: int) -> np.dtype[Any] | None:
     """NumPy's dtype of a TFLite tensor type, None where there is none (strings, packed 4-bit, ...)."""
@@ -62,10 +64,13 @@ def _within(indices: Any, size: int, what: str) -> None:
 
 def _check_constant(data: Any, tensor: Any) -> None:
     width = numpy_dtype(tensor.type)
-    if data is None or width is None or tensor.sparsity is not None:
+    if data is None or width is None:
         return
     if any(size < 0 for size in tensor.shape):
         raise ValueError(f"constant of shape {list(tensor.shape)}")
+    if tensor.sparsity is not None:
+        sparse.decode(tensor.sparsity, np.frombuffer(bytes(data), width), tuple(int(n) for n in tensor.shape))
+        return
     expected = int(np.prod(tensor.shape, dtype=np.int64)) * width.itemsize
     if len(data) != expected:
         raise ValueError(f"constant of {len(data)} bytes where its shape needs {expected}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError
-from autocompress.network import damage
+from autocompress.network import damage, sparse
 
 _KEPT_METADATA = (b"min_runtime_version", b"TFLITE_METADATA")
 _IDENTIFIER = b"TFL3"
@@ -71,21 +71,29 @@ def builtin_names() -> dict[int, str]:
 
 
 def constant(tree: Any, index: int) -> np.ndarray[Any, Any] | None:
-    """The value of tensor `index` of the main graph, shaped, read-only; None where it is no constant."""
+    """The value of tensor `index` of the main graph, shaped, read-only; None where it is no constant. What is stored
+    sparse is given dense."""
     tensor = tree.subgraphs[0].tensors[index]
     data, dtype = tree.buffers[tensor.buffer].data, damage.numpy_dtype(tensor.type)
     if data is None or dtype is None:
         return None
-    return np.frombuffer(bytes(data), dtype).reshape(tensor.shape)
+    stored = np.frombuffer(bytes(data), dtype)
+    if tensor.sparsity is not None:
+        return sparse.decode(tensor.sparsity, stored, tuple(int(n) for n in tensor.shape))
+    return stored.reshape(tensor.shape)
 
 
 def constants(model: bytes) -> tuple[slice, ...]:
-    """Which bytes of a serialised network are constants, in the order in which they lie there."""
+    """Which bytes of a serialised network are constants, or indices of sparse ones, in the order in which they lie
+    there."""
     from ai_edge_litert.schema_py_generated import Model
 
     root, whole = Model.GetRootAs(model, 0), np.frombuffer(model, np.uint8)
     buffers = map(root.Buffers, range(root.BuffersLength()))
     views = [buffer.DataAsNumpy() for buffer in buffers if not buffer.DataIsNone()]
+    graphs = map(root.Subgraphs, range(root.SubgraphsLength()))
+    for tensor in (graph.Tensors(n) for graph in graphs for n in range(graph.TensorsLength())):
+        views += sparse.index_views(tensor)
     starts = [view.__array_interface__["data"][0] - whole.__array_interface__["data"][0] for view in views]
     return tuple(
         slice(start, start + len(view)) for start, view in sorted(zip(starts, views, strict=True), key=lambda s: s[0])
@@ -101,11 +109,13 @@ def set_constant(tree: Any, index: int, value: np.ndarray[Any, Any]) -> None:
 def normalise(model: bytes) -> bytes:
     """The float network every part works on, with the outputs of `model` unchanged.
 
-    Operator codes of old files are completed, float16 weights behind DEQUANTIZE become float32, layers that share
-    a buffer get their own, tensor names become unique, a file without a signature gets one (`strip` takes it away).
+    Operator codes of old files are completed, sparse weights behind DENSIFY become dense, float16 weights behind
+    DEQUANTIZE become float32, layers that share a buffer get their own, tensor names become unique, a file without a
+    signature gets one (`strip` takes it away).
     AutocompressError for a quantized or damaged model."""
     tree = read(model)
     _complete_operator_codes(tree)
+    densify(tree)
     _widen_float16(tree)
     _refuse_quantized(tree)
     _unshare_buffers(tree)
@@ -119,6 +129,23 @@ def _complete_operator_codes(tree: Any) -> None:
     # Files before schema v3a fill only the deprecated field; readers of the new one see every op as ADD (0).
     for code in tree.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def densify(tree: Any) -> None:
+    """Store dense what the main graph stores sparse, without its DENSIFY."""
+    from ai_edge_litert.schema_py_generated import BufferT
+
+    graph, kept = tree.subgraphs[0], []
+    for operator in graph.operators:
+        source = int(operator.inputs[0]) if len(operator.inputs) else -1
+        if op_name(tree, operator) != "DENSIFY" or (dense := constant(tree, source)) is None:
+            kept.append(operator)
+            continue
+        tree.buffers.append(BufferT())
+        graph.tensors[int(operator.outputs[0])].buffer = len(tree.buffers) - 1
+        graph.tensors[source].buffer, graph.tensors[source].sparsity = 0, None
+        set_constant(tree, int(operator.outputs[0]), dense)
+    graph.operators = kept
 
 
 def _widen_float16(tree: Any) -> None:

@@ -1,4 +1,4 @@
-"""What decides the time of a `.tflite`: its kernels, not the values of its weights."""
+"""What decides the time of a `.tflite`: its kernels, not the values of its weights, unless sparse kernels run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.network import flatbuffer
+from autocompress.network import flatbuffer, sparse, sparse_kernels
 from autocompress.network.layers import EXPANDING_OPS, INPUTS
+
+_STEPS = 64  # of the share of nonzeros that a sparse kernel multiplies
+_FILLED = 0.9  # of the blocks of outputs with a nonzero that must be full for a kernel that takes them together
 
 
 def kernel_pattern(model: bytes) -> str:
@@ -17,15 +20,50 @@ def kernel_pattern(model: bytes) -> str:
 
     That is the operators with their options, the types, shapes and kinds of quantization of the tensors, and the
     constants that are no weights (axes, paddings, new shapes). Files of one pattern differ in the values of weights,
-    biases and scales alone, and dense kernels take the same time for all of these: zeros are multiplied too. Weights
-    that are stored sparse count with their values. AutocompressError where the bytes are no TFLite file."""
+    biases and scales alone, and dense kernels take the same time for all of these: zeros are multiplied too. Where
+    XNNPACK would run sparse kernels, the share of nonzeros of each of their layers counts, in steps of 1/64, and how
+    many outputs the kernel takes together. How a weight is stored does not count (DENSIFY runs once, when the file is
+    loaded), only whether any is stored sparse. AutocompressError where the bytes are no TFLite file."""
     tree = flatbuffer.read(model)
+    kept = {"sparse": sparse_kernels.stores_sparse(tree), "kernels": _sparse_kernels(tree)}
+    tensors = len(tree.subgraphs[0].tensors) - _stored_sparse(tree)
+    flatbuffer.densify(tree)
+    del tree.subgraphs[0].tensors[tensors:]
     parts = [
         {"tensors": [_tensor(t) for t in graph.tensors], "operators": [_operator(tree, o) for o in graph.operators],
          "constants": _constants(tree, graph)}
         for graph in tree.subgraphs
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    about = [*parts, kept] if kept["sparse"] else parts
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _stored_sparse(tree: Any) -> int:
+    """How many of the last tensors are constants that DENSIFY reads: a builder's own, which the dense file lacks."""
+    tensors = tree.subgraphs[0].tensors
+    return next((n for n, tensor in enumerate(reversed(tensors)) if tensor.sparsity is None), len(tensors))
+
+
+def _sparse_kernels(tree: Any) -> dict[str, list[int]]:
+    """Of each layer with a sparse kernel: outputs taken together (google/XNNPACK src/operators/convolution-nchw.c) and
+    64ths of its weights that are not zero."""
+    running = set(sparse_kernels.runs_sparse(tree))
+    found = {}
+    for name, weight in sparse_kernels.layer_weights(tree) if running else ():
+        if name in running:
+            share = np.count_nonzero(weight) / weight.size
+            found[name] = [_taken_together(weight), round(_STEPS * share)]
+    return found
+
+
+def _taken_together(weight: Any) -> int:
+    for block in sparse.BLOCKS:
+        if weight.shape[0] % block == 0:
+            kept = weight.reshape(-1, block, weight[0].size) != 0
+            filled = np.count_nonzero(kept) / max(1, block * np.count_nonzero(kept.any(axis=1)))
+            if filled >= _FILLED:
+                return block
+    return 1
 
 
 def _tensor(tensor: Any) -> list[Any]:
@@ -46,7 +84,7 @@ def _constants(tree: Any, graph: Any) -> dict[str, str]:
     found = {}
     for index, tensor in enumerate(graph.tensors):
         data = tree.buffers[tensor.buffer].data
-        if data is not None and (index not in weights or tensor.sparsity is not None):
+        if data is not None and index not in weights:
             found[str(index)] = hashlib.sha256(bytes(data)).hexdigest()
     return found
 

@@ -66,5 +66,7 @@ def _weight(tree: Any, makers: dict[int, Any], index: int) -> tuple[tuple[int, .
         index = int(maker.inputs[0])
     tensor = tensors[index]
     shape, container = tuple(int(n) for n in tensor.shape), flatbuffer.type_name(tensor.type)
+    if tensor.sparsity is not None and (dense := flatbuffer.constant(tree, index)) is not None:
+        return shape, container, dense.reshape(-1)
     raw = np.frombuffer(bytes(tree.buffers[tensor.buffer].data), np.uint8)
     return shape, container, decoded(raw, container, math.prod(shape))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,12 +18,14 @@ import numpy as np
 from autocompress.compress.download import coded_bytes, download_bytes
 from autocompress.compress.sensitivity import Tables
 from autocompress.errors import CandidateError
+from autocompress.network.sparse import block_of, index_bytes
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.objective import Workbench
 from autocompress.search.surrogate import Seen
 from autocompress.search.variants import Narrowing
 
 Array = np.ndarray[Any, Any]
+Choices = Mapping[str, tuple[LayerChoice, ...]]
 ACTIVATIONS = "activations"  # the name of the parameter
 _LEAST_DAMAGE = 1e-9
 _FIXED = 0.2  # of the latency, where nothing is known
@@ -252,20 +254,56 @@ def landscape_of(
     def file(kind: str, containers: Array) -> float:
         return float(weights @ containers) / 8 / baseline.file_bytes
 
+    thinner = np.stack([_thinner(workbench, choices, kind, longest) for kind in activations])
+    saved, fast = thinner / baseline.file_bytes, _faster(workbench, choices, longest)
     modelled = workbench.modelled_latency(workbench.float_network)
+    of, doubt = (latency, 0.1) if modelled else (None, 1.0)
     fixed = [_fixed(workbench, kind, usual_pattern(container[a]), widths) for a, kind in enumerate(activations)]
     return Landscape(
         activations=tuple(activations),
         choices=dict(choices),
         tables=tables,
         container=container,
-        latency=pattern_cost(
-            activations, container, macs / macs.sum(), latency if modelled else None, 0.1 if modelled else 1.0, fixed
-        ),
-        file=pattern_cost(activations, container, weights / weights.sum(), file, 0.01),
+        latency=with_doubt(pattern_cost(activations, container, macs / macs.sum(), of, doubt, fixed), fast),
+        file=less(pattern_cost(activations, container, weights / weights.sum(), file, 0.01), saved),
         around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
         narrowing=narrowing,
     )
+
+
+def _thinner(workbench: Workbench, choices: Choices, activations: str, longest: int) -> Array:
+    """The bytes of a file that sparse storage saves at each choice, (L, C): of evenly spread zeros."""
+    legal, saved = workbench.storage.sparse(activations), np.zeros((len(workbench.layers), longest))
+    if workbench.storage.size != "file":
+        return saved
+    for at, layer in enumerate(workbench.layers):
+        for c, choice in enumerate(choices[layer.name]):
+            bits = workbench.container(layer, choice.bits, activations)
+            if choice.sparsity and bits is not None and bits in legal:
+                block = block_of(layer.outputs) if choice.granularity == "block" else 1
+                stored = (1 - choice.sparsity) * layer.weights * (bits / 8 + index_bytes(layer.shape[-1]) / block)
+                saved[at, c] = max(0.0, layer.weights * bits / 8 - stored)
+    return saved
+
+
+def _faster(workbench: Workbench, choices: Choices, longest: int) -> Array:
+    """What sparse kernels may save of each layer's share of a latency, (L, C): nothing is claimed, trials tell."""
+    found = np.zeros((len(workbench.layers), longest))
+    for at, layer in enumerate(workbench.layers):
+        if workbench.measures and layer.name in workbench.sparse_path.layers:
+            row = [choice.sparsity * (choice.bits > 8) for choice in choices[layer.name]]
+            found[at, : len(row)] = row
+    return found
+
+
+def with_doubt(cost: Cost, faster: Array) -> Cost:
+    """The cost where each layer's share may be up to `faster` (L, C) of it away."""
+    return replace(cost, doubt=np.maximum(cost.doubt, faster[None] * cost.weights[None, :, None]))
+
+
+def less(cost: Cost, saved: Array) -> Cost:
+    """The cost without `saved` (A, L, C), give or take a tenth of it."""
+    return replace(cost, extra=cost.extra - saved, doubt=np.maximum(cost.doubt, saved / 10))
 
 
 def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[str, Sequence[int]]) -> float:

@@ -9,6 +9,8 @@ from autocompress.errors import AutocompressError, DeviceError
 from autocompress.measure.host import Host, profile_host
 from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
+from autocompress.network import flatbuffer
+from autocompress.network.sparse_kernels import runs_sparse
 from autocompress.records import Measurement
 from autocompress.search.objective import Latency
 from autocompress.specs import CalibratedModel, DeviceProfile, load_device
@@ -53,6 +55,8 @@ class LatencySource:
             return None
 
         def predicted(file: bytes) -> Measurement | None:
+            if runs_sparse(flatbuffer.read(file)):  # the model knows dense kernels alone
+                return None
             try:
                 return predict(file, model)
             except AutocompressError:  # layers in a dtype that was not measured

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
+from autocompress.compress.storage import Storage
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.files import unchanged, write_whole
 from autocompress.measure.accuracy import Quality, Split
@@ -25,11 +26,12 @@ from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
+from autocompress.network.sparse_kernels import SparsePath, sparse_path
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
 from autocompress.search import early
 from autocompress.search.early import Bar, Screened, StoppedEarly
 from autocompress.search.variants import Narrowing, Variant, Variants
-from autocompress.specs import DeviceProfile, container_bits
+from autocompress.specs import DeviceProfile, container_bits, sparse_containers
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
@@ -72,18 +74,22 @@ class Workbench:
 
     def __init__(
         self, task: LoadedTask, profile: DeviceProfile, latency: Latency, *, runs: Path, artifacts: Path, seed: int,
-        threads: int, tier: str = "sequential", pause: Callable[[], None] = lambda: None, known: Known = lambda _: None,
+        threads: int, tier: str = "sequential", size: str = "download",
+        pause: Callable[[], None] = lambda: None, known: Known = lambda _: None,
         expected: Known | None = None,
     ) -> None:  # fmt: skip
         """`pause` is called between the pieces of an evaluation, so that others may measure. `known`: a latency that
-        costs nothing, modelled or measured before; `expected`: what a model of the device says, None: there is none."""
+        costs nothing, modelled or measured before; `expected`: what a model of the device says, None: there is none.
+        `size`: which size of a file shall be small, "download" or "file"."""
         self._pause, self._known, self._expected = pause, known, expected
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers = layers_of(flatbuffer.read(task.network))
         self._scores: dict[str, Array] = {}  # of evaluated candidates, by sha256
-        whole = Variant(task.network, self.layers, lambda: self._calibration, self._container, threads)
-        self.variants = Variants(whole, lambda: self._calibration, self._container, threads)
+        self.storage = Storage(sparse=partial(sparse_containers, profile.kernels), size=size)
+        common = (lambda: self._calibration, self._container, threads)
+        whole = Variant(task.network, self.layers, *common, storage=self.storage)
+        self.variants = Variants(whole, *common, storage=self.storage)
 
     def _container(self, op: str, bits: int, activations: str) -> int | None:
         return container_bits(self._profile.kernels, op, bits, activations)
@@ -100,6 +106,16 @@ class Workbench:
         # Fewer samples than a network's fixed batch are repeated.
         chosen = np.sort(np.resize(order, max(1, samples // chunk) * chunk))
         return {i: self._task.x_calibration[name][chosen] for name, i in runner.input_indices.items()}, chunk
+
+    @property
+    def measures(self) -> bool:
+        """Whether latencies are measured on the device."""
+        return self._profile.host is not None
+
+    @cached_property
+    def sparse_path(self) -> SparsePath:
+        """What XNNPACK's sparse kernels could run of the network."""
+        return sparse_path(flatbuffer.read(self._task.network))
 
     @property
     def reconstruction(self) -> Reconstruction:
@@ -290,11 +306,12 @@ class Workbench:
         """The layer tables of these choices, shared by all studies below `runs`; and a note where a kept file of them
         could not be used."""
         inputs, _ = self._calibration
-        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices)
+        sparse = self.storage.sparse("float32")
+        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices, sparse)
         return kept_tables(
             self._runs / "tables",
             key,
-            lambda: build_tables(self.reconstruction, choices, self._probe_samples()),
+            lambda: build_tables(self.reconstruction, choices, self._probe_samples(), sparse),
         )
 
     def narrowing(self) -> Narrowing | None:

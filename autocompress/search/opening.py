@@ -12,7 +12,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
 from autocompress.errors import AutocompressError
-from autocompress.records import Configuration
+from autocompress.network.sparse_kernels import SparsePath
+from autocompress.records import Configuration, Measurement
 from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
@@ -106,6 +107,20 @@ def note(study: optuna.Study, text: str) -> None:
     notes = study.user_attrs["notes"]
     if text not in notes:
         study.set_user_attr("notes", [*notes, text])
+
+
+def sparse_note(request: Request, path: SparsePath, measurement: Measurement) -> str | None:
+    """Why rules for sparse kernels bring no speed in this study; None where they may, or there are none."""
+    if not any(rule.sparse_kernels for rule in request.space.rules):
+        return None
+    if not path.layers:
+        return f"no sparse kernels: {path.reason}; zeros make files smaller, not faster"
+    if request.latency_source == "modelled":
+        return "sparse kernels are not modelled: sparse layers are counted as dense ones; measure with --host"
+    environment = measurement.environment
+    if environment is not None and any(feature.startswith("avx") for feature in environment.cpu_features):
+        return "XNNPACK runs no sparse kernels on processors with AVX, as this device is: zeros make files smaller only"
+    return None
 
 
 def queue(

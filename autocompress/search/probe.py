@@ -10,6 +10,7 @@ import numpy as np
 
 from autocompress.compress.build import read_layers
 from autocompress.compress.skeleton import make_skeleton
+from autocompress.compress.storage import with_sparse_weights
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.measure.agent import RUNTIMES
 from autocompress.measure.host import Host, profile_host
@@ -17,6 +18,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.blueprint import Blueprint
 from autocompress.network.layers import LAYER_OPS, Layer, layers_of
 from autocompress.network.run import Runner
+from autocompress.network.sparse_kernels import stores_sparse
 from autocompress.specs import DeviceProfile, Runtime
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +28,8 @@ PAIRS = (
 # Relative to the outputs' root mean square: float kernels sum in another order, 8-bit activations round.
 MOST_ERROR = {"float": 0.01, "integer": 0.05}
 MOST_SLOWDOWN = 1.5  # of a narrow container against 8 bits: else the search would pay time for bytes unasked
+SPARSE = "DENSIFY"  # the operator of weights that are stored sparse
+_SPARSE_PAIRS = ((32, "float32"), (16, "float32"), (8, "float32"), (8, "int8"))
 _SAMPLES = 16
 
 
@@ -64,7 +68,7 @@ def probe(
     loads, cores = _loading(profile, (runtime,) if runtime else tuple(RUNTIMES))
     profile = replace(profile, runtime=Runtime(name=loads, threads=threads or cores))
     with profile_host(profile) as there:
-        trials = tuple(trial for op in LAYER_OPS for trial in _tried(op, there, on_kernel))
+        trials = tuple(trial for op in (*LAYER_OPS, SPARSE) for trial in _tried(op, there, on_kernel))
         described = replace(
             profile,
             description=_description(there),
@@ -115,8 +119,8 @@ def _tried(op: str, there: Host, on_kernel: Callable[[KernelTrial], None]) -> li
     network = _network(op)
     trials: list[KernelTrial] = []
     layers = layers_of(flatbuffer.read(network))
-    for bits, activations in PAIRS:
-        trial = _trial(network, layers, bits, activations, there)
+    for bits, activations in _SPARSE_PAIRS if op == SPARSE else PAIRS:
+        trial = replace(_trial(network, layers, bits, activations, there, sparse=op == SPARSE), op=op)
         wide = [t for t in trials if (t.bits, t.activations) == (8, activations) and t.latency_ms is not None]
         if trial.fault is None and bits < 8 and wide:
             slower = (trial.latency_ms or 0.0) / (wide[0].latency_ms or 1.0)
@@ -127,12 +131,17 @@ def _tried(op: str, there: Host, on_kernel: Callable[[KernelTrial], None]) -> li
     return trials
 
 
-def _trial(network: bytes, layers: Sequence[Layer], bits: int, activations: str, there: Host) -> KernelTrial:
+def _trial(
+    network: bytes, layers: Sequence[Layer], bits: int, activations: str, there: Host, *, sparse: bool
+) -> KernelTrial:
     trial = KernelTrial(op=layers[0].op, bits=bits, activations=activations)
     inputs = np.random.default_rng(0).standard_normal((_SAMPLES, *layers[0].input_shape[1:]), dtype=np.float32)
     try:
         ranges = trace.activation_ranges(network, {layers[0].input: inputs}, chunk=1, threads=1)
         file = make_skeleton(network, layers, [bits], activations, ranges).patch.snapshot()
+        if sparse:
+            file = with_sparse_weights(file, layers, ("FLOAT32", "FLOAT16", "INT8"), "file")
+            assert stores_sparse(flatbuffer.read(file))
         outputs = there.outputs(file, [inputs])[0]
         error = _error(outputs, _reference(network, file, layers, inputs))
         trial = replace(trial, error=error)
@@ -146,6 +155,9 @@ def _trial(network: bytes, layers: Sequence[Layer], bits: int, activations: str,
 
 def _network(op: str) -> bytes:
     """One layer with a ragged number of channels."""
+    if op == SPARSE:
+        net = Blueprint((1, 96))
+        return _with_zeros(net.finish(net.dense(net.input, 256, relu=False)))
     if op == "FULLY_CONNECTED":
         net = Blueprint((1, 96))
         return net.finish(net.dense(net.input, 72, relu=False))
@@ -156,6 +168,17 @@ def _network(op: str) -> bytes:
         "TRANSPOSE_CONV": lambda: net.upsample(net.input, 20, 3, 2),
     }
     return net.finish(made[op]())
+
+
+def _with_zeros(network: bytes) -> bytes:
+    """The network with nine tenths of its one layer's weights zero."""
+    tree = flatbuffer.read(network)
+    (layer,) = layers_of(tree)
+    weight = flatbuffer.constant(tree, layer.weight)
+    assert weight is not None
+    kept = np.random.default_rng(0).random(weight.shape) < 0.1
+    flatbuffer.set_constant(tree, layer.weight, np.where(kept, weight, np.float32(0)))
+    return flatbuffer.write(tree)
 
 
 def _reference(network: bytes, file: bytes, layers: Sequence[Layer], inputs: Array) -> Array:
@@ -180,7 +203,7 @@ def _error(outputs: Array, wanted: Array) -> float:
 
 def _table(trials: Sequence[KernelTrial]) -> dict[str, tuple[tuple[int, str], ...]]:
     working = [trial for trial in trials if trial.fault is None]
-    table = {op: tuple((t.bits, t.activations) for t in working if t.op == op) for op in LAYER_OPS}
-    if not any(table.values()):
+    table = {op: tuple((t.bits, t.activations) for t in working if t.op == op) for op in (*LAYER_OPS, SPARSE)}
+    if not any(table[op] for op in LAYER_OPS):
         raise AutocompressError("no kernel works there: " + (trials[0].fault or "") + "; install another runtime")
     return {op: pairs for op, pairs in table.items() if pairs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,13 +50,18 @@ class Request:
         return self.name or "".join(c if c.isalnum() or c in "._-" else "_" for c in made)
 
 
-def resolved(request: Request, layers: Sequence[Layer]) -> tuple[tuple[str, ...], Choices]:
-    """The activations and each layer's choices that the device can run; AutocompressError where nothing is left."""
+def resolved(
+    request: Request, layers: Sequence[Layer], sparse: Collection[str] = ()
+) -> tuple[tuple[str, ...], Choices]:
+    """The activations and each layer's choices that the device can run; AutocompressError where nothing is left.
+    `sparse`: the names of the layers that XNNPACK has sparse kernels for."""
     modelled = request.latency_source == "modelled"
     activations = allowed_activations(request.space, request.profile, modelled=modelled)
     named = [
         layer for layer in layers
-        if request.space.names_layer(name=layer.name, tensor_name=layer.tensor_name, op=layer.op)
+        if request.space.names_layer(
+            name=layer.name, tensor_name=layer.tensor_name, op=layer.op, sparse_kernels=layer.name in sparse
+        )
     ]  # fmt: skip
     if not named:
         names = ", ".join(layer.name for layer in layers[:8])
@@ -69,6 +74,7 @@ def resolved(request: Request, layers: Sequence[Layer]) -> tuple[tuple[str, ...]
             tensor_name=layer.tensor_name,
             op=layer.op,
             modelled=modelled,
+            sparse_kernels=layer.name in sparse,
         )
         for layer in layers
     }

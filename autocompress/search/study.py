@@ -71,9 +71,11 @@ class Search:
         self.workbench = Workbench(
             request.task, request.profile, self._patterns or latency, runs=request.runs,
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
-            pause=self._floor.pause, known=self._known, expected=expected if self._measures else self._known,
+            size=request.size, pause=self._floor.pause, known=self._known,
+            expected=expected if self._measures else self._known,
         )  # fmt: skip
-        self.activations, self.choices = resolved(request, self.workbench.layers)
+        sparse = self.workbench.sparse_path.layers
+        self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
         self.widths = self.workbench.variants.widths(request.space)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
@@ -162,6 +164,8 @@ class Search:
             opening.lay_ground(self.study, request, workbench, identity)
             if self._screens:
                 opening.note(self.study, self._screening())
+            if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
+                opening.note(self.study, said)
             self._settle()
             opening.queue(self.study, found, self.activations, self.choices, self.widths)
             announce(self.study, request, self._roll.name)

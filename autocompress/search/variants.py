@@ -17,6 +17,7 @@ from autocompress.compress.narrow import INPUT_AXIS, Elimination, damages, elimi
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Run
 from autocompress.compress.skeleton import Ranges
+from autocompress.compress.storage import Storage
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
@@ -47,11 +48,11 @@ class Variant:
 
     def __init__(
         self, network: bytes, layers: Sequence[Layer], calibration: Callable[[], Calibration], container: ContainerOf,
-        threads: int, reconstruction: Reconstruction | None = None,
+        threads: int, reconstruction: Reconstruction | None = None, storage: Storage | None = None,
     ) -> None:  # fmt: skip
         self.network, self.layers = network, tuple(layers)
         self._calibration, self._threads, self._given = calibration, threads, reconstruction
-        self.builder = Builder(network, self.layers, container, lambda: self.ranges)
+        self.builder = Builder(network, self.layers, container, lambda: self.ranges, storage)
 
     @cached_property
     def reconstruction(self) -> Reconstruction:
@@ -95,9 +96,10 @@ class Variants:
     """The whole network, and any of it with fewer channels."""
 
     def __init__(
-        self, whole: Variant, calibration: Callable[[], Calibration], container: ContainerOf, threads: int
-    ) -> None:
-        self.whole = whole
+        self, whole: Variant, calibration: Callable[[], Calibration], container: ContainerOf, threads: int,
+        storage: Storage | None = None,
+    ) -> None:  # fmt: skip
+        self.whole, self._storage = whole, storage
         self._calibration, self._container, self._threads = calibration, container, threads
         self._narrow: dict[tuple[tuple[str, int], ...], Variant] = {}
         self._eliminations: dict[str, Elimination] = {}
@@ -177,8 +179,9 @@ class Variants:
     def _made(self, widths: Mapping[str, int]) -> Variant:
         made = narrow(self.whole.reconstruction, self.whole.network, self.channels, self.kept(widths))
         return Variant(
-            made.network, made.layers, self._calibration, self._container, self._threads, made.reconstruction
-        )
+            made.network, made.layers, self._calibration, self._container, self._threads, made.reconstruction,
+            self._storage,
+        )  # fmt: skip
 
 
 def _nothing_narrower(

@@ -22,7 +22,7 @@ from autocompress.specs.device import (
     Runtime,
     is_ssh_word,
 )
-from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits
+from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits, sparse_containers
 from autocompress.specs.space import Rule, SearchSpace, Widths
 from autocompress.specs.sweep import Sweep, SweepBudget, SweepDevice, SweepSpace, SweepTask, VerdictRules
 
@@ -65,6 +65,7 @@ __all__ = [
     "own_device_names",
     "save_device",
     "space_names",
+    "sparse_containers",
 ]
 
 

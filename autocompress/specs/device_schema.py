@@ -28,7 +28,7 @@ from autocompress.specs.device import (
     is_ssh_word,
 )
 from autocompress.specs.faults import not_one_of, shown
-from autocompress.specs.space_schema import Activations, Name, OpName, SchemaOne, Strict
+from autocompress.specs.space_schema import Activations, KernelOp, Name, SchemaOne, Strict
 
 CONTAINERS = (32, 16, 8, 4, 2)  # bits that a weight can be stored in
 _REMOTE = "{ssh: user@name}, {ssh: user@name, python: venv/bin/python3} or {command: [argv, ...]}"
@@ -250,7 +250,9 @@ class DeviceFile(Strict):
     clock_mhz: Positive | None = None
     memory_bytes: Annotated[int, Field(gt=0)] | None = None
     power_w: PowerFile | None = None
-    kernels: dict[OpName, list[Kernel]] = Field(description="op: pairs [weight container bits, activations]")
+    kernels: dict[KernelOp, list[Kernel]] = Field(
+        description="op: pairs [weight container bits, activations]; DENSIFY: of weights that may be stored sparse"
+    )
     latency_model: AnyLatencyModel | None = None
     sources: dict[Figure, Text] = Field(
         default_factory=dict, description="figure: where it comes from, or why there is none"

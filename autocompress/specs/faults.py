@@ -22,6 +22,7 @@ _SHAPES = {
     "float_type": "a number",
     "string_type": "text (put it in quotes)",
     "finite_number": "a finite number",
+    "bool_type": "true or false",
 }
 _BOUNDS = {
     "greater_than": "above",

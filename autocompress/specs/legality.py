@@ -30,13 +30,20 @@ def container_bits(kernels: Kernels, op: str, bits: int, activations: str) -> in
     return min(fitting, default=None)
 
 
+def sparse_containers(kernels: Kernels, activations: str) -> frozenset[int]:
+    """The bits of the containers in which weights may be stored sparse under these activations of the network: those
+    that the device runs DENSIFY for; float weights whatever the activations are."""
+    pairs = kernels.get("DENSIFY", ())
+    return frozenset(bits for bits, kind in pairs if kind == ("float32" if bits > 8 else activations))
+
+
 def allowed_activations(space: SearchSpace, profile: DeviceProfile, *, modelled: bool = False) -> tuple[str, ...]:
     """The activations of the space that some op of the profile has an integer kernel for, in their order.
 
     `modelled`: the latency will come from the profile's model; then activations without coefficients are
     dropped too, because their latency could not be told. A device without any integer kernel leaves float32.
     AutocompressError where nothing of the space remains."""
-    runs = {kind for pairs in profile.kernels.values() for bits, kind in pairs if bits <= 8}
+    runs = {kind for op, pairs in profile.kernels.items() for bits, kind in pairs if bits <= 8 and op != "DENSIFY"}
     if not runs:
         return ("float32",)
     kept = tuple(kind for kind in dict.fromkeys(space.activations) if kind in runs)
@@ -59,6 +66,7 @@ def allowed_choices(
     tensor_name: str,
     op: str,
     modelled: bool = False,
+    sparse_kernels: bool = False,
 ) -> tuple[LayerChoice, ...]:
     """The choices of one layer that the device can run under every one of `allowed_activations`.
 
@@ -66,7 +74,7 @@ def allowed_choices(
     it: each combination must be runnable. Where no choice is, the layer stays float32 and keeps its
     sparsities; AutocompressError where the device does not run it in float32 either."""
     activations = allowed_activations(space, profile, modelled=modelled)
-    offered = space.choices(name=name, tensor_name=tensor_name, op=op)
+    offered = space.choices(name=name, tensor_name=tensor_name, op=op, sparse_kernels=sparse_kernels)
     runnable = [
         choice
         for choice in offered

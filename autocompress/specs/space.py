@@ -22,18 +22,20 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """Values for the layers that it names. `match`: a regular expression for the whole name of a layer or of
-    its tensor; `op`: an op name as in the TFLite schema; both given: both must hold. None: not given."""
+    its tensor; `op`: an op name as in the TFLite schema; `sparse_kernels`: whether XNNPACK has sparse kernels for it in
+    its network; what is given must hold. None: not given."""
 
     match: str | None = None
     op: str | None = None
+    sparse_kernels: bool | None = None
     sparsity: tuple[float, ...] | None = None
     granularity: tuple[str, ...] | None = None
     bits: tuple[int, ...] | None = None
     clusters: tuple[int | None, ...] | None = None
 
-    def names_layer(self, *, name: str, tensor_name: str, op: str) -> bool:
+    def names_layer(self, *, name: str, tensor_name: str, op: str, sparse_kernels: bool = False) -> bool:
         """Whether the rule applies to this layer."""
-        if self.op is not None and self.op != op:
+        if self.op not in (None, op) or self.sparse_kernels not in (None, sparse_kernels):
             return False
         return self.match is None or any(re.fullmatch(self.match, text) for text in (name, tensor_name))
 
@@ -63,17 +65,20 @@ class SearchSpace:
     rules: tuple[Rule, ...] = ()
     widths: Widths | None = None
 
-    def names_layer(self, *, name: str, tensor_name: str, op: str) -> bool:
+    def names_layer(self, *, name: str, tensor_name: str, op: str, sparse_kernels: bool = False) -> bool:
         """Whether any rule applies to this layer; a layer that none names stays float."""
-        return any(rule.names_layer(name=name, tensor_name=tensor_name, op=op) for rule in self.rules)
+        layer = {"name": name, "tensor_name": tensor_name, "op": op}
+        return any(rule.names_layer(**layer, sparse_kernels=sparse_kernels) for rule in self.rules)
 
-    def choices(self, *, name: str, tensor_name: str, op: str) -> tuple[LayerChoice, ...]:
+    def choices(self, *, name: str, tensor_name: str, op: str, sparse_kernels: bool = False) -> tuple[LayerChoice, ...]:
         """The choices of one layer: every rule that applies, merged per key, later ones winning; then all
         combinations, normalised, each once, in the order of the file (the last key varies fastest)."""
         values = dict(_DEFAULTS)
         for rule in self.rules:
-            if rule.names_layer(name=name, tensor_name=tensor_name, op=op):
+            if rule.names_layer(name=name, tensor_name=tensor_name, op=op, sparse_kernels=sparse_kernels):
                 values |= {key: given for key in _DEFAULTS if (given := getattr(rule, key)) is not None}
+        if op == "DEPTHWISE_CONV_2D":  # an output channel has inputs of its own: there are no blocks
+            values["granularity"] = ("element",)
         combinations = itertools.product(*values.values())
         return unique(LayerChoice(**dict(zip(values, each, strict=True))) for each in combinations)
 

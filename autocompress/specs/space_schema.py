@@ -26,6 +26,8 @@ WEIGHT_OPS = (
     "BATCH_MATMUL", "EMBEDDING_LOOKUP", "GATHER", "SVDF", "RNN", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
     "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
 )  # fmt: skip
+# Of a profile's kernels: what makes a dense weight of one that is stored sparse.
+KERNEL_OPS = (*WEIGHT_OPS, "DENSIFY")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -47,6 +49,12 @@ def _op(value: object) -> str:
     return value
 
 
+def _kernel_op(value: object) -> str:
+    if not isinstance(value, str) or value not in KERNEL_OPS:
+        raise ValueError(not_one_of(value, KERNEL_OPS))
+    return value
+
+
 def _regex(value: str) -> str:
     try:
         re.compile(value)
@@ -60,8 +68,6 @@ def _granularity(value: object) -> str:
         raise ValueError(not_one_of(value, GRANULARITIES))
     if value == "channel":
         raise ValueError("channels are kept by groups of layers, not by layer; use the key 'channels' of the space")
-    if value != "element":
-        raise ValueError(f"granularity '{value}' is not available yet; use element")
     return value
 
 
@@ -78,6 +84,7 @@ _CLUSTERS_JSON = {"anyOf": [{"type": "integer", "minimum": 2, "maximum": 256}, {
 SchemaOne = Annotated[int, PlainValidator(_schema_one), WithJsonSchema({"const": 1})]
 Name = Annotated[str, AfterValidator(_plain_name), Field(json_schema_extra={"pattern": f"^{NAME}$"})]
 OpName = Annotated[str, PlainValidator(_op), WithJsonSchema({"enum": list(WEIGHT_OPS)})]
+KernelOp = Annotated[str, PlainValidator(_kernel_op), WithJsonSchema({"enum": list(KERNEL_OPS)})]
 Regex = Annotated[str, AfterValidator(_regex)]
 Activations = Literal["float32", "int8", "int16"]
 Sparsity = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -103,9 +110,14 @@ class RuleFile(Strict):
         validate_default=True,
         description="regular expression: whole name of the layer or of its tensor",
     )
+    sparse_kernels: bool | None = Field(
+        None, description="true: only layers that XNNPACK has sparse kernels for in this network; false: only others"
+    )
     # An empty list is what is not given; one that is written must hold a value.
     sparsity: list[Sparsity] = Field(default_factory=list, min_length=1, description="fractions of zeros")
-    granularity: list[Granularity] = Field(default_factory=list, min_length=1, description="pruned together")
+    granularity: list[Granularity] = Field(
+        default_factory=list, min_length=1, description="pruned together; block: the weights of 4 (else 2) outputs"
+    )
     bits: list[Bits] = Field(default_factory=list, min_length=1, description="32 and 16 are float")
     clusters: list[Clusters] = Field(default_factory=list, min_length=1, description="most distinct integers")
 
@@ -154,6 +166,7 @@ def _rule(rule: RuleFile) -> Rule:
     return Rule(
         match=rule.match,
         op=rule.op,
+        sparse_kernels=rule.sparse_kernels,
         sparsity=tuple(float(value) + 0.0 for value in rule.sparsity) or None,  # -0.0 + 0.0 is 0.0
         granularity=tuple(rule.granularity) or None,
         bits=tuple(map(int, rule.bits)) or None,

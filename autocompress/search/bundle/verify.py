@@ -56,6 +56,10 @@ class Table:
         at = self._field(field)
         return 0 if at is None else self._read(form, at)
 
+    def table(self, field: int) -> Table | None:
+        at = self._field(field)
+        return None if at is None else Table(self.data, at + self._read("<I", at))
+
     def span(self, field: int) -> tuple[int, int]:
         """Where a vector begins and how many elements it has."""
         at = self._field(field)
@@ -102,8 +106,39 @@ def described(name: str, tensor: Table, raw: bytes) -> dict[str, Any]:
     shape = tensor.integers(0)
     container, form = CONTAINERS.get(tensor.number(1, "b"), (f"type {tensor.number(1, 'b')}", "u1"))
     values = np.frombuffer(raw, form) if form else four_bits(raw, int(np.prod(shape)))
+    sparsity = tensor.table(6)
+    if sparsity is not None:
+        check_sparse(sparsity, shape, len(values))
+        values = np.concatenate([values, np.zeros(int(np.prod(shape)) - len(values), values.dtype)])
     facts = {"weights": values.size, "zeros": int((values == 0).sum()), "levels": len(np.unique(values))}
     return {"name": name, "container": container, "shape": shape, **facts}
+
+
+def check_sparse(sparsity: Table, shape: list[int], stored: int) -> None:
+    """ValueError unless the indices of a weight that is stored sparse place each of its `stored` values, once, within
+    `shape`. Zeros are what is not stored (and what is, and is zero)."""
+    places, size, kept = 1, 1, None
+    for dimension in sparsity.tables(2):
+        if dimension.number(0, "b") == 0:
+            places, size = places * dimension.number(1, "<i"), size * dimension.number(1, "<i")
+            continue
+        segments, indices = index_vector(dimension, 2), index_vector(dimension, 4)
+        rows = [indices[a:b] for a, b in zip(segments, segments[1:])]  # noqa: B905, RUF007
+        if len(rows) != places or segments[:1] != [0] or segments[-1] != len(indices):
+            raise ValueError("the rows of a weight that is stored sparse do not fit its indices")
+        if any(a >= b for row in rows for a, b in zip(row, row[1:])) or any(i >= shape[-1] for i in indices):  # noqa: B905, RUF007
+            raise ValueError("a weight that is stored sparse has a place twice, or outside of its shape")
+        places, size, kept = len(indices), size * shape[-1], len(indices)
+    if kept is None or places != stored or size != int(np.prod(shape)):
+        raise ValueError("the values of a weight that is stored sparse do not fit its indices")
+
+
+def index_vector(dimension: Table, kind: int) -> list[int]:
+    """The vector of a union: its kind in field `kind` (1: int32, 2: uint16, 3: uint8), the vector behind it."""
+    form, table = {1: "<i4", 2: "<u2", 3: "u1"}[dimension.number(kind, "B")], dimension.table(kind + 1)
+    start, count = (0, 0) if table is None else table.span(0)
+    numbers: list[int] = np.frombuffer(dimension.data, form, count, start).tolist()
+    return numbers
 
 
 def four_bits(raw: bytes, size: int) -> Array:
