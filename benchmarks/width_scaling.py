@@ -38,6 +38,7 @@ from autocompress.finetune.train import finetune
 from autocompress.network import flatbuffer, keras
 from autocompress.network.channels import prune
 from autocompress.network.layers import layers_of
+from autocompress.network.pattern import kernel_pattern
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, LayerChoice, Measurement
 from autocompress.search.latency import LatencySource, latency_on
@@ -50,7 +51,6 @@ from autocompress.tasks.task import LoadedTask
 
 Array = np.ndarray[Any, Any]
 KINDS = {"float32": LayerChoice(), "int8": LayerChoice(bits=8)}  # activations -> choice of all layers
-STEPS = 32  # factors of the other side are whole shares of it
 LONGER, NOISE = 1.03, 1.02
 HELD_OUT = 0.1
 FOLDER = Path(tempfile.mkdtemp(prefix="autocompress-widths-"))
@@ -212,28 +212,30 @@ def scaled(factor: float) -> tuple[int, ...]:
 
 
 def equal_factor(
-    task: LoadedTask, base: Side, measured: Callable[[bytes], float], kind: str, start: float
+    task: LoadedTask, base: Side, measured: Callable[[bytes], float], kind: str, start: float, steps: int
 ) -> tuple[int, ...]:
-    """Widths of the largest factor at which the file takes at most LONGER x ours, of those that do not take less; the
-    smallest that takes longer where there is none. `measured`: a file's latency over ours."""
+    """Widths of the largest factor, a multiple of 1 / `steps`, at which the file takes at most LONGER x ours, of those
+    that do not take less; the smallest that takes longer where there is none. `measured`: a file's latency over
+    ours."""
     ratios: dict[int, float] = {}
 
     def ratio(step: int) -> float:
         if step not in ratios:
-            ratios[step] = measured(file_of(task, narrowed_as_a_whole(base, step / STEPS), kind))
+            ratios[step] = measured(file_of(task, narrowed_as_a_whole(base, step / steps), kind))
+            print(f"  factor {step}/{steps}: {ratios[step]:.3f} x ours", file=sys.stderr, flush=True)
         return ratios[step]
 
-    step = max(1, min(STEPS, round(start * STEPS)))
+    step = max(1, min(steps, round(start * steps)))
     while step > 1 and ratio(step) >= 1:
         step -= 1
     beyond = 0
-    for larger in range(step, STEPS + 1):
+    for larger in range(step, steps + 1):
         beyond = beyond + 1 if ratio(larger) > LONGER else 0
         if beyond == 2:
             break
     slower = {n: value for n, value in ratios.items() if value >= 1} or {max(ratios): ratios[max(ratios)]}
     near = [n for n, value in slower.items() if value <= LONGER]
-    return scaled((max(near) if near else min(slower)) / STEPS)
+    return scaled((max(near) if near else min(slower)) / steps)
 
 
 def narrowed_as_a_whole(base: Side, factor: float) -> bytes:
@@ -260,9 +262,11 @@ def point(
         def over_ours(
             other: bytes, processes: int = SEARCH_PROCESSES, measure: Any = measure, file: bytes = file
         ) -> float:
-            return 1.0 if other == file else float(measure(other, processes).ratio_to_baseline)
+            if kernel_pattern(other) == kernel_pattern(file):  # the same kernels on the same sizes
+                return 1.0
+            return float(measure(other, processes).ratio_to_baseline)
 
-        widths = equal_factor(task, base, over_ours, kind, math.sqrt(share))
+        widths = equal_factor(task, base, over_ours, kind, math.sqrt(share), asked.steps)
         if widths not in others:
             epochs = math.ceil(own.epochs - 1e-6)
             print(f"  the other side: widths {widths}, {epochs} epochs from scratch", flush=True)
@@ -331,6 +335,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1800.0, help="of fine-tuning a point, at most")
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.12], help="shares of the MACs")
     parser.add_argument("--widths", choices=("chosen", "uniform"), default="chosen")
+    parser.add_argument("--steps", type=int, default=32, help="factors of the other side are whole shares of it")
     parser.add_argument("--divisor", type=int, default=8, help="chosen widths are multiples of it")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--loss", choices=("distillation", "labels", "both"), default="both")

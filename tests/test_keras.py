@@ -150,7 +150,6 @@ def functions() -> dict[str, Callable[[Any], Any]]:
         "FULLY_CONNECTED, rows": lambda x: tf.reshape(tf.matmul(tf.reshape(x, (-1, 4)), square), (-1, 8, 8, 4)),
         "BATCH_MATMUL, constant": lambda x: tf.matmul(constant, x, transpose_a=True),
         "MIRROR_PAD, symmetric": lambda x: tf.pad(x, pads, "SYMMETRIC"),
-        "GELU, approximate": lambda x: tf.nn.gelu(x, True),
         "MAX_POOL_2D, strides": lambda x: tf.nn.max_pool(x, (3, 2), (2, 3), "SAME"),
         "MEAN, image": lambda x: tf.reduce_mean(x, [1, 2]),
         "ADD, one number": lambda x: 0.7 + x,
@@ -212,6 +211,12 @@ class Odd(Blueprint):
         constant = self._constant(self._rng.standard_normal(self.shape(x), dtype=np.float32))
         return self.concatenate([x, constant])
 
+    def gelu(self, x: int) -> int:
+        """The approximate GELU."""
+        options = self._schema.GeluOptionsT()
+        options.approximate = True
+        return self._op("GELU", [x], self.shape(x), options, "GeluOptions")
+
     def table(self, ids: int) -> int:
         """GATHER of rows of a constant table."""
         options, table = self._schema.GatherOptionsT(), self._constant(np.eye(6, 4, dtype=np.float32))
@@ -219,12 +224,13 @@ class Odd(Blueprint):
         return self._op("GATHER", [table, ids], (*self.shape(ids), 4), options, "GatherOptions")
 
 
-@pytest.mark.parametrize("form", ["rows", "constant", "table"])
+@pytest.mark.parametrize("form", ["rows", "constant", "gelu", "table"])
 def test_forms_of_other_converters_have_the_same_outputs(form: str) -> None:
     net = Odd((1, 5) if form == "table" else (1, 4, 4, 3))
     made = {
         "rows": lambda: net.reshape(net.rows(net.reshape(net.input, (1, 16, 3)), 5), (1, 4, 4, 5)),
         "constant": lambda: net.beside_constant(net.convolution(net.input, 4)),
+        "gelu": lambda: net.gelu(net.convolution(net.input, 4)),
         "table": lambda: net.dense(net.reshape(net.table(net.input), (1, 20)), 3),
     }[form]()
     model = net.finish(made)
