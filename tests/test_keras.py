@@ -141,7 +141,6 @@ def functions() -> dict[str, Callable[[Any], Any]]:
         "CONV_2D": lambda x: tf.nn.conv2d(x, kernel, 1, "SAME", dilations=2),
         "CONV_2D, strides": lambda x: tf.nn.relu6(tf.nn.conv2d(x, kernel, (2, 1), "VALID")),
         "DEPTHWISE_CONV_2D": lambda x: tf.nn.depthwise_conv2d(x, wide, (1, 2, 2, 1), "SAME"),
-        "DEPTHWISE_CONV_2D, dilated": lambda x: tf.nn.depthwise_conv2d(x, wide, (1,) * 4, "VALID", dilations=(2, 2)),
         "TRANSPOSE_CONV": lambda x: tf.nn.conv2d_transpose(x, transposed, (tf.shape(x)[0], 16, 16, 6), 2),
         "TRANSPOSE_CONV, odd": lambda x: tf.nn.conv2d_transpose(x, transposed, (tf.shape(x)[0], 15, 16, 6), 2),
         "TRANSPOSE_CONV, whole": lambda x: tf.nn.conv2d_transpose(
