@@ -390,3 +390,5 @@ class StudyRecord:
     importance: tuple[Importance, ...] = ()  # of the knee; only where there are layer tables
     hashes: Mapping[str, str] = field(default_factory=dict)  # what it was made with -> SHA-256
     runs: tuple[SearchRun, ...] = ()  # oldest first
+    # Layers that keep all their channels although the space offers fewer, and why.
+    whole_channels: Mapping[str, str] = field(default_factory=dict)

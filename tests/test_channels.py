@@ -98,6 +98,84 @@ class Sketch(Blueprint):
         shape[axis] = sum(self.shape(x)[axis] for x in tensors)
         return self._op("CONCATENATION", list(tensors), tuple(shape), options, "ConcatenationOptions")
 
+    def widened(self, x: int) -> int:
+        """DEPTHWISE_CONV_2D that makes two channels of each."""
+        batch, height, width, depth = self.shape(x)
+        options = self._walk(self._schema.DepthwiseConv2DOptionsT(), 1, True, True)
+        options.depthMultiplier = 2
+        inputs = [x, *self._weights((1, 3, 3, 2 * depth), 9, 2 * depth)]
+        return self._op("DEPTHWISE_CONV_2D", inputs, (batch, height, width, 2 * depth), options,
+                        "DepthwiseConv2DOptions")  # fmt: skip
+
+    def grouped(self, x: int) -> int:
+        """CONV_2D whose outputs read half of the channels each."""
+        batch, height, width, depth = self.shape(x)
+        options = self._walk(self._schema.Conv2DOptionsT(), 1, True, True)
+        inputs = [x, *self._weights((4, 3, 3, depth // 2), 9 * depth // 2, 4)]
+        return self._op("CONV_2D", inputs, (batch, height, width, 4), options, "Conv2DOptions")
+
+    def padded(self, x: int, op: str, value: float | None = None, channels: int = 0) -> int:
+        """PAD, PADV2 with `value`, or MIRROR_PAD; `channels` more of them."""
+        batch, height, width, depth = self.shape(x)
+        inputs = [x, self.constant(np.array([[0, 0], [1, 1], [0, 1], [0, channels]], np.int32))]
+        if value is not None:
+            inputs.append(self.constant(np.full(1, value, np.float32)))
+        kind = {"PAD": "Pad", "PADV2": "PadV2", "MIRROR_PAD": "MirrorPad"}[op] + "Options"
+        shape = (batch, height + 2, width + 1, depth + channels)
+        return self._op(op, inputs, shape, getattr(self._schema, f"{kind}T")(), kind)
+
+    def nearest(self, x: int) -> int:
+        batch, height, width, depth = self.shape(x)
+        size = self.constant(np.array([height, 3 * width], np.int32))
+        return self._op("RESIZE_NEAREST_NEIGHBOR", [x, size], (batch, height, 3 * width, depth),
+                        self._schema.ResizeNearestNeighborOptionsT(), "ResizeNearestNeighborOptions")  # fmt: skip
+
+    def reduced(self, x: int, op: str, axis: int) -> int:
+        """A reduction over one axis, which stays with one value."""
+        options, shape = self._schema.ReducerOptionsT(), list(self.shape(x))
+        options.keepDims, shape[axis] = True, 1
+        axes = self.constant(np.array([axis], np.int32))
+        return self._op(op, [x, axes], tuple(shape), options, "ReducerOptions")
+
+    def stacked(self, tensors: Sequence[int], axis: int) -> int:
+        options, shape = self._schema.PackOptionsT(), list(self.shape(tensors[0]))
+        options.axis, options.valuesCount = axis, len(tensors)
+        shape.insert(axis, len(tensors))
+        return self._op("PACK", list(tensors), tuple(shape), options, "PackOptions")
+
+    def squeezed(self, x: int) -> int:
+        """(1, 1, 1, n) to (1, n)."""
+        options, shape = self._schema.SqueezeOptionsT(), self.shape(x)
+        options.squeezeDims = [1, 2]
+        return self._op("SQUEEZE", [x], (shape[0], shape[3]), options, "SqueezeOptions")
+
+    def expanded(self, x: int) -> int:
+        """(1, n) to (1, 1, n), and again to (1, 1, 1, n)."""
+        batch, width = self.shape(x)
+        for shape in ((batch, 1, width), (batch, 1, 1, width)):
+            axis = self.constant(np.array(1, np.int32))
+            x = self._op("EXPAND_DIMS", [x, axis], shape, self._schema.ExpandDimsOptionsT(), "ExpandDimsOptions")
+        return x
+
+    def multiplied(self, x: int, y: int) -> int:
+        """BATCH_MATMUL of two tensors of one shape whose last sides are equal."""
+        options = self._schema.BatchMatMulOptionsT()
+        return self._op("BATCH_MATMUL", [x, y], self.shape(x), options, "BatchMatMulOptions")
+
+    def gathered(self, x: int, axis: int) -> int:
+        options, shape = self._schema.GatherOptionsT(), list(self.shape(x))
+        options.axis, shape[axis] = axis, 3
+        indices = self.constant(np.array([2, 0, 0], np.int32))
+        return self._op("GATHER", [x, indices], tuple(shape), options, "GatherOptions")
+
+    def strided_channels(self, x: int) -> int:
+        """Every second channel."""
+        batch, height, width, depth = self.shape(x)
+        edges = ([0, 0, 0, 0], [batch, height, width, depth], [1, 1, 1, 2])
+        inputs = [x, *(self.constant(np.array(edge, np.int32)) for edge in edges)]
+        return self._op("STRIDED_SLICE", inputs, (batch, height, width, depth // 2),
+                        self._schema.StridedSliceOptionsT(), "StridedSliceOptions")  # fmt: skip
+
     def swapped(self, x: int) -> int:
         batch, height, width, depth = self.shape(x)
         order = self.constant(np.array([0, 2, 1, 3], np.int32))
@@ -105,12 +183,13 @@ class Sketch(Blueprint):
                         "TransposeOptions")  # fmt: skip
 
 
-def without(model: bytes, rng: np.random.Generator) -> tuple[bytes, bytes, Channels]:
-    """The network with some channels' weights and biases all zero; the same without these channels; its channels."""
+def without(model: bytes, rng: np.random.Generator, least: int = 0) -> tuple[bytes, bytes, Channels]:
+    """The network with some channels' weights and biases all zero, `least` of a group or more where it has so many to
+    spare; the same without these channels; its channels."""
     tree = flatbuffer.read(model)
     channels, kept = Channels(tree), {}
     for group in channels.groups:
-        gone = rng.permutation(group.channels)[: rng.integers(0, group.channels)]
+        gone = rng.permutation(group.channels)[: rng.integers(min(least, group.channels - 1), group.channels)]
         kept[group.name] = sorted(set(range(group.channels)) - set(gone.tolist()))
         for (tensor, axis), index in channels.parameters(group):
             value = flatbuffer.constant(tree, tensor)
@@ -239,6 +318,84 @@ def _head(net: Sketch, x: int, head: str) -> int:
     return net.softmax(net.dense(hidden, 5, relu=False))
 
 
+Part = Callable[[Sketch, int], int]  # (network, tensor of shape (1, 4, 4, 8)) -> a tensor for one more convolution
+ACTIVATIONS = ("RELU", "RELU6", "RELU_N1_TO_1", "TANH", "ABS", "NEG", "SQUARE", "ELU", "LEAKY_RELU", "GELU", "FLOOR")
+
+
+def _image(net: Sketch, x: int) -> int:
+    """A vector as an image of one position."""
+    return net.reshape(x, (1, 1, 1, net.shape(x)[1]))
+
+
+OPEN: dict[str, Part] = {
+    "CONV_2D": lambda net, x: x,
+    "DEPTHWISE_CONV_2D": lambda net, x: net.depthwise(x),
+    "DEPTHWISE_CONV_2D, two of each": lambda net, x: net.widened(x),
+    "FULLY_CONNECTED": lambda net, x: _image(net, net.dense(net.mean(x), 5)),
+    "FULLY_CONNECTED behind a flatten": lambda net, x: _image(net, net.dense(net.reshape(x, (1, 128)), 5)),
+    "FULLY_CONNECTED in front": lambda net, x: net.reshape(net.dense(net.reshape(x, (1, 128)), 12), (1, 2, 2, 3)),
+    "TRANSPOSE_CONV": lambda net, x: net.upsample(x, 6, 2, 2),
+    **{
+        f"{op} of two": lambda net, x, op=op: net.paired(op, x, net.convolution(net.input, 8))
+        for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
+    },
+    **{
+        f"{op} of a map and a vector": lambda net, x, op=op: net.paired(op, x, net.mean(net.plain(x, "ABS"), keep=True))
+        for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
+    },
+    **{
+        f"{op} by channel": lambda net, x, op=op: net.paired(op, x, net.drawn((8,), 0.5, 1.5))
+        for op in ("ADD", "SUB", "MUL", "DIV")
+    },
+    **{
+        f"{op} by one number": lambda net, x, op=op, edges=edges: net.paired(op, x, net.drawn((1,), *edges))
+        for op, edges in {"MUL": (0.5, 1), "DIV": (0.5, 1), "MAXIMUM": (-1, -0.5), "MINIMUM": (0.5, 1)}.items()
+    },
+    "SUB from a constant by channel": lambda net, x: net.paired("SUB", net.drawn((1, 1, 1, 8)), x),
+    "CONCATENATION of channels": lambda net, x: net.joined([x, net.plain(x, "TANH"), net.convolution(x, 4)], 3),
+    "CONCATENATION of rows": lambda net, x: net.joined([x, net.plain(x, "TANH")], 1),
+    "PAD": lambda net, x: net.padded(x, "PAD"),
+    "PADV2": lambda net, x: net.padded(x, "PADV2", 0.0),
+    "MIRROR_PAD": lambda net, x: net.padded(x, "MIRROR_PAD"),
+    "AVERAGE_POOL_2D": lambda net, x: net.pool(x, "AVERAGE_POOL_2D", 3, 2),
+    "MAX_POOL_2D": lambda net, x: net.pool(x, "MAX_POOL_2D", 2, 2),
+    "MEAN": lambda net, x: net.mean(x, keep=True),
+    "MEAN to a vector": lambda net, x: net.expanded(net.mean(x)),
+    "SUM": lambda net, x: net.reduced(x, "SUM", 1),
+    "REDUCE_MAX": lambda net, x: net.reduced(x, "REDUCE_MAX", 2),
+    **{op: lambda net, x, op=op: net.plain(x, op) for op in ACTIVATIONS},
+    "HARD_SWISH": lambda net, x: net.hard_swish(x),
+    "LOGISTIC behind a gate": lambda net, x: _gate(net, x),
+    "PRELU": lambda net, x: net.prelu(net.plain(x, "NEG")),
+    "RESIZE_BILINEAR": lambda net, x: net.resize(x),
+    "RESIZE_NEAREST_NEIGHBOR": lambda net, x: net.nearest(x),
+    "SPLIT of rows": lambda net, x: net.paired("ADD", *net.halves(x, 1)),
+    "SPLIT of channels": lambda net, x: net.paired("MUL", *net.halves(x, 3)),
+    "SPLIT_V of channels": lambda net, x: net.joined(net.parts(x, 3)[::-1], 3),
+    "SLICE": lambda net, x: net.slice(x),
+    "STRIDED_SLICE": lambda net, x: net.stride(x, masked=False),
+    "STRIDED_SLICE to the end": lambda net, x: net.stride(x, masked=True),
+    "RESHAPE of positions": lambda net, x: net.reshape(x, (1, 2, 8, 8)),
+    "PACK": lambda net, x: net.reshape(net.stacked([x, net.plain(x, "TANH")], 1), (1, 8, 4, 8)),
+    "SQUEEZE": lambda net, x: net.expanded(net.squeezed(net.mean(x, keep=True))),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_channels_that_make_nothing_go_through_every_operator(name: str, seed: int) -> None:
+    """Not one of these operators freezes what it touches, and what is zero leaves no trace."""
+    rng, net = np.random.default_rng(seed), Sketch((1, 4, 4, 3), seed=seed)
+    made = OPEN[name](net, net.convolution(net.input, 8))
+    model = net.finish(net.convolution(made, 2, relu=False))
+    zeroed, pruned, channels = without(model, rng, least=1)
+    last = channels.layers[-1].name
+    assert list(channels.frozen) == [last], "the network's output alone is frozen"
+    assert_same(zeroed, pruned, seed)
+    assert layers_of(flatbuffer.read(pruned))[0].outputs < 8
+
+
 def test_a_residual_sum_ties_what_it_adds_and_inner_channels_are_free() -> None:
     channels = Channels(flatbuffer.read(load_task("fashion-mnist").network))
     assert [(group.name, group.channels, group.layers) for group in channels.groups] == [
@@ -266,8 +423,20 @@ def test_halves_of_a_split_lose_the_same_channels() -> None:
     [
         (lambda net, x: net.swapped(x), "TRANSPOSE"),
         (lambda net, x: net.plain(x, "COS"), "not 0"),
+        (lambda net, x: net.plain(x, "LOGISTIC"), "not 0"),
         (lambda net, x: net.slice(x, channels=2), "SLICE"),
+        (lambda net, x: net.strided_channels(x), "STRIDED_SLICE"),
+        (lambda net, x: net.padded(x, "PAD", channels=2), "PAD"),
+        (lambda net, x: net.padded(x, "PADV2", 1.0), "not 0"),
+        (lambda net, x: net.reduced(x, "SUM", 3), "SUM"),
+        (lambda net, x: net.softmax(x), "SOFTMAX"),
+        (lambda net, x: net.multiplied(x, x), "BATCH_MATMUL"),
+        (lambda net, x: net.gathered(x, 1), "GATHER"),
+        (lambda net, x: net.grouped(x), "grouped"),
+        (lambda net, x: net.reshape(net.stacked([x, x], 4), (1, 4, 4, 8)), "PACK"),
         (lambda net, x: net.paired("ADD", x, net.drawn((1, 1, 1, 1), 0.5)), "not 0"),
+        (lambda net, x: net.paired("MAXIMUM", x, net.drawn((1, 1, 1, 1), 0.5)), "not 0"),
+        (lambda net, x: net.paired("DIV", x, net.plain(x, "EXP")), "not 0"),
     ],
 )
 def test_what_is_not_known_to_keep_channels_apart_freezes_them(

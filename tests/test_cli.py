@@ -48,7 +48,7 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
     assert list(report) == [
         "schema", "study", "task", "device", "latency_source", "latency_error", "metric", "space", "sampler", "seed",
         "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions",
-            "importance",
+        "importance", "whole_channels",
     ]  # fmt: skip
     assert report["trials"]["complete"] == 6
     assert report["latency_source"] == "modelled"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import dense_model
 from typer.testing import CliRunner
 
 from autocompress.cli import app
@@ -203,6 +205,38 @@ def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoi
             assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
             assert np.abs(stored.values.astype(int)).max() < 2 ** (choice.bits - 1)
     assert not (tmp_path / "state.npz").exists()
+
+
+def test_each_layer_keeps_its_own_choice(digits_network: bytes, tmp_path: Path) -> None:
+    """Bit-widths, zeros and clusters that differ from layer to layer."""
+    x, _ = load_task("digits").train()
+    layers = layers_of(flatbuffer.read(digits_network))
+    chosen = {layer.name: choice for layer, choice in zip(layers, itertools.cycle(CHOICES), strict=False)}
+    start = [crushed_network(digits_network, chosen[layer.name])[1][n] for n, layer in enumerate(layers)]
+    asked = Configuration(layers=chosen).normalised()
+    lesson = Lesson(x={n: v[:400] for n, v in x.items()}, y=None)
+    recipe = Recipe(epochs=10, batch=32)
+    tuned = finetune(digits_network, layers, asked, start, lesson, get_metric("accuracy"), recipe, ranges=None,
+                     path=tmp_path / "state.npz", watch=lambda _: None)  # fmt: skip
+    assert len({choice.bits for choice in chosen.values()}) >= 3
+    check_kept(layers, asked, start, tuned.layers)
+    assert tuned.loss_after < tuned.loss_before
+
+
+def test_the_last_tenth_of_the_training_data_decides(digits_network: bytes, tmp_path: Path) -> None:
+    """What the best state is chosen by hangs on the last 10 % of x_train and on nothing else."""
+    ((name, images),) = load_task("digits").train()[0].items()
+
+    def first_loss(changed: slice) -> float:
+        x = images[:200].copy()
+        x[changed] = 1.0 - x[changed]
+        path = tmp_path / f"{changed.start}.npz"
+        *_, tuned = train(digits_network, {name: x}, LayerChoice(bits=3), path, epochs=1)
+        return tuned.loss_before
+
+    untouched = first_loss(slice(0, 0))
+    assert first_loss(slice(1, 180)) == untouched
+    assert first_loss(slice(180, 200)) != pytest.approx(untouched, rel=0.1)
 
 
 RISING = (
@@ -428,6 +462,16 @@ def test_free_memory_is_known_here() -> None:
     assert (memory.available_bytes() or 0) > 2**20
 
 
+def test_the_limit_of_the_process_counts() -> None:
+    code = (
+        "import resource; from autocompress.finetune import memory; "
+        "used = 4096 * int(open('/proc/self/statm').read().split()[0]); "
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 2**20, -1)); print(memory.available_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) <= 64 * 2**20
+
+
 # --- in a study ----------------------------------------------------------------------------------------------------
 
 
@@ -537,6 +581,65 @@ def test_without_training_data_the_search_stands(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "not fine-tuned: task 'float' has no training data; fine-tuning needs x_train" in done.output
     assert "Front of study s: 1 of" in done.output
+
+
+class Backwards(tf.Module):
+    """A network of a dense layer between two operators that have no way back to Keras."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = tf.Variable(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8), tf.float32)])
+    def __call__(self, x: Any) -> Any:
+        return tf.math.cumsum(tf.reverse(x, [1]) @ self.kernel, 1)
+
+
+def searched_without_labels(folder: Path, model: bytes, *arguments: Any) -> Any:
+    """A study `s` of one trial in `runs`, of a network with training inputs and no labels at all."""
+    x = np.random.default_rng(1).normal(size=(120, 8)).astype(np.float32)
+    parts = {"x_calibration": x[:40], "x_validation": x[40:80], "x_test": x[80:], "x_train": x[:80]}
+    np.savez(folder / "data.npz", **parts)
+    (folder / "model.tflite").write_bytes(model)
+    (folder / "space.yaml").write_text(SPACE)
+    return command("search", "--device", "rpi4", "--model", folder / "model.tflite", "--data", folder / "data.npz",
+                   "--metric", "fidelity", "--space", folder / "space.yaml", "--trials", 1, "--study", "s", "--runs",
+                   folder / "runs", *arguments)  # fmt: skip
+
+
+def test_operators_without_a_way_back_are_listed_and_the_search_stands(tmp_path: Path) -> None:
+    module = Backwards()
+    made = tf.lite.TFLiteConverter.from_concrete_functions([module.__call__.get_concrete_function()], module)
+    done = searched_without_labels(tmp_path, made.convert(), "--finetune", 1)
+    listed = "no way back to Keras for REVERSE_V2, CUMSUM; it is searched without fine-tuning"
+    assert done.exit_code == 1
+    assert f"not fine-tuned: the network cannot be trained here: {listed}" in done.output
+    assert "Front of study s: 1 of 1 trials" in done.output
+    again = command("finetune", "s", "--trial", 0, "--runs", tmp_path / "runs")
+    assert again.exit_code == 2
+    assert listed in again.stderr
+    assert again.stderr.strip().count("\n") == 0
+    assert len(store.read_record(store.load_study(tmp_path / "runs", "s", None)).trials) == 1
+
+
+def test_missing_labels_and_too_little_memory_end_only_the_fine_tuning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as small:
+        small.setattr("autocompress.finetune.train.available_bytes", lambda: 2**20)
+        done = searched_without_labels(tmp_path, dense_model(), "--finetune", 1)
+        assert done.exit_code == 1
+        assert "not fine-tuned: fine-tuning needs about 256 MB of memory, 1 MB are free" in done.output
+        assert "Front of study s: 1 of 1 trials" in done.output
+        alone = command("finetune", "s", "--trial", 0, "--runs", tmp_path / "runs")
+        assert alone.exit_code == 2
+        assert "close other programs or give fewer training samples" in alone.stderr
+    labels = command("finetune", "s", "--trial", 0, "--loss", "labels", "--runs", tmp_path / "runs")
+    assert labels.exit_code == 2
+    assert "the loss 'labels' needs labels, and the task has no y_train" in labels.stderr
+    assert len(store.read_record(store.load_study(tmp_path / "runs", "s", None)).trials) == 1
+    fits = command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", tmp_path / "runs")
+    assert fits.exit_code == 0, fits.output  # distillation wants no labels
 
 
 def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_path: Path) -> None:

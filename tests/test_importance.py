@@ -11,7 +11,7 @@ from test_guided import BASE_MS, World, guided, new_study, objective, world
 from test_rows import ALL, make_record
 
 from autocompress.records import Configuration, Evaluation, Importance
-from autocompress.report.importance import advice_lines, importance_lines
+from autocompress.report.importance import advice_lines, importance_lines, whole_channel_lines
 from autocompress.search.landscape import Landscape
 from autocompress.search.sampler import suggest
 from autocompress.search.variants import Narrowing
@@ -74,6 +74,19 @@ def test_importance_of_an_older_version_is_still_read() -> None:
     old = {"layer": "conv_2d_0", "technique": "bits", "value": 4.0, "saves_bytes": 10.0, "costs": 0.1}
     record = replace(make_record(*ALL), importance=(Importance(**old),))
     assert importance_lines(record)[-1].split("  ")[0] == "conv_2d_0"
+
+
+def test_layers_that_keep_all_channels_are_named_with_the_reason() -> None:
+    whole = {f"conv_2d_{n}": "TRANSPOSE mixes or moves channels" for n in range(6)}
+    record = replace(make_record(*ALL), whole_channels=whole | {"fully_connected_0": "an output of the network"})
+    assert importance_lines(record) == [
+        "Layers that keep all their channels:",
+        f"{', '.join(whole)}: TRANSPOSE mixes or moves channels",
+        "fully_connected_0: an output of the network",
+    ]
+    assert whole_channel_lines(record, 4)[0] == (
+        "conv_2d_0, conv_2d_1, conv_2d_2, conv_2d_3 and 2 more: TRANSPOSE mixes or moves channels"
+    )
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:

@@ -27,7 +27,8 @@ from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
 from autocompress.records import Configuration, LayerChoice
 from autocompress.search.sampler import corners, parameters
-from autocompress.specs import Widths
+from autocompress.search.variants import Variant, Variants
+from autocompress.specs import SearchSpace, Widths
 from autocompress.tasks import LoadedTask, load_task
 
 Array = np.ndarray[Any, Any]
@@ -211,6 +212,8 @@ def test_a_search_over_channels_ends_with_narrower_files_and_resumes(tmp_path: P
     assert "10^8 configurations" in done.stderr  # 2 x 6^7 x 3^4: widths count
     groups = {row["layer"] for row in report["importance"] if row["technique"] == "channels"}
     assert groups == ({"conv_2d_0", "conv_2d_1", "conv_2d_2", "fully_connected_0"} if sampler == "guided" else set())
+    assert report["whole_channels"] == {"fully_connected_1": "SOFTMAX mixes or moves channels"}
+    assert "all stay in fully_connected_1: SOFTMAX mixes or moves channels" in done.stderr
     narrower = [row for row in report["front"] if row["configuration"].get("channels")]
     assert narrower
     for row in narrower:
@@ -239,6 +242,22 @@ def test_faulty_widths_are_one_clear_line(tmp_path: Path, channels: str, message
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_groups_too_small_for_the_divisor_stay_whole_and_are_named() -> None:
+    net = Blueprint((1, 6, 6, 3))
+    model = net.finish(net.convolution(net.convolution(net.convolution(net.input, 8), 16), 4, relu=False))
+    tree = flatbuffer.read(model)
+    whole = Variant(model, layers_of(tree), lambda: ({}, 1), lambda *_: 32, 1)
+    variants = Variants(whole, lambda: ({}, 1), lambda *_: 32, 1)
+    space = SearchSpace(name="s", widths=Widths(keep=(1, 0.5), divisor=8))
+    assert variants.widths(space) == {"conv_2d_1": (16, 8)}
+    assert variants.staying == {
+        "conv_2d_0": "no more channels than the divisor 8",
+        "conv_2d_2": "an output of the network",
+    }
+    variants.widths(SearchSpace(name="s", widths=Widths(keep=(0.5,), divisor=1)))
+    assert list(variants.staying) == ["conv_2d_2"]
 
 
 def test_a_width_that_no_group_has_is_refused() -> None:

@@ -186,6 +186,7 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
         ),
         *("seed", "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions"),
         "importance",
+        "whole_channels",
     ]
     assert document["schema"] == 1
     assert document["metric"] == {"name": "accuracy", "higher_is_better": True}

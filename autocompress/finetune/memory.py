@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,34 @@ def needed_bytes(tree: Any, samples: int, batch: int) -> int:
 
 
 def available_bytes() -> int | None:
-    """Memory that a training may take now; None where the system does not say."""
+    """Memory that a training may take now: what the machine has free, and what the limits of the container (cgroup) and
+    of the process (`ulimit -v`) leave; None where the system says nothing."""
+    found = [each for each in (_free_bytes(), _container_bytes(), _address_bytes()) if each is not None]
+    return min(found, default=None)
+
+
+def _free_bytes() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-    limits = [_number(Path("/sys/fs/cgroup/memory.max")), _number(Path("/sys/fs/cgroup/memory.current"))]
-    if found is not None and limits[0] is not None and limits[1] is not None:
-        return min(found, max(0, limits[0] - limits[1]))
-    return found
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def _container_bytes() -> int | None:
+    most, now = (_number(Path("/sys/fs/cgroup", name)) for name in ("memory.max", "memory.current"))
+    return None if most is None or now is None else max(0, most - now)
+
+
+def _address_bytes() -> int | None:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return None
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return None
+    return max(0, most - pages * resource.getpagesize())
 
 
 def _number(path: Path) -> int | None:

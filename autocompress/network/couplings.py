@@ -180,7 +180,7 @@ class Couplings:
     def _same(self, op: str, operator: Any) -> bool:
         x, output = int(operator.inputs[0]), int(operator.outputs[0])
         ids = self._of(x)
-        if op == "PRELU" and self.shape(int(operator.inputs[1]))[-1] == len(ids):
+        if op == "PRELU" and self.shape(int(operator.inputs[1]))[-1:] == (len(ids),):
             alpha = int(operator.inputs[1])
             self._bind((alpha, len(self.shape(alpha)) - 1), ids)
         self._make(output, ids, zero=self._zeros(x) & (op in _NOTHING_FROM_NOTHING))
@@ -346,8 +346,15 @@ class Couplings:
                 self._freeze(x, "SHAPE reads how many there are")
         return True
 
-    def _untied(self, op: str, operator: Any) -> bool:
-        """Makes shapes, not activations."""
+    def _packed(self, op: str, operator: Any) -> bool:
+        """Numbers of a shape are not tied; of activations stacked in front of the channels all are one."""
+        operands, output = [int(i) for i in operator.inputs], int(operator.outputs[0])
+        if not self.shape(operands[0]):
+            return True
+        if operator.builtinOptions.axis % len(self.shape(output)) == len(self.shape(output)) - 1:
+            return False
+        for operand in operands:
+            self._make(output, self._of(operand), zero=self._zeros(operand))
         return True
 
 
@@ -363,5 +370,5 @@ _RULES: dict[str, Callable[[Couplings, str, Any], bool]] = {
     "STRIDED_SLICE": Couplings._strided,
     "RESHAPE": Couplings._reshaped,
     "SHAPE": Couplings._shape_of,
-    "PACK": Couplings._untied,
+    "PACK": Couplings._packed,
 }

@@ -32,13 +32,14 @@ def to_keras(tree: Any, *, outputs: Sequence[int] | None = None, between: Betwee
 
     graph, fixed = tree.subgraphs[0], fixed_tensors(tree)
     missing = [line for operator in graph.operators if (line := _uncovered(tree, operator, fixed)) is not None]
-    if missing:
+    if missing:  # all of them at once
         raise AutocompressError(
             f"the network cannot be trained here: no way back to Keras for {', '.join(dict.fromkeys(missing))}; "
             "it is searched without fine-tuning"
         )
     hook = between or (lambda _, value: value)
     ends = [int(i) for i in (outputs if outputs is not None else graph.outputs[:1])]
+    _check_batch(graph, ends)
     starts = {int(i): _input(graph.tensors[int(i)]) for i in graph.inputs}
     made = {i: hook(i, value) for i, value in starts.items()}
     for position, operator in enumerate(graph.operators):
@@ -75,6 +76,21 @@ def _needed(graph: Any, position: int, ends: Sequence[int]) -> bool:
                 return True
             wanted |= {int(i) for i in operator.inputs}
     return False
+
+
+def _check_batch(graph: Any, ends: Sequence[int]) -> None:
+    """Samples must still stand along the first axis at the end: each is compared with its own aim."""
+    (first, *_) = (_first_side(graph.tensors[int(i)]) for i in graph.inputs)
+    for tensor in (graph.tensors[i] for i in ends):
+        if _first_side(tensor) != first:
+            raise AutocompressError(
+                f"the network cannot be trained here: its output of shape {[int(n) for n in tensor.shape]} has no axis "
+                "of samples in front; it is searched without fine-tuning"
+            )
+
+
+def _first_side(tensor: Any) -> int | None:
+    return int(tensor.shape[0]) if len(tensor.shape) else None
 
 
 def _check_shape(tensor: Any, value: Any, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,19 +86,49 @@ def _fully_connected(o: Operation) -> Any:
     weight, value = o.constant(1), o.inputs[0]
     columns = weight.shape[1]
     if not o.options.keepNumDims and (len(value.shape) != 2 or value.shape[-1] != columns):
-        value = layers.Reshape((columns,), name=f"{o.name}_flat")(value)
+        value = _rows(o, value, columns)
     layer = layers.Dense(len(weight), **_shared(o, 2))
     return _weighted(o, layer, value, KEEPERS[o.op].to_keras(weight), 2)
+
+
+def _rows(o: Operation, value: Any, columns: int) -> Any:
+    """Rows of so many columns: a sample may make several."""
+    import tensorflow as tf
+    from tf_keras import layers
+
+    if math.prod(value.shape[1:]) == columns:
+        return layers.Reshape((columns,), name=f"{o.name}_flat")(value)
+    return lambda_layer(f"{o.name}_rows", lambda x: tf.reshape(x, (-1, columns)), [value])
 
 
 def _transposed(o: Operation) -> Any:
     from tf_keras import layers
 
-    weight, options = o.constant(1), o.options
+    weight, options, value = o.constant(1), o.options, o.inputs[2]
+    kernel, strides = weight.shape[1:3], (options.strideH, options.strideW)
     layer = layers.Conv2DTranspose(
-        len(weight), weight.shape[1:3], (options.strideH, options.strideW), padding(options), **_shared(o, 3)
+        len(weight), kernel, strides, padding(options),
+        output_padding=_output_padding(o.shapes[0][1:3], value.shape[1:3], kernel, strides, padding(options)),
+        **_shared(o, 3),
+    )  # fmt: skip
+    return _weighted(o, layer, value, KEEPERS[o.op].to_keras(weight), 3)
+
+
+def _output_padding(
+    wanted: Sequence[int], sides: Sequence[int], kernel: Sequence[int], strides: Sequence[int], kind: str
+) -> tuple[int, ...] | None:
+    """What Keras must be told where the file's output has not the sides that Keras takes for granted; None where it
+    has, or where no padding leads there."""
+    plain = [
+        n * s if kind == "same" else (n - 1) * s + max(k, s) for n, s, k in zip(sides, strides, kernel, strict=True)
+    ]
+    if list(wanted) == plain:
+        return None
+    cut = [k // 2 if kind == "same" else 0 for k in kernel]
+    left = tuple(
+        w - ((n - 1) * s + k - 2 * c) for w, n, s, k, c in zip(wanted, sides, strides, kernel, cut, strict=True)
     )
-    return _weighted(o, layer, o.inputs[2], KEEPERS[o.op].to_keras(weight), 3)
+    return left if all(0 <= n < s for n, s in zip(left, strides, strict=True)) else None
 
 
 def _shared(o: Operation, at_bias: int) -> dict[str, Any]:

@@ -45,7 +45,43 @@ def uncovered(tree: Any, operator: Any) -> str | None:
     for position in _CONSTANT_INPUTS.get(op, ()):
         if position < len(at) and at[position] >= 0 and flatbuffer.constant(tree, at[position]) is None:
             return f"{op} whose input {position} is computed"
+    if _along_batch(tree, op, operator):
+        return f"{op} along the batch"
     return _uncovered_layer(tree, op, operator) if op in LAYERS else None
+
+
+def _along_batch(tree: Any, op: str, operator: Any) -> bool:
+    """Whether an operator works on the first axis, which holds one sample in the file and many here."""
+    at, options = [int(i) for i in operator.inputs], operator.builtinOptions
+    rank = len(tree.subgraphs[0].tensors[at[0]].shape)
+
+    def integers(position: int) -> list[int]:
+        value = flatbuffer.constant(tree, at[position])
+        return [] if value is None else [int(n) for n in value.reshape(-1)]
+
+    if op == "CONCATENATION":
+        return bool(options.axis % rank == 0)
+    if op == "GATHER":
+        return _gathers_batch(tree, at, options)
+    if op in ("MEAN", "SUM", "REDUCE_MAX"):
+        return any(axis % rank == 0 for axis in integers(1))
+    if op in ("PAD", "PADV2", "MIRROR_PAD"):
+        return any(integers(1)[:2])
+    if op == "TRANSPOSE":
+        return integers(1)[0] != 0
+    if op == "STRIDED_SLICE":
+        return bool((options.shrinkAxisMask | options.newAxisMask) & 1 or integers(3)[0] != 1)
+    at_axis, x = {"SPLIT": (0, 1), "SPLIT_V": (2, 0)}.get(op, (None, 0))
+    return at_axis is not None and integers(at_axis)[0] % len(tree.subgraphs[0].tensors[at[x]].shape) == 0
+
+
+def _gathers_batch(tree: Any, at: list[int], options: Any) -> bool:
+    """GATHER keeps the batch in front where rows of a table are taken, or a later axis of what is computed."""
+    computed = [flatbuffer.constant(tree, index) is None for index in at[:2]]
+    if options.batchDims or all(computed):
+        return True
+    axis = options.axis % len(tree.subgraphs[0].tensors[at[0]].shape)
+    return bool(axis == 0) if computed[0] else bool(axis != 0)
 
 
 def _uncovered_layer(tree: Any, op: str, operator: Any) -> str | None:
@@ -61,12 +97,6 @@ def _uncovered_layer(tree: Any, op: str, operator: Any) -> str | None:
     if dilated and options.strideH * options.strideW > 1:
         return f"{op} with strides and dilation"
     return None
-
-
-# --- layers with weights ------------------------------------------------------------------------------------------
-
-
-# --- everything else ------------------------------------------------------------------------------------------------
 
 
 def _of_one(o: Operation) -> Any:

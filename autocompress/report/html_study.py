@@ -15,7 +15,7 @@ from autocompress.errors import AutocompressError
 from autocompress.records import CONSTRAINT_NAMES, Evaluation, LayerChoice, Measurement, StudyRecord, TrialRecord
 from autocompress.report import card, rows
 from autocompress.report.html import asset, page, table
-from autocompress.report.importance import advice_lines
+from autocompress.report.importance import advice_lines, whole_channel_lines
 from autocompress.report.progress import hypervolume_steps
 
 _TITLES = {
@@ -171,7 +171,7 @@ def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
         empty="" if front else f"<p><strong>The front is empty: {html.escape(rows.why_empty(record))}.</strong></p>",
         latency=html.escape(latency_words(record.baseline.measurement)),
         notes="".join(f"<p>Note: {html.escape(note)}</p>" for note in record.notes),
-        advice="".join(f"<p>{html.escape(line)}</p>" for line in advice_lines(record)),
+        advice="".join(f"<p>{html.escape(line)}</p>" for line in (*advice_lines(record), *_whole_channels(record))),
         failures=table(("trial", "state", "reason"), failed, "Trials that failed or were stopped early"),
         provenance=table(("what", "value"), _provenance(record), "Provenance"),
         environment=table(("what", "value"), environment_lines(record), "The device while the baseline was measured"),
@@ -179,6 +179,10 @@ def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
         repeat=html.escape(repeat_command(record, options)),
         written=_time(written_s),
     )
+
+
+def _whole_channels(record: StudyRecord) -> list[str]:
+    return [f"All channels stay in {line}" for line in whole_channel_lines(record)]
 
 
 def _float_line(record: StudyRecord) -> str:

@@ -12,11 +12,30 @@ _WORTH_NAMING = 0.05  # of the largest saving: what saves less is no bargain to 
 
 def importance_lines(record: StudyRecord) -> list[str]:
     """Two tables, largest savings first: what each technique saves and costs in each layer, and what widths of groups
-    of channels do; empty where nothing is known (only the guided sampler has layer tables)."""
+    of channels do; empty where nothing is known (only the guided sampler has layer tables). Behind them the layers
+    whose channels all stay."""
     rows = record.importance
     layers = [row for row in rows if row.technique in _TECHNIQUES]
     groups = [row for row in rows if row.technique == "channels"]
-    return [*(_layer_table(layers, record.metric_name) if layers else ()), *(_group_table(record, groups))]
+    whole = whole_channel_lines(record)
+    return [
+        *(_layer_table(layers, record.metric_name) if layers else ()),
+        *_group_table(record, groups),
+        *(["Layers that keep all their channels:", *whole] if whole else ()),
+    ]
+
+
+def whole_channel_lines(record: StudyRecord, most: int | None = None) -> list[str]:
+    """Why layers keep all their channels although the space offers fewer, a line a reason; at most `most` layers are
+    named in each. Empty where the space offers none."""
+    by_reason: dict[str, list[str]] = {}
+    for layer, reason in record.whole_channels.items():
+        by_reason.setdefault(reason, []).append(layer)
+    return [f"{', '.join(layers[:most])}{_and_more(layers, most)}: {reason}" for reason, layers in by_reason.items()]
+
+
+def _and_more(names: Sequence[str], most: int | None) -> str:
+    return f" and {len(names) - most} more" if most is not None and len(names) > most else ""
 
 
 def advice_lines(record: StudyRecord) -> list[str]:

@@ -137,6 +137,7 @@ def document(record: StudyRecord) -> dict[str, Any]:
             "wall_s": record.wall_s,
             "versions": versions | dict(record.versions),
             "importance": [asdict(row) for row in record.importance],
+            "whole_channels": dict(record.whole_channels),
         }
     )
     return found

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord, TrialRecord
 from autocompress.report import rows
+from autocompress.report.importance import whole_channel_lines
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import kilobytes as _kb
 from autocompress.report.units import text as _text
@@ -30,6 +31,7 @@ _APART_WIDTH = 120  # columns from which test value and file size stand in colum
 _ONE_LINE_WIDTH = 190  # columns from which a point of the front takes one line
 _WIDTHS_60 = (8, 10, 12, 8)  # of all columns but the configuration's, so that no number is cut
 _WIDTHS_80 = (8, 18, 13, 13)
+_LAYERS_NAMED = 4  # of those that keep all channels, a reason
 
 Part = tuple[str, str]  # text, style
 
@@ -58,6 +60,8 @@ def print_header(
         ("baseline", f"{record.metric_name} {baseline.accuracy:.4f} on validation data"),
         ("", _latency_line(baseline.measurement, unit)),
     ]
+    for n, line in enumerate(whole_channel_lines(record, _LAYERS_NAMED)):
+        lines.insert(3 + n, ("channels" if n == 0 else "", f"all stay in {line}"))
     if second_runtime is not None:
         lines.append(("", f"{_latency_line(second_runtime[1], unit)} with {second_runtime[0]}"))
     lines.append(("", f"{_kb(baseline.download_bytes)} download · {_kb(baseline.file_bytes)} file"))

@@ -97,6 +97,8 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
         study.set_user_attr("notes", [*request.task.notes, *request.notes])
         study.set_user_attr("versions", versions())
         study.set_user_attr("baseline", workbench.baseline.to_dict())
+    if workbench.variants.staying and "whole_channels" not in attrs:
+        study.set_user_attr("whole_channels", workbench.variants.staying)
     if request.words and dict(request.words) != study.user_attrs.get("words"):
         study.set_user_attr("words", dict(request.words))
     store.note_run(study, request.command)

@@ -191,6 +191,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
             if key.endswith("_sha256") and value is not None
         },
         runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
+        whole_channels=attrs.get("whole_channels", {}),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
 from autocompress.network.layers import Layer
 from autocompress.records import Configuration
-from autocompress.specs import SearchSpace
+from autocompress.specs import SearchSpace, Widths
 
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]
@@ -104,6 +104,7 @@ class Variants:
         self._narrow: dict[tuple[tuple[str, int], ...], Variant] = {}
         self._eliminations: dict[str, Elimination] = {}
         self._offered: dict[str, tuple[int, ...]] = {}
+        self.staying: dict[str, str] = {}  # layers that keep all channels although fewer are asked for -> why
 
     @cached_property
     def channels(self) -> Channels:
@@ -121,7 +122,10 @@ class Variants:
         found = {name: counts for name, counts in offered.items() if len(counts) > 1}
         if not found:
             raise _nothing_narrower(space, groups, reasons)
-        self._offered = found
+        self._offered, self.staying = found, dict(reasons)
+        for group in groups:
+            if group.name not in found:
+                self.staying |= dict.fromkeys(group.layers, _why_whole(space.widths, group.channels))
         return found
 
     def _elimination(self, group: ChannelGroup) -> Elimination:
@@ -182,6 +186,12 @@ class Variants:
             made.network, made.layers, self._calibration, self._container, self._threads, made.reconstruction,
             self._storage,
         )  # fmt: skip
+
+
+def _why_whole(widths: Widths, channels: int) -> str:
+    if channels <= widths.divisor:
+        return f"no more channels than the divisor {widths.divisor}"
+    return "keep leaves them whole"
 
 
 def _nothing_narrower(

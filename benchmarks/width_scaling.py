@@ -1,0 +1,365 @@
+"""Channels taken out of a trained network against the same network made narrower as a whole and trained from scratch
+as long: test accuracy at equal latency on `local`, three points.
+
+    python benchmarks/width_scaling.py [--images N] [--base-epochs N] [--epochs N] [--seconds S] [--macs SHARE...]
+
+Ours: the ResNet-8 of fashion-mnist, its groups of channels narrowed to a share of its multiply-accumulates (`--widths
+chosen`: the widths that the layer tables say cost least, `uniform`: the same share of every group), the layers behind
+fitted again, then fine-tuned; the state is chosen on the last 10 % of the training images. Its training images are
+given as they are and mirrored, as in the recipe of the network.
+The other side: `train.py`'s network with all blocks scaled by one factor, the recipe of `train.py` for as many epochs
+as the original took plus what the fine-tuning looked at, rounded up, on all training images, the last state. The
+factor: the largest whose file takes at most 3 % longer than ours, but none that is faster.
+Both float networks become files of each kind in the same way (int8: static, by the sequential reconstruction, without
+training). Latencies: `local`, ours and the other in turn, in fresh processes. Test data are looked at last."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of TensorFlow
+
+import numpy as np
+from verdict import Goal, judge, print_run, print_table
+
+from autocompress import stats
+from autocompress.finetune.recipe import Lesson, Progress, Recipe
+from autocompress.finetune.train import finetune
+from autocompress.network import flatbuffer, keras
+from autocompress.network.channels import prune
+from autocompress.network.layers import layers_of
+from autocompress.network.pattern import kernel_pattern
+from autocompress.network.run import Runner
+from autocompress.records import Configuration, LayerChoice, Measurement
+from autocompress.search.latency import LatencySource, latency_on
+from autocompress.search.objective import FRONT_PROCESSES, SEARCH_PROCESSES, Workbench
+from autocompress.specs import SearchSpace, Widths, load_device
+from autocompress.tasks import load_task
+from autocompress.tasks.fashion_mnist import TRAINING_IMAGES
+from autocompress.tasks.fashion_mnist import train as recipe_of_the_network
+from autocompress.tasks.task import LoadedTask
+
+Array = np.ndarray[Any, Any]
+KINDS = {"float32": LayerChoice(), "int8": LayerChoice(bits=8)}  # activations -> choice of all layers
+LONGER, NOISE = 1.03, 1.02
+HELD_OUT = 0.1
+FOLDER = Path(tempfile.mkdtemp(prefix="autocompress-widths-"))
+
+
+@dataclass(kw_only=True)
+class Side:
+    """A trained float network (normalised), its channels in words, and the epochs it was trained for, the original's
+    included."""
+
+    network: bytes
+    channels: str
+    epochs: float
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return sum(layer.macs for layer in layers_of(flatbuffer.read(self.network)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A point in one kind of file: who has which test image right, and the latencies."""
+
+    share: float
+    kind: str
+    ours: Side
+    other: Side
+    scores: tuple[Array, Array]
+    ours_ms: float
+    ratio: float  # the other's latency over ours
+    ratio_interval: tuple[float, float]
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of ours less the other's."""
+        return float(self.scores[0].mean() - self.scores[1].mean())
+
+
+# --- files
+
+
+def bench_of(task: LoadedTask, network: bytes) -> Workbench:
+    """A workbench for a network on the data of the task; it measures nothing."""
+    nothing = Measurement(latency_ms=1.0, latency_source="modelled")
+    changed = dataclasses.replace(task, network=network, original=network)
+    return Workbench(changed, load_device("local"), lambda file, processes: nothing, runs=FOLDER,
+                     artifacts=FOLDER / "artifacts", seed=0, threads=len(os.sched_getaffinity(0)))  # fmt: skip
+
+
+def file_of(task: LoadedTask, network: bytes, kind: str) -> bytes:
+    """A float network as a file of this kind."""
+    if kind == "float32":
+        return network
+    bench = bench_of(task, network)
+    asked = Configuration(activations=kind, layers={layer.name: KINDS[kind] for layer in bench.layers})
+    whole = bench.variants.whole
+    return whole.builder.build(asked, whole.solve(asked, "sequential"))
+
+
+# --- ours
+
+
+def chosen_widths(bench: Workbench, share: float) -> dict[str, int]:
+    """The widths of all groups with the least damage by the layer tables (each group alone, added up) among those with
+    at most `share` of the multiply-accumulates."""
+    found = bench.narrowing()
+    assert found is not None
+    names, counts = list(found.widths), [np.array(row) for row in found.widths.values()]
+    grids = [grid.reshape(-1) for grid in np.meshgrid(*map(range, map(len, counts)), indexing="ij")]
+    left = np.array([row[at] / row[0] for row, at in zip(counts, grids, strict=True)])
+    damage = sum(np.array(found.damage[name])[at] for name, at in zip(names, grids, strict=True))
+    macs = np.array([layer.macs for layer in bench.layers], float)
+    rows, columns = (1 - share_of @ (1 - left) for share_of in (found.made, found.read))
+    spent = macs @ (rows * columns) / macs.sum()
+    best = int(np.argmin(np.where(spent <= share, damage, np.inf)))
+    if spent[best] > share:
+        raise SystemExit(f"no widths have {share:.0%} of the MACs; give a larger share or a smaller --divisor")
+    return {name: int(row[at[best]]) for name, row, at in zip(names, counts, grids, strict=True) if at[best]}
+
+
+def uniform_widths(bench: Workbench, share: float) -> dict[str, int]:
+    """About the same share of every group, so that the multiply-accumulates are `share`."""
+    factor = math.sqrt(share)
+    groups = bench.variants.channels.groups
+    return {group.name: max(1, round(factor * group.channels)) for group in groups}
+
+
+def ours(task: LoadedTask, base: Side, share: float, asked: argparse.Namespace) -> Side:
+    """The base without channels, fine-tuned."""
+    bench = bench_of(task, base.network)
+    keep = tuple(n / 64 for n in range(1, 65))
+    bench.variants.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
+    widths = (chosen_widths if asked.widths == "chosen" else uniform_widths)(bench, share)
+    configuration = Configuration(layers=bench.float_configuration().layers, channels=widths)
+    material, lesson = bench.material(configuration), lesson_of(task, asked.images)
+    recipe = Recipe(loss=asked.loss, learning_rate=asked.learning_rate, batch=128, budget_s=asked.seconds,
+                    epochs=max(1, round(asked.epochs / 2)), seed=asked.seed)  # fmt: skip
+    found = finetune(
+        material.network, material.layers, configuration, material.solved, lesson, task.metric, recipe, ranges=None,
+        path=FOLDER / "state.npz", watch=Printer(f"ours, {share:.0%}"), teacher=material.teacher,
+    )  # fmt: skip
+    weights = [(solved.weight, solved.bias) for solved in found.layers]
+    seen = found.epochs * round((1 - HELD_OUT) * lesson.samples) / asked.images
+    losses = f"{found.loss_before:.4f} -> {found.loss_after:.4f}"
+    print(f"  ours, {share:.0%}: {found.steps} steps in {found.seconds:.0f} s, held-out loss {losses}", flush=True)
+    whole = {group.name: group.channels for group in bench.variants.channels.groups}
+    return Side(
+        network=keras.with_weights(material.network, material.layers, weights),
+        channels=" ".join(str(count) for count in (whole | widths).values()), epochs=base.epochs + seen,
+    )  # fmt: skip
+
+
+def lesson_of(task: LoadedTask, images: int) -> Lesson:
+    """The first images, each as it is and mirrored; the last 10 % stand last, for choosing."""
+    assert task.train is not None
+    (name, x), y = next(iter(task.train()[0].items())), task.train()[1]
+    assert y is not None
+    parts = np.split(np.arange(images), [images - round(HELD_OUT * images)])
+    order = [index for part in parts for index in (part, part)]
+    pieces = [x[index] if n % 2 == 0 else x[index][:, :, ::-1] for n, index in enumerate(order)]
+    return Lesson(x={name: np.concatenate(pieces)}, y=np.concatenate([y[index] for index in order]))
+
+
+class Printer:
+    """A line at every tenth of a training."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._tenth = name, 0
+
+    def __call__(self, now: Progress) -> None:
+        if int(10 * now.share) > self._tenth:
+            self._tenth = int(10 * now.share)
+            best = math.nan if now.best_loss is None else now.best_loss
+            print(f"  {self._name}: {now.share:.0%}, held-out loss {best:.4f}", file=sys.stderr, flush=True)
+
+
+# --- the other side
+
+
+def from_scratch(task: LoadedTask, widths: Sequence[int], epochs: int, asked: argparse.Namespace) -> Side:
+    """A network of these widths by the recipe of `train.py`."""
+    import keras as keras_3
+    import tensorflow as tf
+
+    assert task.train is not None
+    x, y = next(iter(task.train()[0].values())), task.train()[1]
+    assert y is not None
+    keras_3.utils.set_random_seed(asked.seed)
+    network = recipe_of_the_network.build(widths)
+    recipe_of_the_network.fit(network, x[: asked.images], y[: asked.images], epochs, verbose=0)
+    model = tf.lite.TFLiteConverter.from_keras_model(network).convert()
+    return Side(network=flatbuffer.normalise(model), channels=" ".join(map(str, widths)), epochs=epochs)
+
+
+def scaled(factor: float) -> tuple[int, ...]:
+    """The widths of the blocks at this factor."""
+    return tuple(max(1, round(factor * width)) for width in recipe_of_the_network.WIDTHS)
+
+
+def equal_factor(
+    task: LoadedTask, base: Side, measured: Callable[[bytes], float], kind: str, start: float, steps: int
+) -> tuple[int, ...]:
+    """Widths of the largest factor, a multiple of 1 / `steps`, at which the file takes at most LONGER x ours, of those
+    that do not take less; the smallest that takes longer where there is none. `measured`: a file's latency over
+    ours."""
+    ratios: dict[int, float] = {}
+
+    def ratio(step: int) -> float:
+        if step not in ratios:
+            ratios[step] = measured(file_of(task, narrowed_as_a_whole(base, step / steps), kind))
+            print(f"  factor {step}/{steps}: {ratios[step]:.3f} x ours", file=sys.stderr, flush=True)
+        return ratios[step]
+
+    step = max(1, min(steps, round(start * steps)))
+    while step > 1 and ratio(step) >= 1:
+        step -= 1
+    beyond = 0
+    for larger in range(step, steps + 1):
+        beyond = beyond + 1 if ratio(larger) > LONGER else 0
+        if beyond == 2:
+            break
+    slower = {n: value for n, value in ratios.items() if value >= 1} or {max(ratios): ratios[max(ratios)]}
+    near = [n for n, value in slower.items() if value <= LONGER]
+    return scaled((max(near) if near else min(slower)) / steps)
+
+
+def narrowed_as_a_whole(base: Side, factor: float) -> bytes:
+    """The base with the first channels of each group only: it runs what a network of this factor runs."""
+    from autocompress.network.channels import Channels
+
+    groups = Channels(flatbuffer.read(base.network)).groups
+    kept = {group.name: range(max(1, round(factor * group.channels))) for group in groups}
+    return prune(base.network, kept)
+
+
+# --- both
+
+
+def point(
+    task: LoadedTask, base: Side, share: float, source: LatencySource, asked: argparse.Namespace
+) -> list[Row]:  # fmt: skip
+    """One point in each kind of file."""
+    own, others, rows = ours(task, base, share, asked), dict[tuple[int, ...], Side](), []
+    for kind in asked.kinds:
+        file = file_of(task, own.network, kind)
+        measure = source.bind(file)
+
+        def over_ours(
+            other: bytes, processes: int = SEARCH_PROCESSES, measure: Any = measure, file: bytes = file
+        ) -> float:
+            if kernel_pattern(other) == kernel_pattern(file):  # the same kernels on the same sizes
+                return 1.0
+            return float(measure(other, processes).ratio_to_baseline)
+
+        widths = equal_factor(task, base, over_ours, kind, math.sqrt(share), asked.steps)
+        if widths not in others:
+            epochs = math.ceil(own.epochs - 1e-6)
+            print(f"  the other side: widths {widths}, {epochs} epochs from scratch", flush=True)
+            others[widths] = from_scratch(task, widths, epochs, asked)
+        against = file_of(task, others[widths].network, kind)
+        found = measure(against, FRONT_PROCESSES)
+        assert found.ratio_to_baseline is not None
+        rows.append(
+            Row(
+                share=share,
+                kind=kind,
+                ours=own,
+                other=others[widths],
+                scores=(scores(task, file), scores(task, against)),
+                ours_ms=found.latency_ms / found.ratio_to_baseline,
+                ratio=found.ratio_to_baseline,
+                ratio_interval=found.ratio_ci or (math.nan, math.nan),
+            )
+        )
+    return rows
+
+
+def scores(task: LoadedTask, file: bytes) -> Array:
+    """Which test images a file has right."""
+    outputs = Runner(file, len(os.sched_getaffinity(0))).run(task.x_test)
+    found: Array = (outputs.argmax(1) == task.y_test).astype(float)
+    return found
+
+
+def shown(row: Row) -> list[str]:
+    """A row of the table."""
+    low, high = row.ratio_interval
+    own, other = row.ours, row.other
+    return [
+        f"{row.share:.0%}", row.kind, own.channels, f"{own.macs / 1e6:.2f}", f"{own.epochs:.1f}",
+        f"{row.scores[0].mean():.4f}", f"{row.ours_ms:.4f}", other.channels, f"{other.macs / 1e6:.2f}",
+        f"{other.epochs:.0f}", f"{row.scores[1].mean():.4f}", f"{row.ratio:.3f} [{low:.3f}, {high:.3f}]",
+    ]  # fmt: skip
+
+
+def goal_of(row: Row) -> Goal:
+    """Better accuracy, and a latency that is no longer but for noise."""
+    low, high = stats.paired_interval(row.scores[1], row.scores[0], 0)
+    return Goal(
+        wanted=f"{row.kind}, {row.share:.0%} of the MACs: more accurate than scaled widths at equal latency",
+        got=f"{row.gain:+.4f} (paired 95 % {low:+.4f} to {high:+.4f}), the other's latency {row.ratio:.3f} x ours",
+        met=row.gain > 0 and row.ratio >= 1 / NOISE,
+    )
+
+
+def base_of(task: LoadedTask, asked: argparse.Namespace) -> Side:
+    """The network of the task; with fewer images or epochs one of its own."""
+    if (asked.images, asked.base_epochs) == (TRAINING_IMAGES, recipe_of_the_network.EPOCHS):
+        widths = " ".join(map(str, recipe_of_the_network.WIDTHS))
+        return Side(network=task.network, channels=widths, epochs=asked.base_epochs)
+    print(f"  the original: {asked.base_epochs} epochs of {asked.images:,} images", flush=True)
+    return from_scratch(task, recipe_of_the_network.WIDTHS, asked.base_epochs, asked)
+
+
+def arguments() -> argparse.Namespace:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--images", type=int, default=TRAINING_IMAGES, help="training images, for both sides")
+    parser.add_argument("--base-epochs", type=int, default=recipe_of_the_network.EPOCHS)
+    parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning, at most; an even number")
+    parser.add_argument("--seconds", type=float, default=1800.0, help="of fine-tuning a point, at most")
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.12], help="shares of the MACs")
+    parser.add_argument("--widths", choices=("chosen", "uniform"), default="chosen")
+    parser.add_argument("--steps", type=int, default=32, help="factors of the other side are whole shares of it")
+    parser.add_argument("--divisor", type=int, default=8, help="chosen widths are multiples of it")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--loss", choices=("distillation", "labels", "both"), default="both")
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Print the points; exit code 1 where one is not better."""
+    asked = arguments()
+    print_run("Fewer channels against scaled widths", ("ai-edge-litert", "tensorflow", "keras"))
+    print(f"  fashion-mnist on local; {asked.images:,} training images, {asked.base_epochs} + at most {asked.epochs} "
+          f"epochs, widths {asked.widths}, loss {asked.loss}, seed {asked.seed}", flush=True)  # fmt: skip
+    task = load_task("fashion-mnist")
+    base = base_of(task, asked)
+    print(f"  float network: test accuracy {scores(task, base.network).mean():.4f}, {base.macs / 1e6:.2f} MMAC")
+    with latency_on(load_device("local")) as source:
+        rows = list(itertools.chain.from_iterable(point(task, base, share, source, asked) for share in asked.macs))
+    header = ("MACs", "kind", "channels", "MMAC", "epochs", "accuracy", "ms", "scaled to", "MMAC", "epochs", "accuracy",
+              "its latency / ours")  # fmt: skip
+    print_table("Ours, and the same network scaled as a whole (test accuracy)", header, [shown(row) for row in rows])
+    return judge([goal_of(row) for row in rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
