@@ -106,6 +106,7 @@ def test_few_choices_are_probed_and_the_coarsest_is_one() -> None:
     picked = probe_choices(CHOICES, error)
     assert len(picked) == PROBES
     assert picked[-1] == len(CHOICES) - 1
+    assert probe_choices(CHOICES, error, 1) == picked[-1:]
     assert probe_choices((LayerChoice(),), np.zeros(1)) == []
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, fitted, untouched
 
 Array = np.ndarray[Any, Any]
-_PATCHES = 6144  # looked at in each layer
+_PATCHES = 2048  # looked at in each layer
 
 
 class Mending:

@@ -33,7 +33,8 @@ from autocompress.records import LayerChoice
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
 VERSION = 4  # of the solver and of what follows from it here: older tables are made again
-PROBES = 2  # a layer
+PROBES = 2  # a layer; one in deep networks, as each goes through all layers behind it
+_DEEP = 16  # layers
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken
 _SWEEPS = 2
 _COLUMNS = ("error", "bytes", "damage")
@@ -81,13 +82,13 @@ def build_tables(
     """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples;
     `sparse`: bits of the containers whose weights may be stored sparse."""
     start = time.perf_counter()
-    mending = Mending(reconstruction, samples)
+    mending, probes = Mending(reconstruction, samples), PROBES if len(reconstruction.floats) <= _DEEP else 1
 
     def damage_of(changed: SolvedLayer) -> float:
         return float(divergence(mending.reference, mending.outputs(changed)).mean())
 
     rows = [
-        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of, sparse)
+        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of, probes, sparse)
         for float_layer, _ in zip(reconstruction.floats, mending.walk(), strict=True)
     ]
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
@@ -95,20 +96,21 @@ def build_tables(
 
 def _layer_table(
     float_layer: FloatLayer, choices: tuple[LayerChoice, ...], damage_of: Callable[[SolvedLayer], float],
-    sparse: Collection[int],
+    probes: int, sparse: Collection[int],
 ) -> LayerTable:  # fmt: skip
     problem = float_layer.centred_problem
     seen = survey(problem, choices, lambda choice: (8 if choice.is_integer else choice.bits) in sparse)
     error = _anchored(problem, choices, seen.error)
-    probes = [
-        (float(error[at]), damage_of(_solved_alone(float_layer, choices[at]))) for at in probe_choices(choices, error)
+    damages = [
+        (float(error[at]), damage_of(_solved_alone(float_layer, choices[at])))
+        for at in probe_choices(choices, error, probes)
     ]
     return LayerTable(
         name=float_layer.layer.name,
         choices=choices,
         error=error,
         bytes=seen.bytes,
-        damage=damage_curve(probes, error),
+        damage=damage_curve(damages, error),
     )
 
 
@@ -126,15 +128,15 @@ def _anchored(problem: Problem, choices: Sequence[LayerChoice], error: Array) ->
     return moved
 
 
-def probe_choices(choices: Sequence[LayerChoice], error: Array) -> list[int]:
+def probe_choices(choices: Sequence[LayerChoice], error: Array, probes: int = PROBES) -> list[int]:
     """Which choices are probed: those nearest, in the logarithm, to equal steps between the smallest error that is one
-    and the largest; at most PROBES, by rising error."""
+    and the largest, which is always one of them; at most `probes`, by rising error."""
     lossy = np.flatnonzero((error > _FLOOR) & [not choice.is_baseline for choice in choices])
     if not len(lossy):
         return []
     logs = np.log(error[lossy])
     # The finest choices hardly move the outputs: what they cost is read off the curve's lower end.
-    targets = logs.max() - np.ptp(logs) * np.linspace(0.6, 0.0, PROBES)
+    targets = logs.max() - np.ptp(logs) * np.linspace(0.0, 0.6, probes)
     return sorted({int(lossy[np.abs(logs - target).argmin()]) for target in targets}, key=lambda c: (error[c], c))
 
 
