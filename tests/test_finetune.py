@@ -28,11 +28,12 @@ from autocompress.cli import app
 from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.finetune import constraint, losses, memory
+from autocompress.finetune import checkpoint, constraint, losses, memory
 from autocompress.finetune.constraint import ConstrainedLayer, _short
 from autocompress.finetune.networks import _on_grid
 from autocompress.finetune.promises import check_kept
-from autocompress.finetune.recipe import Lesson, Recipe, Tuned
+from autocompress.finetune.recipe import Lesson, Progress, Recipe, Tuned, Watch
+from autocompress.finetune.train import _RESERVED as RESERVED
 from autocompress.finetune.train import finetune
 from autocompress.metrics import get_metric
 from autocompress.network import flatbuffer, keras, trace
@@ -88,7 +89,8 @@ def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, .
 
 def train(
     network: bytes, x: dict[str, np.ndarray], choice: LayerChoice, path: Path, y: np.ndarray | None = None,
-    metric: str = "accuracy", teacher: bytes | None = None, target: float | None = None, **changes: Any,
+    metric: str = "accuracy", teacher: bytes | None = None, target: float | None = None, watch: Watch = lambda _: None,
+    **changes: Any,
 ) -> tuple[tuple[Layer, ...], list[SolvedLayer], Configuration, Tuned]:  # fmt: skip
     layers, start = crushed_network(network, choice)
     asked = Configuration(layers={layer.name: choice for layer in layers}).normalised()
@@ -98,7 +100,7 @@ def train(
     recipe = Recipe(**({"budget_s": 60.0, "epochs": 6, "batch": 32} | changes))
     tuned = finetune(
         network, layers, asked, start, Lesson(x=x, y=y), get_metric(metric), recipe, ranges=None, path=path,
-        watch=lambda _: None, teacher=teacher, towards=towards,
+        watch=watch, teacher=teacher, towards=towards,
     )  # fmt: skip
     return layers, start, asked if target is None else towards, tuned
 
@@ -279,6 +281,58 @@ def test_a_budget_too_short_for_the_schedule_ends_with_all_zeros(digits_network:
     assert math.isfinite(tuned.loss_after)
 
 
+def test_a_slow_first_epoch_leaves_no_time_unused(
+    digits_network: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first steps wait for the teacher; what they took is not what the later ones take."""
+    x, _ = load_task("digits").train()
+    clock = Clock()
+    monkeypatch.setattr("autocompress.finetune.train.time", clock)
+    *_, tuned = train(
+        digits_network, {n: v[:80] for n, v in x.items()}, LayerChoice(sparsity=0.6, bits=8, clusters=8),
+        tmp_path / "state.npz", watch=clock.passes, budget_s=60.0, epochs=1000, learning_rate=1e-3,
+    )  # fmt: skip
+    left_s = 60.0 * (1 - RESERVED) - Clock.SLOW
+    assert tuned.steps == pytest.approx(Clock.SLOW + left_s / Clock.FAST_S, abs=2)
+    assert tuned.seconds == pytest.approx(60.0, abs=2)
+
+
+class Clock:
+    """Time that only steps take: a second for each of the first 25, a tenth for the others."""
+
+    SLOW, FAST_S = 25, 0.1
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def passes(self, progress: Progress) -> None:
+        self.now_s += 1.0 if progress.steps <= self.SLOW else self.FAST_S
+
+
+def test_so_many_epochs_are_so_many_steps(digits_network: bytes, tmp_path: Path) -> None:
+    x, _ = load_task("digits").train()
+    few = {n: v[:200] for n, v in x.items()}
+    *_, tuned = train(digits_network, few, LayerChoice(bits=4), tmp_path / "state.npz", epochs=2, budget_s=600.0)
+    assert tuned.steps == 2 * (180 // 32)
+
+
+def test_a_state_of_another_form_is_not_gone_on_with(tmp_path: Path) -> None:
+    np.savez(tmp_path / "state.npz", facts=np.array(json.dumps({"key": "of then", "planned": 3})))
+    assert checkpoint.load(tmp_path / "state.npz", "of now") is None
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0")])
+def test_training_has_fast_kernels_unless_told_otherwise(given: str | None, kept: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    environment |= {} if given is None else {"TF_ENABLE_ONEDNN_OPTS": given}
+    text = "import os, autocompress.finetune.train; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == kept
+
+
 def test_a_narrower_network_learns_from_the_whole_one(digits_network: bytes, tmp_path: Path) -> None:
     x = {name: values[:600] for name, values in load_task("digits").train()[0].items()}
     group = Channels(flatbuffer.read(digits_network)).groups[0]
@@ -419,6 +473,7 @@ def test_networks_of_every_maker_are_trained_on(maker: str, tmp_path: Path) -> N
         ({"assignments": "fixed", "target": 0.5}, "--sparsity prunes weights while they are trained"),
         ({"assignments": "loose"}, "unknown assignments 'loose'"),
         ({"budget_s": 0.0}, "--time-budget must be more than 0 s"),
+        ({"epochs": 0}, "--epochs must be at least 1"),
         ({"learning_rate": -1.0}, "--learning-rate must be more than 0"),
     ],
 )
@@ -496,7 +551,8 @@ def copied(searched: Path, tmp_path: Path) -> Path:
 
 def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
-    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--runs", runs, "--json")
+    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--epochs", 40, "--runs", runs,
+                   "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     study = store.load_study(runs, "s", None)
@@ -510,6 +566,7 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     assert made.evaluation.accuracy > parent.evaluation.accuracy
     assert study.trials[2].user_attrs["finetuned_from"] == STATIC_TRIAL
     assert study.trials[2].user_attrs["finetune"]["steps"] > 0
+    assert study.trials[2].user_attrs["finetune"]["epochs"] <= 40
     assert [p["trial"] for p in report["front"] if p["finetuned"]] == [2]
     assert report["trials"]["complete"] == 3
     assert not list((runs / "s" / "finetune").glob("*"))

@@ -30,6 +30,10 @@ def finetune(
     study: Annotated[str, typer.Argument(help="Study name.")],
     trial: Annotated[int, typer.Option(help="Number of the trial to train on.", min=0)],
     time_budget: Annotated[str, typer.Option(help="Train at most this long, earlier runs included: 90s, 3m.")] = "3m",
+    epochs: Annotated[
+        int,
+        typer.Option(help="Go through the training data at most so often: on a busy machine the same result, later."),
+    ] = 60,
     loss: Annotated[str, typer.Option(help="distillation (from the float network), labels or both.")] = "distillation",
     temperature: Annotated[float, typer.Option(help="Of the distillation (arXiv 1503.02531).", min=0.1)] = 4.0,
     learning_rate: Annotated[float, typer.Option(help="A step's size, relative to a layer's weights.")] = 0.01,
@@ -54,7 +58,7 @@ def finetune(
 
     recipe = Recipe(
         loss=loss, temperature=temperature, learning_rate=learning_rate, assignments=assignments,
-        mask=mask, budget_s=seconds(time_budget), seed=seed,
+        mask=mask, epochs=epochs, budget_s=seconds(time_budget), seed=seed,
     )  # fmt: skip
     console = console_of(stderr=as_json)
     with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:

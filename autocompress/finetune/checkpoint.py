@@ -24,7 +24,8 @@ class State:
     key: str
     steps: int = 0
     elapsed_s: float = 0.0
-    planned_steps: int = 0
+    looks: int = 0  # at the held-out data
+    began_s: float = 0.0  # of `elapsed_s`: when the first step was taken
     first_loss: float = float("inf")
     best_loss: float = float("inf")
     since_best: int = 0  # looks
@@ -52,11 +53,14 @@ def load(path: Path, key: str) -> State | None:
     if not path.is_file():
         return None
     with np.load(path) as archive:
-        state = State(**json.loads(str(archive["facts"])))
+        facts = json.loads(str(archive["facts"]))
+        if facts["key"] != key:
+            return None
+        state = State(**facts)
         for name in _LISTS:
             count = sum(each.startswith(f"{name}_") for each in archive.files)
             setattr(state, name, [archive[f"{name}_{n}"] for n in range(count)])
-    return state if state.key == key else None
+    return state
 
 
 def values_of(variables: Sequence[Any]) -> list[Array]:

@@ -32,7 +32,7 @@ class Recipe:
     assignments: str = "free"
     mask: str = "fixed"
     learning_rate: float = 1e-2
-    batch: int = 64
+    batch: int = 32
     epochs: int = 60
     budget_s: float = 180.0
     seed: int = 0
@@ -95,6 +95,8 @@ def check_recipe(recipe: Recipe, labels: bool, *, rises: bool = False) -> None:
         raise AutocompressError("--sparsity prunes weights while they are trained; use --assignments free with it")
     if recipe.budget_s <= 0:
         raise AutocompressError(f"--time-budget must be more than 0 s, got {recipe.budget_s:g} s")
+    if recipe.epochs < 1:
+        raise AutocompressError(f"--epochs must be at least 1, got {recipe.epochs}")
     if not recipe.learning_rate > 0:
         raise AutocompressError(f"--learning-rate must be more than 0, got {recipe.learning_rate:g}")
     if recipe.loss != "distillation" and not labels:

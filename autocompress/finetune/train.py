@@ -30,8 +30,6 @@ Array = np.ndarray[Any, Any]
 _LOOKS = 12  # at the held-out data, over the whole plan
 _MOST_LOOKED_AT = 2048  # samples, of the held-out ones
 _PATIENCE = 9  # looks in a row without a better loss
-_TIMED_STEPS = 20  # after the first few, to plan with
-_WARM_STEPS = 5
 _WARM_UP = 0.05  # of the plan: the learning rate rises
 _MASK_EVERY = 50  # steps, a mask that may move follows the weights
 _SAVE_EVERY_S = 15.0
@@ -95,6 +93,7 @@ class _Training:
             towards=towards,
         )
         self._loss = losses.loss_of(head, recipe, metric)
+        self._order: tuple[int, Array] | None = None  # of the epoch that it is in
         self._make_steps()
         self._resume(_key(network + teacher, (configuration, towards), start, recipe))
 
@@ -133,6 +132,8 @@ class _Training:
             state.first_loss = self._held_out_loss()
         if not state.best and not self._rises:
             state.best_loss, state.best = state.first_loss, checkpoint.values_of(self._student.state)
+        if not state.steps:
+            state.began_s = self._elapsed_s()  # what it took to get ready is no part of the schedule
         self._saved_s = time.monotonic()
         while not self._finished():
             self._train_on(watch)
@@ -150,8 +151,6 @@ class _Training:
     def _train_on(self, watch: Watch) -> None:
         """One step, and whatever is due behind it."""
         state = self._state
-        if state.steps in (_WARM_STEPS, _WARM_STEPS + _TIMED_STEPS) or not state.planned_steps:
-            self._plan()
         self._optimizer.learning_rate.assign(self._recipe.learning_rate * _schedule(self._share()))
         if state.steps and (state.steps % _MASK_EVERY == 0 or self._share() >= RISES_UNTIL):
             self._move_masks(self._share())
@@ -162,7 +161,7 @@ class _Training:
         last = self._finished()
         if last:
             self._move_masks(1.0)
-        if last or state.steps % max(1, state.planned_steps // _LOOKS) == 0:
+        if last or self._share() * _LOOKS >= state.looks + 1:
             self._look_at_held_out()
         elif time.monotonic() - self._saved_s > _SAVE_EVERY_S:
             self._save()
@@ -179,32 +178,21 @@ class _Training:
         """Whether the masks are as sparse as asked for."""
         return not self._rises or self._state.masks_at >= RISES_UNTIL
 
-    def _plan(self) -> None:
-        """How many steps the budget allows: known after a few of them, at most the epochs asked for."""
-        state, most = self._state, self._recipe.epochs * self._steps_an_epoch
-        if state.steps <= _WARM_STEPS:
-            self._timed_from = state.steps, time.monotonic()
-            state.planned_steps = most
-            return
-        steps, since_s = self._timed_from
-        a_step_s = (time.monotonic() - since_s) / max(1, state.steps - steps)
-        left_s = self._recipe.budget_s * (1 - _RESERVED) - self._elapsed_s()
-        state.planned_steps = max(state.steps + 1, min(most, state.steps + int(left_s / max(a_step_s, 1e-9))))
-
     @property
     def _steps_an_epoch(self) -> int:
         return max(1, len(self._train) // self._batch)
 
     def _share(self) -> float:
-        """How much of the plan is done: by steps or by time, whichever is further."""
-        by_steps = self._state.steps / max(1, self._state.planned_steps)
-        by_time = self._elapsed_s() / (self._recipe.budget_s * (1 - _RESERVED))
+        """How much of the plan is done: of the epochs or of the time, whichever is further. Steps are not counted on
+        in advance: those of the first epoch wait for the teacher, later ones do not."""
+        by_steps = self._state.steps / (self._recipe.epochs * self._steps_an_epoch)
+        began_s, ends_s = self._state.began_s, self._recipe.budget_s * (1 - _RESERVED)
+        by_time = (self._elapsed_s() - began_s) / max(ends_s - began_s, 1e-9)
         return min(1.0, max(by_steps, by_time))
 
     def _finished(self) -> bool:
-        state = self._state
-        done = bool(state.planned_steps) and self._share() >= 1.0
-        return done or state.since_best >= _PATIENCE
+        done = self._state.steps > 0 and self._share() >= 1.0
+        return done or self._state.since_best >= _PATIENCE
 
     def _elapsed_s(self) -> float:
         return self._elapsed_before_s + time.monotonic() - self._began_s
@@ -212,8 +200,9 @@ class _Training:
     def _indices(self, step: int) -> Array:
         """The samples of a step: a fresh order each epoch, the same for the same seed."""
         epoch, place = divmod(step, self._steps_an_epoch)
-        order = np.random.default_rng((self._recipe.seed, epoch)).permutation(self._train)
-        found: Array = np.sort(order[place * self._batch : (place + 1) * self._batch])
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self._recipe.seed, epoch)).permutation(self._train)
+        found: Array = np.sort(self._order[1][place * self._batch : (place + 1) * self._batch])
         return found
 
     def _batch_at(self, at: Array) -> tuple[list[Array], Array, Array]:
@@ -231,6 +220,7 @@ class _Training:
         if not math.isfinite(loss):
             self._give_up(loss)
         self._checked()
+        state.looks = max(state.looks + 1, int(self._share() * _LOOKS))
         moving = (self._rises or self._recipe.mask == "free") and state.masks_at < RISES_UNTIL
         state.since_best += not moving  # a mask that moves costs before it pays
         if self._arrived and loss < state.best_loss:
@@ -256,7 +246,7 @@ class _Training:
     def _give_up(self, loss: float) -> None:
         """Keep the best state as a new beginning, and say why it ended."""
         state, steps = self._state, self._state.steps
-        state.values, state.moments, state.steps, state.elapsed_s, state.planned_steps = state.best, [], 0, 0.0, 0
+        state.values, state.moments, state.steps, state.elapsed_s, state.looks = state.best, [], 0, 0.0, 0
         state.masks_at = RISES_UNTIL if state.best and self._rises else 0.0
         checkpoint.save(self._path, state)
         kept = "the best state before it is kept, go on from it" if state.best else "none had all zeros yet, try again"
