@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from test_guided import guided, new_study, objective, world
 
 from autocompress import pareto
+from autocompress.search import storage
 from autocompress.search.history import Front, History, Known
 
 points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
@@ -67,6 +69,33 @@ def test_trials_that_finish_in_any_order_are_known_as_if_read_at_once(seed: int)
         whole.update(there, but=4)
         assert state(grown) == state(whole)
     assert grown.proposed == sum("fixed_params" not in t.system_attrs for t in trials if t.number != 4)
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 5])
+def test_what_died_and_runs_again_counts_as_one_suggestion(drawn: int) -> None:
+    """A study that was killed asks the tables as often, and in the same turns, as one that was not."""
+    where = world()
+    sampler = guided(where, 0)
+    study = new_study(sampler)
+    study.optimize(objective(where), n_trials=4)
+
+    def proposed_before(trial: optuna.Trial) -> int:
+        history = History(where.landscape, sampler._reference(), sampler._objectives, ())
+        history.update(study.get_trials(deepcopy=False), but=trial.number)
+        return history.proposed
+
+    dying = study.ask()
+    before = proposed_before(dying)
+    for name, distribution in list(sampler._space.items())[:drawn]:
+        dying._suggest(name, distribution)
+    study.tell(dying, state=TrialState.FAIL)
+    storage.retry(study, study.get_trials(deepcopy=False)[dying.number])
+    again = study.ask()
+    assert again.number == dying.number + 1
+    assert proposed_before(again) == before
+    study.tell(again, state=TrialState.FAIL)
+    storage.retry(study, study.get_trials(deepcopy=False)[again.number])  # and dies once more
+    assert proposed_before(study.ask()) == before
 
 
 def running(trial: FrozenTrial) -> FrozenTrial:

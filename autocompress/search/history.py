@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress import pareto
 from autocompress.records import Constraint, Evaluation
 from autocompress.search.landscape import ACTIVATIONS, Landscape
+from autocompress.search.place import died_unborn, first_try
 from autocompress.search.propose import Row
 
 Array = np.ndarray[Any, Any]
@@ -96,7 +97,7 @@ class History:
                 self.pending.append(row)
         while self._settled < len(trials) and trials[self._settled].number in self._finished:
             self._settled += 1
-        self.proposed = self._proposed + unfinished
+        self.proposed = self._proposed + unfinished - _counted_before(trials, but)
 
     def rows(self) -> set[Row]:
         """All that was tried, runs or waits."""
@@ -194,9 +195,16 @@ def scale_of(name: str) -> float:
     return pareto.ACCURACY_SCALE if name == "accuracy" else 1.0
 
 
+def _counted_before(trials: Sequence[FrozenTrial], number: int | None) -> int:
+    """1 where this trial runs again what was proposed and died: that was counted, and is no other suggestion."""
+    if number is None or "retry_of" not in trials[number].user_attrs:
+        return 0
+    return int(_was_proposed(first_try(trials[number], trials)))
+
+
 def _was_proposed(trial: FrozenTrial) -> bool:
     """Whether its parameters were not given when it was queued."""
-    return "fixed_params" not in trial.system_attrs
+    return "fixed_params" not in trial.system_attrs and not died_unborn(trial)
 
 
 def _doubt(evaluation: Evaluation) -> float:

@@ -13,9 +13,7 @@ def place_of(trial: FrozenTrial, others: Sequence[FrozenTrial]) -> int:
     place; else its number less those that died before."""
     if not any(each.state == TrialState.FAIL for each in others):  # the usual case, and others may be thousands
         return trial.number
-    by_number = {each.number: each for each in others}
-    while (died := trial.user_attrs.get("retry_of")) in by_number:
-        trial = by_number[died]
+    trial = first_try(trial, others)
     again = {each.user_attrs.get("retry_of") for each in others}
     return trial.number - sum(each.number < trial.number and _died(each, again) for each in others)
 
@@ -24,4 +22,16 @@ def _died(trial: FrozenTrial, again: set[int | None]) -> bool:
     """Whether its process ended under it: it runs again, or failed without a reason before it had any parameters."""
     if trial.number in again:
         return True
+    return died_unborn(trial)
+
+
+def died_unborn(trial: FrozenTrial) -> bool:
+    """Whether its process ended before it had any parameters: another trial stands in its place."""
     return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs and not trial.params
+
+
+def first_try(trial: FrozenTrial, others: Sequence[FrozenTrial]) -> FrozenTrial:
+    """The trial that this one runs again, if its process ended under it; else itself. `others`: all, by number."""
+    while (died := trial.user_attrs.get("retry_of")) is not None and died < len(others):
+        trial = others[died]
+    return trial
