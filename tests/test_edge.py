@@ -15,7 +15,7 @@ from typing import Any
 import edge_host
 import pytest
 from edge_host import Board
-from processes import Background, children, is_dead, wait_for
+from processes import Background, children, is_dead, measurers, wait_for
 from tiny_models import dense_model, int4_conv_model
 
 from autocompress.errors import CandidateError
@@ -251,7 +251,7 @@ def test_a_clock_that_jumps(tmp_path: Path, jump: str) -> None:
     with Host(command, runtime=LITERT, threads=1) as host:
         (agent,) = (pid for pid in children(os.getpid()) if pid not in others)
         work = Background(lambda: host.measure(MODEL, processes=2, min_run_s=1.0, deadline_s=20.0))
-        wait_for(lambda: children(agent))
+        wait_for(lambda: measurers(agent))
         clock.write_text(f"{jump}\n")
         assert years_there(command) == pytest.approx(float(jump[:-1]) / 365, abs=0.1)
         found = work.result()
@@ -259,7 +259,7 @@ def test_a_clock_that_jumps(tmp_path: Path, jump: str) -> None:
         assert 0 < found.p90_ms < 1000
         assert found.load_ms < 20_000
         work = Background(lambda: host.measure(MODEL, processes=1, min_run_s=60.0, deadline_s=2.5))
-        process = wait_for(lambda: children(agent))[0]
+        process = wait_for(lambda: measurers(agent))[0]
         os.kill(process, signal.SIGSTOP)
         clock.write_text("+0d\n")
         with pytest.raises(CandidateError, match=r"deadline of 2\.5 s"):

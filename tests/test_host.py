@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import Background, children, is_dead, wait_for
+from processes import Background, children, is_dead, measurers, wait_for
 from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
@@ -74,7 +74,7 @@ def measuring(host: Host, **options: Any) -> tuple[Background, int, int]:
     """A measurement that takes a minute if left alone, the agent and the process that measures."""
     agent = agent_pid()
     background = Background(lambda: host.measure(MODEL, processes=1, min_run_s=60.0, **options))
-    return background, agent, wait_for(lambda: children(agent))[0]
+    return background, agent, wait_for(lambda: measurers(agent))[0]
 
 
 def timed_plainly_ms(runtime: str, model: bytes) -> float:
@@ -323,7 +323,7 @@ def test_nothing_stays_behind_when_this_side_is_killed(command: list[str]) -> No
     ) as search:
         assert search.stdout.readline() == b"measuring\n"
         (agent,) = children(search.pid)
-        process = wait_for(lambda: children(agent))[0]
+        process = wait_for(lambda: measurers(agent))[0]
         search.kill()
     wait_for(lambda: is_dead(agent) and is_dead(process))
 
@@ -469,20 +469,11 @@ def test_two_hosts_on_one_device_never_measure_at_once(command: list[str]) -> No
         works = [Background(lambda each=each: each.measure(MODEL, processes=4)) for each in (one, other)]
         seen = set()
         while not all(work.is_done for work in works):
-            forks = [[pid for pid in children(agent) if measures(pid)] for agent in agents]
-            seen.add(tuple(bool(each) for each in forks))
+            seen.add(tuple(bool(measurers(agent)) for agent in agents))
         assert {work.result().runtime for work in works} == {LITERT, TFLITE}
     assert len(agents) == 2
     assert (True, True) not in seen
     assert {(True, False), (False, True)} <= seen
-
-
-def measures(pid: int) -> bool:
-    """Whether a process is a fork of an agent: it goes first when memory runs out."""
-    try:
-        return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
-    except OSError:  # gone meanwhile
-        return False
 
 
 def test_the_lock_is_free_between_measurements_and_open_to_other_users(host: Host, tmp_path: Path) -> None:
