@@ -577,7 +577,10 @@ def test_a_night_on_this_machine_is_measured_and_judged(tmp_path: Path) -> None:
 
 
 def test_a_board_that_goes_away_costs_its_own_cell_and_nothing_else(board: Board, tmp_path: Path) -> None:
-    devices = "[rpi4, {name: board, profile: local, host: board}]"
+    devices, alone = (
+        "[rpi4, {name: board, profile: local, host: board}]",
+        "[{name: board, profile: local, host: board}]",
+    )
     file = sweep_file(tmp_path, devices, host_wait="2s")
     with subprocess.Popen(night(file, tmp_path), stdout=subprocess.DEVNULL) as process:
         wait_for_measuring(board, process)
@@ -587,9 +590,10 @@ def test_a_board_that_goes_away_costs_its_own_cell_and_nothing_else(board: Board
     assert states["rpi4"].state == "done"
     assert states["board"].state == "away"
     assert "gave up after 2 s" in (states["board"].reason or "")
-    alone = sweep_file(tmp_path, "[{name: board, profile: local, host: board}]", host_wait="1s")
-    assert "1 away" in run(night(alone, tmp_path), 3).stdout
+    sweep_file(tmp_path, alone, host_wait="1s")
+    assert "1 away" in run(night(file, tmp_path), 3).stdout
     board.start()
+    sweep_file(tmp_path, devices, host_wait="2s")
     run(night(file, tmp_path))
     assert {cell.state for cell in Nights(tmp_path, "s").night(3).cells} == {"done"}
     board.assert_quiet()
@@ -600,7 +604,8 @@ def test_a_board_that_goes_away_costs_its_own_cell_and_nothing_else(board: Board
     assert (verdicts["board"]["metric"], verdicts["board"]["verdict"]) == ("cell", "unknown")
     assert verdicts["board"]["note"].startswith("away: ")
     assert verdicts["rpi4"]["verdict"] == "same"
-    run(night(alone, tmp_path), 3)  # without the other device nothing can be judged
+    sweep_file(tmp_path, alone, host_wait="1s")
+    run(night(file, tmp_path), 3)  # without the other device nothing can be judged
 
 
 def test_what_was_compared_before_a_board_went_away_stands(board: Board, tmp_path: Path) -> None:
