@@ -5,6 +5,7 @@ python benchmarks/kills.py [KILLS] [TRIALS]"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import signal
@@ -88,5 +89,8 @@ def main(kills: int, trials: int) -> int:
 
 
 if __name__ == "__main__":
-    numbers = [int(text) for text in sys.argv[1:]]
-    sys.exit(main(*(numbers + [20, 12][len(numbers) :])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kills", type=int, nargs="?", default=20)
+    parser.add_argument("trials", type=int, nargs="?", default=12)
+    asked = parser.parse_args()
+    sys.exit(main(asked.kills, asked.trials))

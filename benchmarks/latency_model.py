@@ -6,6 +6,7 @@ profile has no latency model. About three minutes: `python benchmarks/latency_mo
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,7 @@ PUBLISHED = {
 
 def main() -> None:
     """Print the table and compare the profile of the Raspberry Pi 4 with the new fit."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     counted = {(name, dtype): predict.features(model) for name, dtype, model in networks()}
     for board, latencies in PUBLISHED.items():
         points = [

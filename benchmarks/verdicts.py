@@ -11,6 +11,7 @@ python benchmarks/verdicts.py [NIGHTS]"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -203,4 +204,6 @@ def _shares(found: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nights", type=int, nargs="?", default=2000)
+    sys.exit(main(parser.parse_args().nights))

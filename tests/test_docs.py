@@ -193,6 +193,27 @@ def test_illustrations_say_why_they_are_not_run(block: Block) -> None:
     pytest.skip(f"{block.page}, line {block.line}, is not run: {block.marks['not run']}")
 
 
+@pytest.mark.parametrize("block", ILLUSTRATIONS, ids=lambda block: f"{block.page}:{block.line}")
+def test_commands_of_illustrations_are_there_and_take_their_options(block: Block, tmp_path: Path) -> None:
+    own = environment(tmp_path / "bin")
+    own["PATH"] += f":{Path(sys.executable).parent}"  # where optuna-dashboard is
+    for words in map(shlex.split, block.script.splitlines()):
+        if words[0] == "pip":
+            continue
+        command = f"{shlex.join(words[: _depth(words)])} --help"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, env=own, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        for option in (word for word in words if word.startswith("--")):
+            assert option in done.stdout, f"{command} tells of no {option}"
+
+
+def _depth(words: list[str]) -> int:
+    """How many words name the command itself."""
+    return {"autocompress": 3 if words[1] == "device" else 2, "python": 2}.get(words[0], 1)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_no_command_hides_in_a_block_without_a_language(path: Path) -> None:
     if path.name == "design.md":  # its synopsis is a grammar, no commands

@@ -330,8 +330,16 @@ def test_every_format_and_a_storage_of_many_studies(tmp_path: Path) -> None:
         "leaderboard.csv",
         "leaderboard.json",
         "leaderboard.md",
+        "nights.csv",
     }
-    assert json.loads((site / "leaderboard.json").read_text())["schema"] == 1
+    board = json.loads((site / "leaderboard.json").read_text())
+    assert board["schema"] == 1
+    nights = list(csv.DictReader(io.StringIO((site / "nights.csv").read_text())))
+    told = [night for group in board["groups"] for night in group["nights"]]
+    assert [(n["day"], float(n["hypervolume"]), int(n["trials"])) for n in nights] == [
+        (night["day"], night["hypervolume"], night["trials"]) for night in told
+    ]
+    assert told
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

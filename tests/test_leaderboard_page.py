@@ -68,7 +68,7 @@ def test_it_shows_front_best_studies_and_what_is_left_out(browser: Browser, site
         assert page.locator("#nights-table tbody tr").count() == 6
         assert EVIL in page.locator("#left td").first.text_content()
         links = page.evaluate("[...document.querySelectorAll('footer a')].map((a) => a.getAttribute('href'))")
-        assert links == ["leaderboard.json", "leaderboard.csv", "leaderboard.md"]
+        assert links == ["leaderboard.json", "leaderboard.csv", "nights.csv", "leaderboard.md"]
         assert "modelled" in page.locator("#pareto .xaxislayer-above, #front-table").last.text_content()
         said = hover(page, 1)
         assert "a, trial 2" in said

@@ -11,18 +11,15 @@ import hashlib
 import html
 import json
 from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any
 
-from autocompress.errors import AutocompressError
-
 
 def page(*, title: str, main: str, data: Any, script: str) -> str:
     """A whole page. `main` is the markup of its body, escaped already; `data` plain JSON data that `script` (a file of
-    `report/assets`) finds in the block `data`. AutocompressError where plotly is not installed."""
-    scripts = [_plotly(), asset("charts.js"), asset(script)]
+    `report/assets`) finds in the block `data`."""
+    scripts = [asset("plotly-cartesian.min.js"), asset("charts.js"), asset(script)]
     return Template(asset("page.html")).substitute(
         title=html.escape(title),
         policy=html.escape(_policy(scripts)),
@@ -63,14 +60,3 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-@cache
-def _plotly() -> str:
-    """plotly.js as the package `plotly` carries it; read, not imported, which takes half the time."""
-    try:
-        code = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    except (ModuleNotFoundError, FileNotFoundError) as fault:
-        raise AutocompressError("an HTML page needs plotly; install it with: pip install plotly") from fault
-    assert "</script" not in code.lower(), "plotly.js cannot stand in a script element"
-    return code

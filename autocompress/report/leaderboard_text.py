@@ -267,6 +267,18 @@ def csv_text(board: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
+def nights_csv(board: Mapping[str, Any]) -> str:
+    """A line for each day of each group: the hypervolume of all its studies together by the end of it (UTC), and the
+    complete trials of that day."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_CSV_GROUP, "day", "hypervolume", "trials"])
+    for group in board["groups"]:
+        about = [_cell(group[name]) for name in _CSV_GROUP]
+        writer.writerows([*about, night["day"], night["hypervolume"], night["trials"]] for night in group["nights"])
+    return out.getvalue()
+
+
 def _is_same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
     return one is not None and (one["study"], one["trial"]) == (other["study"], other["trial"])
 

@@ -28,28 +28,27 @@ def hypervolume_steps(record: StudyRecord, most: int | None = None) -> tuple[Ste
     if record.int8_download_bytes is None or not done:
         return ()
     ends = range(1, len(done) + 1) if most is None else sorted({-(-len(done) * k // most) for k in range(1, most + 1)})
-    vectors = np.empty((0, len(record.objectives)))
-    members: list[Evaluation] = []
+    vectors = _vectors(record, [evaluation for _, evaluation in done])
+    usable = np.flatnonzero(~np.isnan(vectors).any(axis=1))
+    front = usable[:0]
     steps: list[Step] = []
     begin = 0
     for end in ends:
-        found = [(v, e) for _, e in done[begin:end] if (v := _vector(record, e)) is not None]
-        news = [(v, e) for v, e in found if not (vectors <= v).all(axis=1).any()]
+        found = usable[(usable >= begin) & (usable < end)]
+        covered = (vectors[front] <= vectors[found][:, None]).all(axis=2).any(axis=1)
         begin = end
-        if news:
-            vectors = np.vstack([vectors, *(v for v, _ in news)])
-            on = pareto.non_dominated(vectors)
-            members = [e for e, kept in zip([*members, *(e for _, e in news)], on, strict=True) if kept]
-            vectors = vectors[on]
-        if news or end == len(done):
-            steps.append(_step(record, done[end - 1][0], members))
+        if not covered.all():
+            front = np.concatenate([front, found[~covered]])
+            front = front[pareto.non_dominated(vectors[front])]
+        if not covered.all() or end == len(done):
+            steps.append(_step(record, done[end - 1][0], [done[k][1] for k in front]))
     return tuple(steps)
 
 
-def _vector(record: StudyRecord, evaluation: Evaluation) -> pareto.Floats | None:
-    """The values of the objectives, to be minimised; None for what cannot be on the front."""
-    found = rows.objective_vector(record, evaluation)
-    return None if found is None or not rows.feasible(record, evaluation) else np.array(found)
+def _vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
+    """The values of the objectives, (n, objectives), to be minimised; NaN for what cannot be on the front."""
+    feasible = [rows.feasible(record, evaluation) for evaluation in evaluations]
+    return np.where(np.array(feasible)[:, None], rows.objective_vectors(record, evaluations), np.nan)
 
 
 def _step(record: StudyRecord, trial: TrialRecord, front: Sequence[Evaluation]) -> Step:

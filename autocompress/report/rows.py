@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,13 +55,12 @@ def front(record: StudyRecord) -> tuple[TrialRecord, ...]:
     Over the study's objectives; of equal vectors the lowest trial number stands. A trial that lacks the
     value of an objective cannot be compared and is not on it.
     """
-    candidates = [
-        (trial, evaluation, vector)
-        for trial, evaluation in complete(record)
-        if (vector := objective_vector(record, evaluation)) is not None and feasible(record, evaluation)
-    ]
-    mask = pareto.non_dominated([vector for _, _, vector in candidates])
-    kept = [(trial, evaluation) for (trial, evaluation, _), on in zip(candidates, mask, strict=True) if on]
+    found = [(trial, evaluation) for trial, evaluation in complete(record) if feasible(record, evaluation)]
+    vectors = objective_vectors(record, [evaluation for _, evaluation in found])
+    comparable = ~np.isnan(vectors).any(axis=1)
+    mask = np.zeros(len(found), dtype=np.bool_)
+    mask[comparable] = pareto.non_dominated(vectors[comparable])
+    kept = list(itertools.compress(found, mask))
     kept.sort(key=lambda pair: (_loss(record, pair[1]), _size(record, pair[1]), pair[0].number))
     return tuple(trial for trial, _ in kept)
 
@@ -81,7 +81,7 @@ def why_empty(record: StudyRecord) -> str:
         reasons = [trial.reason for trial in record.trials if trial.state == "failed" and trial.reason]
         last = f"; the last failure: {reasons[-1]}" if reasons else ""
         return f"none of {len(record.trials)} trials is complete{last}"
-    if all(objective_vector(record, evaluation) is None for _, evaluation in done):
+    if np.isnan(objective_vectors(record, [evaluation for _, evaluation in done])).any(axis=1).all():
         return f"no complete trial has a value for each objective ({', '.join(record.objectives)})"
     asked = " and ".join(str(constraint) for constraint in record.constraints)
     return f"none of {len(done)} complete trials meets {asked}"
@@ -254,14 +254,13 @@ def _size(record: StudyRecord, evaluation: Evaluation) -> float:
     return evaluation.file_bytes if record.size == "file" else evaluation.download_bytes
 
 
-def objective_vector(record: StudyRecord, evaluation: Evaluation) -> list[float] | None:
-    """The values of the objectives, each to be minimised; None if one is missing."""
-    values = [value_of(evaluation, value_name(objective, record.size)) for objective in record.objectives]
-    present = [value for value in values if value is not None]
-    if len(present) < len(values):
-        return None
+def objective_vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
+    """The values of the objectives, (n, objectives), each to be minimised; NaN where one is missing or not finite."""
+    names = [value_name(objective, record.size) for objective in record.objectives]
+    found = np.array([[e.value(name) for name in names] for e in evaluations], dtype=np.float64)
     turned = [o == "metric" and record.higher_is_better for o in record.objectives]
-    return [-value if turn else value for value, turn in zip(present, turned, strict=True)]
+    found = found.reshape(-1, len(names)) * np.where(turned, -1.0, 1.0)
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def _evaluated(trial: TrialRecord) -> Evaluation:
@@ -284,8 +283,7 @@ def _trial_number(record: StudyRecord, text: str) -> TrialRecord:
 def _knee(record: StudyRecord, trials: Sequence[TrialRecord]) -> TrialRecord:
     limit = _loss(record, record.baseline) + pareto.ACCURACY_SCALE
     working = [trial for trial in trials if _loss(record, _evaluated(trial)) < limit] or trials
-    vectors = np.array([objective_vector(record, _evaluated(trial)) for trial in working])
-    return working[pareto.knee(vectors)]
+    return working[pareto.knee(objective_vectors(record, [_evaluated(trial) for trial in working]))]
 
 
 def _baseline(record: StudyRecord) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _study(connection: Connection, study_id: int, name: str) -> StudyRecord | Un
 def _trials(connection: Connection, key: Mapping[str, int]) -> tuple[list[TrialRecord], float]:
     """The trials by number, and the seconds that they took."""
     attributes: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    for trial_id, name, text in connection.execute(sqlalchemy.text(_TRIAL_ATTRIBUTES), key):
+    for trial_id, name, text in connection.execute(sqlalchemy.text(_TRIAL_ATTRIBUTES), key).all():
         attributes[trial_id][name] = text
     rows = [row for row in connection.execute(sqlalchemy.text(_TRIALS), key) if row.state != TrialState.WAITING.name]
     states = {state.name: name for state, name in store.STATES.items()}
