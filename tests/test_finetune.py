@@ -501,6 +501,27 @@ def test_a_loss_that_is_nan_ends_it_and_the_best_state_is_a_new_beginning(
     assert tuned.loss_after <= tuned.loss_before
 
 
+@pytest.mark.parametrize("take", [lambda: tf.zeros([2**44]), lambda: np.empty(2**60, np.uint8)], ids=["tf", "numpy"])
+def test_memory_that_runs_out_is_said_and_what_was_kept_is_gone_on_with(
+    digits_network: bytes, take: Any, tmp_path: Path
+) -> None:
+    x, _ = load_task("digits").train()
+    few, path = {n: v[:200] for n, v in x.items()}, tmp_path / "state.npz"
+
+    def watch(now: Progress) -> None:
+        if now.share > 0.5:
+            take()
+
+    with pytest.raises(CandidateError, match=r"memory ran out while fine-tuning; .* run it again, it goes on"):
+        train(digits_network, few, LayerChoice(sparsity=0.5), path, watch=watch)
+    assert path.exists()
+    steps: list[int] = []
+    _, _, _, tuned = train(
+        digits_network, few, LayerChoice(sparsity=0.5), path, watch=lambda now: steps.append(now.steps)
+    )
+    assert 1 < steps[0] < tuned.steps
+
+
 @given(st.integers(1, 256), st.integers(1, 4 * 2**30))
 def test_the_batch_fits_into_memory(batch: int, available: int) -> None:
     tree = flatbuffer.read(digits.NETWORK.read_bytes())

@@ -1,14 +1,16 @@
-"""What memory a training takes, before it is taken."""
+"""What memory a training takes, before it is taken, and what is said where it runs out all the same."""
 
 from __future__ import annotations
 
 import math
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, CandidateError
 
 _FLOAT_BYTES = 4
 _COPIES = 3  # of a batch's tensors: forward, gradients, scratch
@@ -27,6 +29,20 @@ def fitting_batch(tree: Any, samples: int, batch: int, available: int | None) ->
             )
         batch = max(_LEAST_BATCH, batch // 2)
     return batch
+
+
+@contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """CandidateError where memory runs out within: other programs may take it after `fitting_batch` looked."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as fault:
+        raise CandidateError(
+            "memory ran out while fine-tuning; what was trained up to the last look is kept: close other programs and "
+            "run it again, it goes on"
+        ) from fault
 
 
 def needed_bytes(tree: Any, samples: int, batch: int) -> int:

@@ -16,7 +16,7 @@ from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.finetune import checkpoint, losses
 from autocompress.finetune.checkpoint import State
-from autocompress.finetune.memory import available_bytes, fitting_batch
+from autocompress.finetune.memory import available_bytes, fitting_batch, out_of_memory_told
 from autocompress.finetune.networks import Ranges, Student, Teacher
 from autocompress.finetune.promises import check_kept
 from autocompress.finetune.recipe import HELD_OUT, Lesson, Progress, Recipe, Tuned, Watch, check_recipe
@@ -51,11 +51,12 @@ def finetune(
     `path`: where the state is kept while it runs; a state that is there already is gone on with. `ranges`: those of
     static activations, None for float ones. AutocompressError where the network or the data do not allow it;
     CandidateError where the loss becomes NaN: the best state before is kept at `path`, and what comes next starts
-    from it."""
-    return _Training(
-        network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network,
-        towards or configuration,
-    ).run(watch)  # fmt: skip
+    from it; and where memory runs out, which what was kept last is gone on from."""
+    with out_of_memory_told():
+        return _Training(
+            network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network,
+            towards or configuration,
+        ).run(watch)  # fmt: skip
 
 
 class _Training:
