@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton
+from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton, pattern_file
 from autocompress.compress.storage import Storage, with_sparse_weights
 from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer, sparse, trace
@@ -98,6 +98,12 @@ class Builder:
         kept = self._skeletons.get((activations, containers))  # not kept for this: there are many patterns
         skeleton = kept or self._made(containers, activations)
         return skeleton.patch.snapshot(), tuple(skeleton.patch.span(slot.weight) for slot in skeleton.slots)
+
+    def pattern(self, containers: tuple[int, ...], activations: str) -> bytes:
+        """A file with the operators of a candidate with these containers, as a latency model looks at: sooner made than
+        a `layout`. CandidateError where it cannot be made."""
+        ranges = self._ranges() if activations != "float32" else None
+        return pattern_file(self._model, self._layers, containers, activations, ranges)
 
     def _skeleton(self, containers: tuple[int, ...], activations: str) -> Skeleton:
         key = (activations, containers)

@@ -206,7 +206,7 @@ def _float_layer(
         patches=patches,
         products=np.matmul(columns, matrix.transpose(0, 2, 1)),
         moment=trace.second_moment(columns).astype(np.float64),
-        mean=columns.mean(axis=1, dtype=np.float64),
+        mean=trace.column_mean(columns),
     )
 
 
@@ -254,7 +254,7 @@ def fitted(float_layer: FloatLayer, inputs: Array) -> SolvedLayer:
 def _centred(float_layer: FloatLayer, inputs: Array) -> tuple[Array, Array]:
     """The columns (G, N, n) of a layer's inputs without their mean, and the mean (G, n)."""
     columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
-    mean = columns.mean(axis=1, dtype=np.float64)
+    mean = trace.column_mean(columns)
     return columns - mean[:, None, :].astype(np.float32), mean
 
 
@@ -274,7 +274,7 @@ def _drift(float_layer: FloatLayer, columns: Array) -> float:
 
 def _mean_gap(float_layer: FloatLayer, weight: Array, mean: Array) -> Array:
     """The bias shift (G, R) that gives `weight`, on inputs of this mean, the float network's mean outputs."""
-    wanted: Array = float_layer.products.mean(axis=1, dtype=np.float64)
+    wanted = trace.column_mean(float_layer.products)
     gap: Array = wanted - np.einsum("grn,gn->gr", weight, mean)
     return gap
 
@@ -284,7 +284,7 @@ def _ridge_fit(float_layer: FloatLayer, columns: Array, centred: Array, mean: Ar
 
     `columns` and their moment are centred: single precision is enough for what varies, not for large means."""
     groups, rows, width = float_layer.weight.shape
-    sums = float_layer.products.mean(axis=1, dtype=np.float64)[:, None, :]
+    sums = trace.column_mean(float_layer.products)[:, None, :]
     crossed = trace.second_moment(columns, float_layer.products) + mean[:, :, None] * sums  # (G, n, R)
     moment = centred + mean[:, :, None] * mean[:, None, :]
     if float_layer.bias is None:
@@ -305,7 +305,7 @@ def _bias_corrected(float_layer: FloatLayer, solved: SolvedLayer, inputs: Array)
     if float_layer.bias is None:
         return solved
     columns = trace.columns_of(float_layer.layer, inputs, float_layer.patches)
-    mean = columns.mean(axis=1, dtype=np.float64)
+    mean = trace.column_mean(columns)
     weight = trace.to_matrix(float_layer.layer, solved.weight).astype(np.float64)
     gap = _mean_gap(float_layer, weight, mean)
     return replace(solved, bias=_float32(float_layer.bias + _by_channel(float_layer, gap)))

@@ -32,7 +32,7 @@ from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
-VERSION = 4  # of the solver and of what follows from it here: older tables are made again
+VERSION = 5  # of the solver and of what follows from it here: older tables are made again
 PROBES = 2  # a layer; one in deep networks, as each goes through all layers behind it
 _DEEP = 16  # layers
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,50 +58,46 @@ def make_skeleton(
     """The skeleton of `model` (float) for these weight containers (32, 16, 8, 4 bits a layer, in layer order).
 
     `ranges` is needed for static activations. CandidateError where ai-edge-quantizer cannot make it."""
-    if all(bits == 32 for bits in containers):
-        quantized = model
-    else:
-        quantized = _quantize(model, layers, containers, activations, ranges)
-    tree = flatbuffer.read(quantized)
+    tree = flatbuffer.read(pattern_file(model, layers, containers, activations, ranges))
     _shorten_scales(tree, {slot.bias for slot in (_slot(tree, layer) for layer in layers)})
     slots = tuple(_slot(tree, layer) for layer in layers)
     flatbuffer.strip(tree)
     return Skeleton(patch=Patchable(flatbuffer.write(tree)), slots=slots)
 
 
-def _quantize(
+def pattern_file(
     model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None
 ) -> bytes:
+    """`model` as ai-edge-quantizer makes it for these containers: the operators of a skeleton, its own weights, scales
+    and metadata. CandidateError where it cannot make it."""
     from ai_edge_quantizer import quantizer
 
-    tree, seen = flatbuffer.read(model), None
-    if activations != "float32":
-        seen = _statistics(tree, ranges or {})
+    if all(bits == 32 for bits in containers):
+        return model
+    seen = _statistics(model, ranges or {}) if activations != "float32" else None
     try:
         # It prints a report of its own, draws progress bars for networks of 100 tensors and warns of memory it takes.
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = quantizer.Quantizer(bytearray(model), _recipe(tree, layers, containers, activations))
+            made = quantizer.Quantizer(bytearray(model), _recipe(model, layers, containers, activations))
             result = made.quantize(seen, enable_progress_report=False).quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:
         raise CandidateError(f"ai-edge-quantizer cannot build this: {' '.join(str(fault).split())}") from fault
     return bytes(result)
 
 
-def _statistics(tree: Any, ranges: Ranges) -> dict[str, dict[str, Array]]:
+def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Array]]:
     """The ranges as ai-edge-quantizer wants them: arrays of the tensor's rank, of computed tensors only."""
     seen = {}
-    for tensor in tree.subgraphs[0].tensors:
-        name = tensor.name.decode(errors="replace")
-        if name in ranges and tree.buffers[tensor.buffer].data is None:
-            shape = (1,) * len(tensor.shape)
-            low, high = (np.full(shape, value, np.float32) for value in ranges[name])
+    for name, rank in _names(model).computed:
+        if name in ranges:
+            low, high = (np.full((1,) * rank, value, np.float32) for value in ranges[name])
             seen[name] = {"min": low, "max": high}
     return seen
 
 
-def _recipe(tree: Any, layers: Sequence[Layer], containers: Sequence[int], activations: str) -> Any:
+def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str) -> Any:
     """One rule a layer; with static activations everything between the layers too. Inputs and outputs stay float, and
     so do the bodies of loops and branches, whose ranges are not seen."""
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
@@ -112,7 +109,7 @@ def _recipe(tree: Any, layers: Sequence[Layer], containers: Sequence[int], activ
         recipe.add_static_config(".*", operation.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
         for border in (operation.INPUT, operation.OUTPUT):
             recipe.add_quantization_config(".*", border, algorithm_key=algorithm.NO_QUANTIZE)
-        for names in _made_in_bodies(tree):
+        for names in _names(model).made_in_bodies:
             scope = f"^{re.escape(';'.join(names))};?$"
             recipe.add_quantization_config(scope, operation.ALL_SUPPORTED, algorithm_key=algorithm.NO_QUANTIZE)
     for layer, container in zip(layers, containers, strict=True):
@@ -129,13 +126,30 @@ def _recipe(tree: Any, layers: Sequence[Layer], containers: Sequence[int], activ
     return recipe.get_quantization_recipe()
 
 
-def _made_in_bodies(tree: Any) -> list[list[str]]:
-    """The output tensors of each operator outside the main graph."""
-    return [
-        [graph.tensors[int(i)].name.decode(errors="replace") for i in op.outputs]
-        for graph in tree.subgraphs[1:]
-        for op in graph.operators
-    ]
+@dataclass(frozen=True, kw_only=True)
+class _Names:
+    """Of a float network: the computed tensors of the main graph with their rank, and the output tensors of each
+    operator outside of it."""
+
+    computed: tuple[tuple[str, int], ...]
+    made_in_bodies: tuple[tuple[str, ...], ...]
+
+
+@lru_cache(maxsize=4)
+def _names(model: bytes) -> _Names:
+    # Remembered: reading a network of 60 operators takes as long as a fifth of quantizing it.
+    tree = flatbuffer.read(model)
+    main, *others = tree.subgraphs
+    return _Names(
+        computed=tuple(
+            (tensor.name.decode(errors="replace"), len(tensor.shape))
+            for tensor in main.tensors if tree.buffers[tensor.buffer].data is None
+        ),
+        made_in_bodies=tuple(
+            tuple(graph.tensors[int(i)].name.decode(errors="replace") for i in op.outputs)
+            for graph in others for op in graph.operators
+        ),
+    )  # fmt: skip
 
 
 def _slot(tree: Any, layer: Layer) -> Slot:
@@ -193,4 +207,4 @@ def _scale(tensor: Any) -> float | None:
 def quantize_plainly(model: bytes, layers: Sequence[Layer], ranges: Ranges) -> bytes:
     """What a user of ai-edge-quantizer gets: every layer 8 bits, static int8 activations, its own weights and
     scales."""
-    return _quantize(model, layers, [8] * len(layers), "int8", ranges)
+    return pattern_file(model, layers, [8] * len(layers), "int8", ranges)

@@ -126,6 +126,14 @@ def columns_of(layer: Layer, inputs: Array, patches: Patches | None) -> Array:
     return np.ascontiguousarray(split.transpose(2, 0, 1, 3)).reshape(groups, len(taken), -1)
 
 
+def column_mean(columns: Array) -> Array:
+    """(G, n) float64: the mean over the N columns (float32), to about six digits. As a matrix product: a sum over the
+    middle axis of narrow columns takes ten times as long."""
+    ones = np.ones((1, columns.shape[1]), np.float32)
+    mean: Array = np.matmul(ones, columns)[:, 0].astype(np.float64) / columns.shape[1]
+    return mean
+
+
 def second_moment(columns: Array, others: Array | None = None) -> Array:
     """(G, n, m): the mean of x y^T over the N columns x of `columns` and y of `others` (default: the same).
 

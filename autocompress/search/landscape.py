@@ -248,7 +248,7 @@ def landscape_of(
     weights = np.array([layer.weights for layer in layers], np.float64)
 
     def latency(kind: str, containers: Array) -> float:
-        taken = workbench.modelled_latency(workbench.layout(containers.tolist(), kind)[0])
+        taken = workbench.modelled_latency(workbench.variants.of({}).builder.pattern(tuple(containers.tolist()), kind))
         return 1.0 if taken is None or modelled is None else taken / modelled
 
     def file(kind: str, containers: Array) -> float:
@@ -313,7 +313,9 @@ def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[s
         return _FIXED
     narrowest = {name: row[-1] for name, row in widths.items()}
     try:
-        whole, small = (workbench.layout(containers.tolist(), kind, kept)[0] for kept in ({}, narrowest))
+        whole, small = (
+            workbench.variants.of(kept).builder.pattern(tuple(containers.tolist()), kind) for kept in ({}, narrowest)
+        )
     except CandidateError:
         return _FIXED
     before, after = workbench.modelled_latency(whole), workbench.modelled_latency(small)
@@ -327,7 +329,7 @@ def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[s
 def _around(workbench: Workbench, kind: str, containers: Array) -> float:
     """The bytes of a download around the layers' weights; 0 where no such file can be built."""
     try:
-        file, spans = workbench.layout(containers.tolist(), kind)
+        file, spans = workbench.variants.of({}).builder.layout(tuple(containers.tolist()), kind)
     except CandidateError:
         return 0.0
     return float(download_bytes(file) - sum(coded_bytes(file[span]) for span in spans))

@@ -318,14 +318,6 @@ class Workbench:
         """What the widths that the space offers do to the network; None where all channels stay."""
         return self.variants.narrowing(self._probe_runner())
 
-    def layout(
-        self, containers: Sequence[int], activations: str, widths: Mapping[str, int] | None = None
-    ) -> tuple[bytes, tuple[slice, ...]]:
-        """A file with these containers and widths and where each layer's weights lie in it; CandidateError where there
-        is none."""
-        builder = self.variants.of(widths or {}).builder
-        return builder.layout(tuple(int(bits) for bits in containers), activations)
-
     def modelled_latency(self, model: bytes) -> float | None:
         """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
         expected = None if self._expected is None else self._expected(model)
