@@ -4,6 +4,7 @@ Whatever is fetched comes from Debian's archive, never from elsewhere."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -155,14 +156,18 @@ def shuttle() -> tuple[np.ndarray, np.ndarray]:
 
 
 def apt(*arguments: str, cwd: str | None = None) -> None:
-    """apt-get, after an update where the package lists are missing or old. Raises UnavailableError."""
+    """apt-get, after an update where the package lists are missing or old. Raises UnavailableError.
+
+    One at a time: test files that run beside each other would find its lists locked."""
     if shutil.which("apt-get") is None:
         raise UnavailableError(f"there is no apt-get for: apt-get {' '.join(arguments)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     sandbox = ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()  # may not write into a temporary folder
-    for attempt in (arguments, ("update",), arguments):
-        command = ["apt-get", "-qq", *sandbox, *attempt]
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-        if attempt is arguments and done.returncode == 0:
-            return
+    with (Path(tempfile.gettempdir()) / "autocompress-tests-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for attempt in (arguments, ("update",), arguments):
+            command = ["apt-get", "-qq", *sandbox, *attempt]
+            done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+            if attempt is arguments and done.returncode == 0:
+                return
     raise UnavailableError(f"apt-get {' '.join(arguments)} failed: {' '.join(done.stderr.split())[:200]}")

@@ -6,6 +6,7 @@ TensorFlow stays out of the tests."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -19,6 +20,8 @@ from typing import Any
 import network_data
 import numpy as np
 from network_data import UnavailableError
+
+from autocompress.files import exclusive
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".pytest_cache" / "networks"
@@ -55,8 +58,9 @@ def load(name: str) -> BuiltNetwork:
     """The network `name` of BUILDERS, made once per machine. Where it cannot be had the test is skipped
     with the reason; with CI=true it fails."""
     folder = CACHE / f"{name}-{VERSION}"
-    if not folder.exists():
-        _make(name, folder)
+    with exclusive(folder.with_name(f"{folder.name}.lock")):  # test files run beside each other want the same ones
+        if not folder.exists():
+            _make(name, folder)
     metric = (folder / "metric.txt").read_text()
     model, data = folder / "float.tflite", folder / "data.npz"
     return BuiltNetwork(name=name, model_path=model, data_path=data, metric=metric)
@@ -70,9 +74,10 @@ def _make(name: str, folder: Path) -> None:
     command = [sys.executable, __file__, name, str(partial)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if made.returncode == 0 and not folder.exists():
-        partial.rename(folder)
-        return
+    if made.returncode == 0:
+        with contextlib.suppress(OSError):  # another was faster
+            partial.rename(folder)
+            return
     shutil.rmtree(partial)
     if made.returncode == UNAVAILABLE_CODE:
         stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
