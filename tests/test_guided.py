@@ -17,9 +17,10 @@ from optuna.trial import TrialState
 from autocompress import pareto
 from autocompress.compress.sensitivity import LayerTable, Tables
 from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement
+from autocompress.search.costs import Cost, pattern_cost
 from autocompress.search.guided import GuidedSampler
 from autocompress.search.history import Reference
-from autocompress.search.landscape import Cost, Landscape, pattern_cost
+from autocompress.search.landscape import Landscape
 from autocompress.search.sampler import STOCK, make_sampler, suggest
 
 BASE_ACCURACY, BASE_MS, INT8_BYTES = 0.93, 2.0, 40_000

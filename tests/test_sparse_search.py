@@ -23,7 +23,7 @@ from autocompress.network import flatbuffer
 from autocompress.network.sparse_kernels import runs_sparse
 from autocompress.records import LayerChoice
 from autocompress.search import latency
-from autocompress.search.landscape import Cost, less, with_doubt
+from autocompress.search.costs import Cost, less, with_doubt
 from autocompress.search.latency import LatencySource
 from autocompress.search.opening import sparse_note
 from autocompress.specs import CalibratedModel, load_device, load_space

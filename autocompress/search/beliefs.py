@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.search.landscape import Cost, Landscape
+from autocompress.search.costs import Cost
+from autocompress.search.landscape import Landscape
 from autocompress.search.surrogate import Curve, Damage, Linear, Seen, fit_curve, fit_damage, fit_linear
 
 Array = np.ndarray[Any, Any]

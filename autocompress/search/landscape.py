@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +18,10 @@ import numpy as np
 from autocompress.compress.download import coded_bytes, download_bytes
 from autocompress.compress.sensitivity import Tables
 from autocompress.errors import CandidateError
+from autocompress.network.layers import Layer
 from autocompress.network.sparse import block_of, index_bytes
 from autocompress.records import Configuration, LayerChoice
+from autocompress.search.costs import Cost, less, pattern_cost, usual_pattern, with_doubt
 from autocompress.search.objective import Workbench
 from autocompress.search.surrogate import Seen
 from autocompress.search.variants import Narrowing
@@ -29,20 +31,6 @@ Choices = Mapping[str, tuple[LayerChoice, ...]]
 ACTIVATIONS = "activations"  # the name of the parameter
 _LEAST_DAMAGE = 1e-9
 _FIXED = 0.2  # of the latency, where nothing is known
-_MOST_ASKED = 40  # layers whose deviations from the usual containers are built, to ask the latency model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What patterns of containers cost, as a share of the float network's: `base` (A,) of the usual containers, `extra`
-    (A, L, C) of each choice beyond that; `doubt` (A, L, C), the standard deviation of `extra`. `weights` (L,): what
-    share of the network each layer is; `fixed` (A,): what would be left of a cost without any layer."""
-
-    base: Array
-    extra: Array
-    doubt: Array
-    weights: Array
-    fixed: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,8 +232,11 @@ def landscape_of(
         for at, layer in enumerate(layers):
             row = [workbench.container(layer, choice.bits, kind) or 0 for choice in choices[layer.name]]
             container[a, at] = row + row[-1:] * (longest - len(row))
-    macs = np.array([max(1, layer.macs) for layer in layers], np.float64)
-    weights = np.array([layer.weights for layer in layers], np.float64)
+    macs, weights, moved = (
+        np.array([of(layer) for layer in layers], np.float64)
+        for of in (lambda each: max(1, each.macs), lambda each: each.weights, _moved)
+    )
+    traits = np.column_stack([*(each / each.sum() for each in (macs, weights, moved)), np.ones(len(layers))])
 
     def latency(kind: str, containers: Array) -> float:
         taken = workbench.modelled_latency(workbench.variants.of({}).builder.pattern(tuple(containers.tolist()), kind))
@@ -264,11 +255,16 @@ def landscape_of(
         choices=dict(choices),
         tables=tables,
         container=container,
-        latency=with_doubt(pattern_cost(activations, container, macs / macs.sum(), of, doubt, fixed), fast),
+        latency=with_doubt(pattern_cost(activations, container, macs / macs.sum(), of, doubt, fixed, traits), fast),
         file=less(pattern_cost(activations, container, weights / weights.sum(), file, 0.01), saved),
         around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
         narrowing=narrowing,
     )
+
+
+def _moved(layer: Layer) -> int:
+    """The activations that a layer reads and writes."""
+    return math.prod(layer.input_shape) + math.prod(layer.output_shape)
 
 
 def _thinner(workbench: Workbench, choices: Choices, activations: str, longest: int) -> Array:
@@ -294,16 +290,6 @@ def _faster(workbench: Workbench, choices: Choices, longest: int) -> Array:
             row = [choice.sparsity * (choice.bits > 8) for choice in choices[layer.name]]
             found[at, : len(row)] = row
     return found
-
-
-def with_doubt(cost: Cost, faster: Array) -> Cost:
-    """The cost where each layer's share may be up to `faster` (L, C) of it away."""
-    return replace(cost, doubt=np.maximum(cost.doubt, faster[None] * cost.weights[None, :, None]))
-
-
-def less(cost: Cost, saved: Array) -> Cost:
-    """The cost without `saved` (A, L, C), give or take a tenth of it."""
-    return replace(cost, extra=cost.extra - saved, doubt=np.maximum(cost.doubt, saved / 10))
 
 
 def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[str, Sequence[int]]) -> float:
@@ -333,51 +319,3 @@ def _around(workbench: Workbench, kind: str, containers: Array) -> float:
     except CandidateError:
         return 0.0
     return float(download_bytes(file) - sum(coded_bytes(file[span]) for span in spans))
-
-
-def pattern_cost(
-    activations: Sequence[str], container: Array, weights: Array, of: Callable[[str, Array], float] | None,
-    doubt: float, fixed: Sequence[float] | None = None,
-) -> Cost:  # fmt: skip
-    """The cost of container patterns. `container` (A, L, C), `weights` (L,) what share of the network each layer is.
-
-    `of(activations, containers (L,))` gives a pattern's cost as a share of the float network's: it is asked once for
-    the usual pattern of each activations and once for each layer that deviates from it alone. None: nothing is known,
-    each layer's deviation is 0 give or take its share. `doubt` is relative."""
-    usual = np.array([usual_pattern(kind) for kind in container])
-    base, extra = np.ones(len(activations)), np.zeros(container.shape)
-    for a, kind in enumerate(activations):
-        if of is not None:
-            base[a] = _asked(of, kind, usual[a], 1.0)
-            for layer, bits in _deviations(container[a], usual[a]):
-                pattern = usual[a].copy()
-                pattern[layer] = bits
-                extra[a, layer, container[a, layer] == bits] = _asked(of, kind, pattern, base[a]) - base[a]
-    differs = container != usual[:, :, None]
-    doubts = np.where(differs, np.maximum(weights[None, :, None] * doubt, 1e-4), 1e-6)
-    left = np.zeros(len(activations)) if fixed is None else np.array(fixed)
-    return Cost(base=base, extra=extra, doubt=doubts, weights=weights, fixed=left)
-
-
-def _asked(of: Callable[[str, Array], float], kind: str, pattern: Array, otherwise: float) -> float:
-    try:
-        return of(kind, pattern)
-    except CandidateError:  # a pattern that cannot be built costs nothing: it never will be a candidate
-        return otherwise
-
-
-def _deviations(container: Array, usual: Array) -> list[tuple[int, int]]:
-    """(layer, bits) of every container that is not the usual one; none for networks of too many layers to ask."""
-    if len(usual) > _MOST_ASKED:
-        return []
-    return [(n, bits) for n, row in enumerate(container) for bits in sorted(set(row.tolist()) - {usual[n], 0})]
-
-
-def usual_pattern(container: Array) -> Array:
-    """The container that most choices of each layer have, (L,), of one kind of activations (L, C)."""
-    return np.array([_most_common(row) for row in container])
-
-
-def _most_common(values: Array) -> int:
-    found, counts = np.unique(values[values > 0], return_counts=True)
-    return int(found[counts.argmax()]) if len(found) else 0
