@@ -199,6 +199,7 @@ def from_scratch(task: LoadedTask, widths: Sequence[int], epochs: int, asked: ar
     assert task.train is not None
     x, y = next(iter(task.train()[0].values())), task.train()[1]
     assert y is not None
+    keras_3.backend.clear_session()  # numbers its names anew: the input is called as in the task's network
     keras_3.utils.set_random_seed(asked.seed)
     network = recipe_of_the_network.build(widths)
     recipe_of_the_network.fit(network, x[: asked.images], y[: asked.images], epochs, verbose=0)
