@@ -66,6 +66,11 @@ class FloatLayer:
         return Problem(weight=weight, moment=moment, shared_scale=blocks > 1, padding=padding)
 
     @cached_property
+    def product_mean(self) -> Array:
+        """The mean of the products, (G, R): what every fit aims at."""
+        return trace.column_mean(self.products)
+
+    @cached_property
     def own_problem(self) -> Problem:
         """The solver's problem on the float network's inputs, the same for every choice."""
         return self.problem(self.weight, self.moment)
@@ -274,8 +279,7 @@ def _drift(float_layer: FloatLayer, columns: Array) -> float:
 
 def _mean_gap(float_layer: FloatLayer, weight: Array, mean: Array) -> Array:
     """The bias shift (G, R) that gives `weight`, on inputs of this mean, the float network's mean outputs."""
-    wanted = trace.column_mean(float_layer.products)
-    gap: Array = wanted - np.einsum("grn,gn->gr", weight, mean)
+    gap: Array = float_layer.product_mean - np.einsum("grn,gn->gr", weight, mean)
     return gap
 
 
@@ -284,7 +288,7 @@ def _ridge_fit(float_layer: FloatLayer, columns: Array, centred: Array, mean: Ar
 
     `columns` and their moment are centred: single precision is enough for what varies, not for large means."""
     groups, rows, width = float_layer.weight.shape
-    sums = trace.column_mean(float_layer.products)[:, None, :]
+    sums = float_layer.product_mean[:, None, :]
     crossed = trace.second_moment(columns, float_layer.products) + mean[:, :, None] * sums  # (G, n, R)
     moment = centred + mean[:, :, None] * mean[:, None, :]
     if float_layer.bias is None:

@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -20,6 +21,7 @@ def page(*, title: str, main: str, data: Any, script: str) -> str:
     """A whole page. `main` is the markup of its body, escaped already; `data` plain JSON data that `script` (a file of
     `report/assets`) finds in the block `data`."""
     scripts = [asset("plotly-cartesian.min.js"), asset("charts.js"), asset(script)]
+    assert not any("</script" in code.lower() for code in scripts), "a script cannot hold the end of its element"
     return Template(asset("page.html")).substitute(
         title=html.escape(title),
         policy=html.escape(_policy(scripts)),
@@ -48,6 +50,7 @@ def table(headers: Sequence[str], lines: Sequence[Sequence[str]], caption: str) 
     )
 
 
+@cache
 def asset(name: str) -> str:
     """The text of a packaged file."""
     return (files("autocompress.report") / "assets" / name).read_text(encoding="utf-8")

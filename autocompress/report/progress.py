@@ -28,7 +28,7 @@ def hypervolume_steps(record: StudyRecord, most: int | None = None) -> tuple[Ste
     if record.int8_download_bytes is None or not done:
         return ()
     ends = range(1, len(done) + 1) if most is None else sorted({-(-len(done) * k // most) for k in range(1, most + 1)})
-    vectors = _vectors(record, [evaluation for _, evaluation in done])
+    vectors = rows.front_vectors(record, [evaluation for _, evaluation in done])
     usable = np.flatnonzero(~np.isnan(vectors).any(axis=1))
     front = usable[:0]
     steps: list[Step] = []
@@ -43,12 +43,6 @@ def hypervolume_steps(record: StudyRecord, most: int | None = None) -> tuple[Ste
         if not covered.all() or end == len(done):
             steps.append(_step(record, done[end - 1][0], [done[k][1] for k in front]))
     return tuple(steps)
-
-
-def _vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
-    """The values of the objectives, (n, objectives), to be minimised; NaN for what cannot be on the front."""
-    feasible = [rows.feasible(record, evaluation) for evaluation in evaluations]
-    return np.where(np.array(feasible)[:, None], rows.objective_vectors(record, evaluations), np.nan)
 
 
 def _step(record: StudyRecord, trial: TrialRecord, front: Sequence[Evaluation]) -> Step:

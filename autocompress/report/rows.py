@@ -55,8 +55,8 @@ def front(record: StudyRecord) -> tuple[TrialRecord, ...]:
     Over the study's objectives; of equal vectors the lowest trial number stands. A trial that lacks the
     value of an objective cannot be compared and is not on it.
     """
-    found = [(trial, evaluation) for trial, evaluation in complete(record) if feasible(record, evaluation)]
-    vectors = objective_vectors(record, [evaluation for _, evaluation in found])
+    found = complete(record)
+    vectors = front_vectors(record, [evaluation for _, evaluation in found])
     comparable = ~np.isnan(vectors).any(axis=1)
     mask = np.zeros(len(found), dtype=np.bool_)
     mask[comparable] = pareto.non_dominated(vectors[comparable])
@@ -261,6 +261,12 @@ def objective_vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) ->
     turned = [o == "metric" and record.higher_is_better for o in record.objectives]
     found = found.reshape(-1, len(names)) * np.where(turned, -1.0, 1.0)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def front_vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
+    """As `objective_vectors`, NaN too for those that miss a constraint: what cannot be on the front."""
+    met = np.array([feasible(record, evaluation) for evaluation in evaluations], dtype=np.bool_)
+    return np.where(met[:, None], objective_vectors(record, evaluations), np.nan)
 
 
 def _evaluated(trial: TrialRecord) -> Evaluation:
