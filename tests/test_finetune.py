@@ -192,6 +192,29 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
             assert float(given[place]) == pytest.approx(0.0 if level == 0 else expected, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.is_integer], ids=str)
+def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_pruned_first(
+    digits_network: bytes, choice: LayerChoice
+) -> None:
+    tree = flatbuffer.read(digits_network)
+    layers, start = crushed_network(digits_network, choice)
+    network = keras.to_keras(tree)
+    for layer, solved in zip(layers, start, strict=True):
+        dense = flatbuffer.constant(tree, layer.weight)
+        held = ConstrainedLayer(layer, choice, solved, network, fixed=False, dense=dense, target=0.8)
+        held.put()
+        np.testing.assert_array_equal(held.solved().levels, solved.levels)  # rounded to what they were
+        held.move_mask()
+        left = held.solved().levels
+        np.testing.assert_array_equal(left[left != 0], solved.levels[left != 0])
+        for channel in range(dense.shape[layer.output_axis]):
+            levels, rest, sizes = (np.take(a, channel, layer.output_axis) for a in (solved.levels, left, np.abs(dense)))
+            for level in set(np.unique(levels)) - {0}:
+                on_level = (levels == level) & (np.abs(sizes / solved.scale[channel] - abs(level)) < 0.45)
+                pruned, kept = sizes[on_level & (rest == 0)], sizes[on_level & (rest != 0)]
+                assert not len(pruned) or not len(kept) or pruned.max() <= kept.min() * (1 + 1e-5)
+
+
 @pytest.mark.parametrize("choice", CHOICES[1:], ids=str)
 def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoice, tmp_path: Path) -> None:
     """At a learning rate at which everything moves; the builder verifies what it is given once more."""
@@ -572,8 +595,8 @@ def copied(searched: Path, tmp_path: Path) -> Path:
 
 def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
-    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--epochs", 40, "--runs", runs,
-                   "--json")  # fmt: skip
+    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--epochs", 40, "--augment",
+                   "shift, mix", "--runs", runs, "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     study = store.load_study(runs, "s", None)
@@ -588,6 +611,7 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     assert study.trials[2].user_attrs["finetuned_from"] == STATIC_TRIAL
     assert study.trials[2].user_attrs["finetune"]["steps"] > 0
     assert study.trials[2].user_attrs["finetune"]["epochs"] <= 40
+    assert study.trials[2].user_attrs["finetune"]["augment"] == ["shift", "mix"]
     assert [p["trial"] for p in report["front"] if p["finetuned"]] == [2]
     assert report["trials"]["complete"] == 3
     assert not list((runs / "s" / "finetune").glob("*"))
@@ -738,6 +762,7 @@ def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_pa
         (["--trial", 0, "--sparsity", 1], "--sparsity must be at least 0 and less than 1, got 1"),
         (["--trial", 0, "--sparsity", 0.3], "--sparsity 0.3 makes no layer of the trial sparser than it is"),
         (["--trial", 0, "--loss", "both", "--temperature", 2, "--learning-rate", 0], "--learning-rate must be more"),
+        (["--trial", 0, "--augment", "mirror,mixup"], "unknown variation 'mixup'; did you mean 'mix'"),
     ],
 )
 def test_faults_are_one_line(searched: Path, arguments: list[Any], message: str) -> None:

@@ -41,6 +41,9 @@ def finetune(
         str, typer.Option(help="free, or fixed: train the shared centroids alone (arXiv 1510.00149).")
     ] = "free",
     mask: Annotated[str, typer.Option(help="fixed, or free: pruned weights may come back for others.")] = "fixed",
+    augment: Annotated[
+        str, typer.Option(help="Vary the training inputs: mirror and shift (images), mix (two of any kind), by commas.")
+    ] = "",
     sparsity: Annotated[
         float | None, typer.Option(help="Prune gradually while training, until so many of all weights are 0: 0.9.")
     ] = None,
@@ -59,6 +62,7 @@ def finetune(
     recipe = Recipe(
         loss=loss, temperature=temperature, learning_rate=learning_rate, assignments=assignments,
         mask=mask, epochs=epochs, budget_s=seconds(time_budget), seed=seed,
+        augment=tuple(name.strip() for name in augment.split(",") if name.strip()),
     )  # fmt: skip
     console = console_of(stderr=as_json)
     with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:
@@ -117,7 +121,7 @@ def trainer(
         )  # fmt: skip
         facts = {
             "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,
-            "mask": recipe.mask, "sparsity": sparsity,
+            "mask": recipe.mask, "sparsity": sparsity, "augment": list(recipe.augment),
             "learning_rate": recipe.learning_rate, "seed": recipe.seed, "steps": tuned.steps, "epochs": tuned.epochs,
             "seconds": tuned.seconds, "loss_before": tuned.loss_before, "loss_after": tuned.loss_after,
         }  # fmt: skip

@@ -22,6 +22,7 @@ from autocompress.records import LayerChoice
 
 Array = np.ndarray[Any, Any]
 _TINY = 1e-12
+_INSIDE = 0.45  # of a level, the farthest that a latent value starts from the one it is rounded to
 _PRUNED_SIZE = 0.9  # of the smallest weights that are kept
 _BIAS_BITS = 8  # of the mantissa, as the builder stores it
 
@@ -31,11 +32,11 @@ class ConstrainedLayer:
 
     def __init__(
         self, layer: Layer, choice: LayerChoice, start: SolvedLayer, network: Any, *, fixed: bool,
-        dense: Array | None = None, target: float = 0.0,
+        dense: Array | None = None, free_mask: bool = False, target: float = 0.0,
     ) -> None:  # fmt: skip
-        """`fixed`: each weight stays with the centroid it has. `dense`: the float network's weight, where pruned
-        weights may come back: they are trained too, out of sight, and `move_mask` keeps the largest. `target`: the
-        sparsity that `move_mask` leads to, where it is more than the choice's."""
+        """`fixed`: each weight stays with the centroid it has. `dense`: the float network's weight, needed where the
+        mask moves. `free_mask`: pruned weights may come back: they are trained too, out of sight, and `move_mask` keeps
+        the largest. `target`: the sparsity that `move_mask` leads to, where it is more than the choice's."""
         import tensorflow as tf
 
         self._layer, self._choice, self._start = layer, choice, start
@@ -48,7 +49,7 @@ class ConstrainedLayer:
         pruned = choice.sparsity > 0
         keep = (values != 0).astype(np.float32) if pruned else np.ones(shape, np.float32)
         self._target = max(target, choice.sparsity)
-        self._comes_back = self._target > 0 and dense is not None
+        self._comes_back = self._target > 0 and free_mask
         self._moves = self._comes_back or self._target > choice.sparsity
         self._keep: Any = tf.Variable(keep, trainable=False) if self._moves else keep
         self._limit = 2 ** (choice.bits - 1) - 1
@@ -57,8 +58,8 @@ class ConstrainedLayer:
         self._scale0 = self._first_scale(values)
         self._index = self._nearest0(values) if fixed and self._table0 is not None else None
         variable = tf.Variable
-        if self._comes_back and dense is not None:
-            values = self._with_pruned(values, self._keras(dense.astype(np.float32)))
+        if self._moves and dense is not None:
+            values = self._ordered(values, self._keras(dense.astype(np.float32)))
         self._latent = None if self._index is not None else variable(values / self._size / self._float_unit())
         self._table = None if self._table0 is None else variable(np.float32(self._table0 / self._size))
         self._ratio = None if start.scale is None else variable(np.zeros(self._broadcast, np.float32))
@@ -90,13 +91,20 @@ class ConstrainedLayer:
         unit: Array = (self._scale0.reshape(-1) * self._size * inputs).astype(np.float32)
         return unit
 
-    def _with_pruned(self, values: Array, dense: Array) -> Array:
-        """The latent values with those of the float network where weights are pruned, smaller than what is kept."""
+    def _ordered(self, values: Array, dense: Array) -> Array:
+        """The latent values as the float network's weights order them, each still rounded to what it was: integer
+        levels alone are ties, and a mask that moves would break them by chance. Where pruned weights may come back,
+        they have the float network's values, smaller than what is kept."""
         scale = np.float32(1.0) if self._start.scale is None else self._scale0
+        found = values
+        if self._start.scale is not None:
+            found = values + np.clip(dense / scale - values, -_INSIDE, _INSIDE)
         kept = np.abs(values * scale)[values != 0]
-        most = _PRUNED_SIZE * float(np.quantile(kept, 0.1)) if len(kept) else 0.0
-        found: Array = np.where(values != 0, values, np.clip(dense, -most, most) / scale).astype(np.float32)
-        return found
+        if self._choice.sparsity > 0:
+            most = _PRUNED_SIZE * float(np.quantile(kept, 0.1)) if len(kept) and self._comes_back else 0.0
+            found = np.where(values != 0, found, np.clip(dense, -most, most) / scale)
+        ordered: Array = found.astype(np.float32)
+        return ordered
 
     def move_mask(self, done: float = 1.0) -> None:
         """Keep the largest weights, as many as the schedule leaves when `done` of the plan is behind; the others are

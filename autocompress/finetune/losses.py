@@ -88,6 +88,8 @@ def _classes(outputs: Any, labels: Any, _: bool) -> Any:
     import tensorflow as tf
 
     rows = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
+    if len(labels.shape) > 1 and labels.shape[-1] == rows.shape[-1]:  # shares of the classes
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=rows)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(labels, tf.int32), logits=rows)
 
 

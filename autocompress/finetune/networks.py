@@ -41,7 +41,8 @@ class Student:
                 solved,
                 self.network,
                 fixed=fixed,
-                dense=flatbuffer.constant(tree, layer.weight) if free_mask else None,
+                dense=flatbuffer.constant(tree, layer.weight),
+                free_mask=free_mask,
                 target=towards.layers[layer.name].sparsity,
             )
             for layer, solved in pairs
@@ -96,9 +97,19 @@ class Teacher:
         missing = at[~self._known[at]]
         for start in range(0, len(missing), self._batch):
             piece = missing[start : start + self._batch]
-            self._outputs[piece] = self._run(*(values[piece] for values in self._x)).numpy()
+            self._outputs[piece] = self.outputs([values[piece] for values in self._x])
             self._known[piece] = True
         found: Array = self._outputs[at]
+        return found
+
+    @property
+    def columns(self) -> int:
+        """Numbers that it says of a sample, along the last axis."""
+        return int(self._outputs.shape[-1])
+
+    def outputs(self, x: Sequence[Array]) -> Array:
+        """The outputs for other inputs, each (n, ...); nothing is remembered."""
+        found: Array = self._run(*x).numpy()
         return found
 
 

@@ -24,6 +24,7 @@ class Recipe:
     `assignments`: "fixed" trains the shared centroids alone (Deep Compression, arXiv 1510.00149, sec. 3), "free" lets a
     weight go over to another level too. `mask`: "fixed" is the solver's; "free" lets pruned weights come back for
     others (trained out of sight, the largest are kept: Top-KAST, arXiv 2106.03517, sec. 2, but with all gradients).
+    `augment`: variations of the samples, of augment.AUGMENTS.
     `learning_rate` is relative: of the size of a layer's weights, a step.
     `epochs` at most, `budget_s` at most, all runs together."""
 
@@ -36,6 +37,7 @@ class Recipe:
     epochs: int = 60
     budget_s: float = 180.0
     seed: int = 0
+    augment: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ import numpy as np
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.finetune import checkpoint, losses
+from autocompress.finetune.batches import HELD_OUT_BATCH, Batches, samples_trained_on
 from autocompress.finetune.checkpoint import State
 from autocompress.finetune.memory import available_bytes, fitting_batch, out_of_memory_told
 from autocompress.finetune.networks import Ranges, Student, Teacher
 from autocompress.finetune.promises import check_kept
-from autocompress.finetune.recipe import HELD_OUT, Lesson, Progress, Recipe, Tuned, Watch, check_recipe
+from autocompress.finetune.recipe import Lesson, Progress, Recipe, Tuned, Watch, check_recipe
 from autocompress.finetune.schedule import RISES_UNTIL
 from autocompress.metrics import Metric
 from autocompress.network import flatbuffer
@@ -28,13 +29,11 @@ from autocompress.records import Configuration
 
 Array = np.ndarray[Any, Any]
 _LOOKS = 12  # at the held-out data, over the whole plan
-_MOST_LOOKED_AT = 2048  # samples, of the held-out ones
 _PATIENCE = 9  # looks in a row without a better loss
 _WARM_UP = 0.05  # of the plan: the learning rate rises
 _MASK_EVERY = 50  # steps, a mask that may move follows the weights
 _SAVE_EVERY_S = 15.0
 _RESERVED = 0.03  # of the budget, for the last look
-_HELD_OUT_BATCH = 256
 
 
 def finetune(
@@ -72,16 +71,12 @@ class _Training:
         head = losses.head_of(tree, metric)
         _check_head(head, recipe, metric)
         self._layers, self._configuration, self._start = layers, configuration, start
-        self._recipe, self._path, self._labels = recipe, path, lesson.y
-        self._x = list(lesson.x.values())
-        held_out = max(1, round(HELD_OUT * lesson.samples))
-        self._train = np.arange(lesson.samples - held_out)
-        self._held_out = np.arange(lesson.samples - held_out, lesson.samples)[:_MOST_LOOKED_AT]
-        if not len(self._train):
-            raise AutocompressError(f"fine-tuning needs at least 2 training samples, got {lesson.samples}")
-        self._batch = fitting_batch(tree, lesson.samples, min(recipe.batch, len(self._train)), available_bytes())
+        self._recipe, self._path = recipe, path
+        batch = min(recipe.batch, samples_trained_on(lesson))
+        batch = fitting_batch(tree, lesson.samples, batch, available_bytes())
         whole = flatbuffer.read(teacher)
-        self._teacher = Teacher(whole, losses.head_of(whole, metric).tensor, self._x, _HELD_OUT_BATCH)
+        taught = Teacher(whole, losses.head_of(whole, metric).tensor, list(lesson.x.values()), HELD_OUT_BATCH)
+        self._batches = Batches(lesson, taught, recipe, batch, classes=head.kind == "classes")
         self._student = Student(
             tree,
             layers,
@@ -94,7 +89,6 @@ class _Training:
             towards=towards,
         )
         self._loss = losses.loss_of(head, recipe, metric)
-        self._order: tuple[int, Array] | None = None  # of the epoch that it is in
         self._make_steps()
         self._resume(_key(network + teacher, (configuration, towards), start, recipe))
 
@@ -146,7 +140,7 @@ class _Training:
         self._path.unlink(missing_ok=True)
         return Tuned(
             layers=solved, loss_before=state.first_loss, loss_after=state.best_loss, steps=state.steps,
-            epochs=state.steps * self._batch / len(self._train), seconds=self._elapsed_s(),
+            epochs=state.steps / self._batches.steps_an_epoch, seconds=self._elapsed_s(),
         )  # fmt: skip
 
     def _train_on(self, watch: Watch) -> None:
@@ -155,7 +149,7 @@ class _Training:
         self._optimizer.learning_rate.assign(self._recipe.learning_rate * _schedule(self._share()))
         if state.steps and (state.steps % _MASK_EVERY == 0 or self._share() >= RISES_UNTIL):
             self._move_masks(self._share())
-        loss = float(self._step(*self._batch_at(self._indices(state.steps))))
+        loss = float(self._step(*self._batches.at_step(state.steps)))
         state.steps += 1
         if not math.isfinite(loss):
             self._give_up(loss)
@@ -179,14 +173,10 @@ class _Training:
         """Whether the masks are as sparse as asked for."""
         return not self._rises or self._state.masks_at >= RISES_UNTIL
 
-    @property
-    def _steps_an_epoch(self) -> int:
-        return max(1, len(self._train) // self._batch)
-
     def _share(self) -> float:
         """How much of the plan is done: of the epochs or of the time, whichever is further. Steps are not counted on
         in advance: those of the first epoch wait for the teacher, later ones do not."""
-        by_steps = self._state.steps / (self._recipe.epochs * self._steps_an_epoch)
+        by_steps = self._state.steps / (self._recipe.epochs * self._batches.steps_an_epoch)
         began_s, ends_s = self._state.began_s, self._recipe.budget_s * (1 - _RESERVED)
         by_time = (self._elapsed_s() - began_s) / max(ends_s - began_s, 1e-9)
         return min(1.0, max(by_steps, by_time))
@@ -198,23 +188,10 @@ class _Training:
     def _elapsed_s(self) -> float:
         return self._elapsed_before_s + time.monotonic() - self._began_s
 
-    def _indices(self, step: int) -> Array:
-        """The samples of a step: a fresh order each epoch, the same for the same seed."""
-        epoch, place = divmod(step, self._steps_an_epoch)
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self._recipe.seed, epoch)).permutation(self._train)
-        found: Array = np.sort(self._order[1][place * self._batch : (place + 1) * self._batch])
-        return found
-
-    def _batch_at(self, at: Array) -> tuple[list[Array], Array, Array]:
-        labels = np.zeros(len(at), np.float32) if self._labels is None else self._labels[at]
-        return [values[at] for values in self._x], self._teacher(at), labels
-
     def _held_out_loss(self) -> float:
         """The mean loss of the network as it would be exported now."""
         self._student.put()
-        pieces = np.array_split(self._held_out, -(-len(self._held_out) // _HELD_OUT_BATCH))
-        return float(np.mean(np.concatenate([self._look(*self._batch_at(piece)).numpy() for piece in pieces])))
+        return float(np.mean(np.concatenate([self._look(*batch).numpy() for batch in self._batches.held_out()])))
 
     def _look_at_held_out(self) -> None:
         state, loss = self._state, self._held_out_loss()
@@ -290,6 +267,7 @@ def _key(networks: bytes, held: Sequence[Configuration], start: Sequence[SolvedL
         recipe.mask,
         recipe.batch,
         recipe.seed,
+        recipe.augment,
     ]
     digest.update(json.dumps(how).encode())
     for layer in start:
