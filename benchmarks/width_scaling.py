@@ -2,28 +2,32 @@
 as long: test accuracy at equal latency on `local`, three points.
 
     python benchmarks/width_scaling.py [--images N] [--base-epochs N] [--epochs N] [--seconds S] [--macs SHARE...]
+                                       [--runs DIR]
 
 Ours: the ResNet-8 of fashion-mnist, its groups of channels narrowed to a share of its multiply-accumulates (`--widths
 chosen`: the widths that the layer tables say cost least, `uniform`: the same share of every group), the layers behind
-fitted again, then fine-tuned; the state is chosen on the last 10 % of the training images. Its training images are
-given as they are and mirrored, as in the recipe of the network.
+fitted again, then fine-tuned; the state is chosen on the last 10 % of the training images. Each training image may be
+mirrored (`--augment mirror`), as in the recipe of the network.
 The other side: `train.py`'s network with all blocks scaled by one factor, the recipe of `train.py` for as many epochs
 as the original took plus what the fine-tuning looked at, rounded up, on all training images, the last state. The
 factor: the largest whose file takes at most 3 % longer than ours, but none that is faster.
 Both float networks become files of each kind in the same way (int8: static, by the sequential reconstruction, without
-training). Latencies: `local`, ours and the other in turn, in fresh processes. Test data are looked at last."""
+training). Latencies: `local`, ours and the other in turn, in fresh processes. Test data are looked at last.
+With `--runs DIR` the trained networks stay there, and a run that was cut off trains what is missing."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import itertools
+import json
 import math
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,40 +143,63 @@ def uniform_widths(bench: Workbench, share: float) -> dict[str, int]:
     return {group.name: max(1, round(factor * group.channels)) for group in groups}
 
 
-def ours(task: LoadedTask, base: Side, share: float, asked: argparse.Namespace) -> Side:
-    """The base without channels, fine-tuned."""
+def plans(task: LoadedTask, base: Side, asked: argparse.Namespace) -> dict[float, dict[str, int]]:
+    """The widths of each share of the multiply-accumulates, before anything is trained."""
     bench = bench_of(task, base.network)
     keep = tuple(n / 64 for n in range(1, 65))
     bench.variants.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
-    widths = (chosen_widths if asked.widths == "chosen" else uniform_widths)(bench, share)
+    choose = chosen_widths if asked.widths == "chosen" else uniform_widths
+    return {share: choose(bench, share) for share in asked.macs}
+
+
+def ours(task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace) -> Side:
+    """The base with these widths, fine-tuned."""
+    bench = bench_of(task, base.network)
     configuration = Configuration(layers=bench.float_configuration().layers, channels=widths)
     material, lesson = bench.material(configuration), lesson_of(task, asked.images)
     recipe = Recipe(loss=asked.loss, learning_rate=asked.learning_rate, batch=128, budget_s=asked.seconds,
-                    epochs=max(1, round(asked.epochs / 2)), seed=asked.seed)  # fmt: skip
+                    epochs=asked.epochs, seed=asked.seed, augment=("mirror",))  # fmt: skip
     found = finetune(
         material.network, material.layers, configuration, material.solved, lesson, task.metric, recipe, ranges=None,
         path=FOLDER / "state.npz", watch=Printer(f"ours, {share:.0%}"), teacher=material.teacher,
     )  # fmt: skip
     weights = [(solved.weight, solved.bias) for solved in found.layers]
-    seen = found.epochs * round((1 - HELD_OUT) * lesson.samples) / asked.images
     losses = f"{found.loss_before:.4f} -> {found.loss_after:.4f}"
     print(f"  ours, {share:.0%}: {found.steps} steps in {found.seconds:.0f} s, held-out loss {losses}", flush=True)
     whole = {group.name: group.channels for group in bench.variants.channels.groups}
     return Side(
         network=keras.with_weights(material.network, material.layers, weights),
-        channels=" ".join(str(count) for count in (whole | widths).values()), epochs=base.epochs + seen,
+        channels=" ".join(str(count) for count in (whole | widths).values()),
+        epochs=base.epochs + found.epochs * (1 - HELD_OUT),
     )  # fmt: skip
 
 
+def kept(name: str, asked: argparse.Namespace, make: Callable[[], Side]) -> Side:
+    """What a former run with these arguments has trained, or what `make` trains now."""
+    if asked.runs is None:
+        return make()
+    facts = asked.runs / f"{name}.json"
+    how = [asked.images, asked.base_epochs, asked.epochs, asked.seconds, asked.widths, asked.divisor, asked.loss,
+           asked.learning_rate, asked.seed]  # fmt: skip
+    if facts.exists():
+        known = json.loads(facts.read_text())
+        if known["how"] == how:
+            print(f"  {name}: trained before", flush=True)
+            return Side(network=facts.with_suffix(".tflite").read_bytes(), channels=known["channels"],
+                        epochs=known["epochs"])  # fmt: skip
+    made = make()
+    asked.runs.mkdir(parents=True, exist_ok=True)
+    facts.with_suffix(".tflite").write_bytes(made.network)
+    facts.write_text(json.dumps({"how": how, "channels": made.channels, "epochs": made.epochs}))
+    return made
+
+
 def lesson_of(task: LoadedTask, images: int) -> Lesson:
-    """The first images, each as it is and mirrored; the last 10 % stand last, for choosing."""
+    """The first images."""
     assert task.train is not None
-    (name, x), y = next(iter(task.train()[0].items())), task.train()[1]
+    x, y = task.train()
     assert y is not None
-    parts = np.split(np.arange(images), [images - round(HELD_OUT * images)])
-    order = [index for part in parts for index in (part, part)]
-    pieces = [x[index] if n % 2 == 0 else x[index][:, :, ::-1] for n, index in enumerate(order)]
-    return Lesson(x={name: np.concatenate(pieces)}, y=np.concatenate([y[index] for index in order]))
+    return Lesson(x={name: values[:images] for name, values in x.items()}, y=y[:images])
 
 
 class Printer:
@@ -252,10 +279,12 @@ def narrowed_as_a_whole(base: Side, factor: float) -> bytes:
 
 
 def point(
-    task: LoadedTask, base: Side, share: float, source: LatencySource, asked: argparse.Namespace
+    task: LoadedTask, base: Side, share: float, widths_of_ours: dict[str, int], source: LatencySource,
+    asked: argparse.Namespace,
 ) -> list[Row]:  # fmt: skip
     """One point in each kind of file."""
-    own, others, rows = ours(task, base, share, asked), dict[tuple[int, ...], Side](), []
+    own = kept(f"ours-{share:g}", asked, lambda: ours(task, base, share, widths_of_ours, asked))
+    others, rows = dict[tuple[int, ...], Side](), []
     for kind in asked.kinds:
         file = file_of(task, own.network, kind)
         measure = source.bind(file)
@@ -271,7 +300,8 @@ def point(
         if widths not in others:
             epochs = math.ceil(own.epochs - 1e-6)
             print(f"  the other side: widths {widths}, {epochs} epochs from scratch", flush=True)
-            others[widths] = from_scratch(task, widths, epochs, asked)
+            name = "-".join(map(str, ("scaled", *widths, "epochs", epochs)))
+            others[widths] = kept(name, asked, partial(from_scratch, task, widths, epochs, asked))
         against = file_of(task, others[widths].network, kind)
         found = measure(against, FRONT_PROCESSES)
         assert found.ratio_to_baseline is not None
@@ -332,9 +362,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--images", type=int, default=TRAINING_IMAGES, help="training images, for both sides")
     parser.add_argument("--base-epochs", type=int, default=recipe_of_the_network.EPOCHS)
-    parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning, at most; an even number")
+    parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning, at most")
     parser.add_argument("--seconds", type=float, default=1800.0, help="of fine-tuning a point, at most")
-    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.12], help="shares of the MACs")
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.35, 0.25], help="shares of the MACs")
     parser.add_argument("--widths", choices=("chosen", "uniform"), default="chosen")
     parser.add_argument("--steps", type=int, default=32, help="factors of the other side are whole shares of it")
     parser.add_argument("--divisor", type=int, default=8, help="chosen widths are multiples of it")
@@ -342,6 +372,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loss", choices=("distillation", "labels", "both"), default="both")
     parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, help="where trained networks stay")
     return parser.parse_args()
 
 
@@ -354,8 +385,10 @@ def main() -> int:
     task = load_task("fashion-mnist")
     base = base_of(task, asked)
     print(f"  float network: test accuracy {scores(task, base.network).mean():.4f}, {base.macs / 1e6:.2f} MMAC")
+    widths = plans(task, base, asked)
     with latency_on(load_device("local")) as source:
-        rows = list(itertools.chain.from_iterable(point(task, base, share, source, asked) for share in asked.macs))
+        points = (point(task, base, share, widths[share], source, asked) for share in asked.macs)
+        rows = list(itertools.chain.from_iterable(points))
     header = ("MACs", "kind", "channels", "MMAC", "epochs", "accuracy", "ms", "scaled to", "MMAC", "epochs", "accuracy",
               "its latency / ours")  # fmt: skip
     print_table("Ours, and the same network scaled as a whole (test accuracy)", header, [shown(row) for row in rows])
