@@ -9,11 +9,11 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_models import dense_model
 
-from autocompress.compress.download import coded_bytes, compressed, deflated, download_bytes
+from autocompress.compress.download import _parsed, coded_bytes, compressed, deflated, download_bytes
 from autocompress.network import flatbuffer
 from autocompress.network.scales import SCALE_BITS, short
 from autocompress.tasks import load_task
@@ -56,6 +56,32 @@ def test_layers_of_unlike_levels_do_not_spoil_each_others_code() -> None:
 def test_what_is_coded_without_matches_is_what_the_download_holds_for_weights() -> None:
     weights = np.rint(np.random.default_rng(0).normal(0, 1.5, 20_000)).astype(np.int8).tobytes()
     assert coded_bytes(weights) == len(deflated([weights])[0])
+
+
+def sparse_levels(zeros: float, size: int, seed: int = 0) -> bytes:
+    rng = np.random.default_rng(seed)
+    levels = rng.choice([-3, -2, -1, 1, 2, 3], size) * (rng.random(size) >= zeros)
+    return bytes(levels.astype(np.int8).tobytes())
+
+
+@pytest.mark.parametrize("zeros", [0.95, 0.9, 0.85])
+def test_layers_that_are_mostly_zero_are_parsed_better_than_zlib_does(zeros: float) -> None:
+    part = sparse_levels(zeros, 40_000)
+    assert len(deflated([part])[0]) < 0.94 * len(zlib.compress(part, 9))
+
+
+@settings(deadline=None)
+@given(zeros=st.floats(0.7, 1), size=st.integers(0, 3000), seed=st.integers(0, 99))
+def test_sparse_parts_stand_behind_one_another_too(zeros: float, size: int, seed: int) -> None:
+    parts = [sparse_levels(zeros, size, seed), b"\1\2\3", sparse_levels(zeros, size + 1, seed)]
+    assert zlib.decompress(b"".join(deflated(parts)) + b"\x03\x00", wbits=-15) == b"".join(parts)
+
+
+def test_every_zopfli_block_is_taken_over() -> None:
+    """Whichever bit the block ends on."""
+    for size in range(400, 440):
+        part = sparse_levels(0.8, size, size)
+        assert len(_parsed(part)) == 1
 
 
 def test_constants_are_found_where_they_lie() -> None:
