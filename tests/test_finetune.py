@@ -215,6 +215,19 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
                 assert not len(pruned) or not len(kept) or pruned.max() <= kept.min() * (1 + 1e-5)
 
 
+def test_a_weight_beyond_the_largest_level_can_come_back_and_goes_no_further(digits_network: bytes) -> None:
+    choice = LayerChoice(bits=3)
+    (layer, *_), (solved, *_) = crushed_network(digits_network, choice)
+    held = ConstrainedLayer(layer, choice, solved, keras.to_keras(flatbuffer.read(digits_network)), fixed=False)
+    latent = held.variables[0]
+    beyond = np.where(np.arange(latent.numpy().size) % 2, 3.4, -3.4).reshape(latent.shape) / held._size
+    latent.assign(beyond.astype(np.float32))
+    rest = [tf.zeros_like(v) for v in held.weights[1:]]
+    for pull in (1.0, -1.0):
+        gradient = held.gradients([tf.fill(latent.shape, pull), *rest], held.put())[0].numpy()
+        np.testing.assert_array_equal(gradient != 0, beyond * pull > 0)
+
+
 @pytest.mark.parametrize("choice", CHOICES[1:], ids=str)
 def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoice, tmp_path: Path) -> None:
     """At a learning rate at which everything moves; the builder verifies what it is given once more."""

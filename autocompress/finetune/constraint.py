@@ -207,8 +207,7 @@ class ConstrainedLayer:
             levels, index = put
             by_level = pulled * self._scale() * self._size
             if self._latent is not None:
-                inside = tf.cast(tf.abs(self._latent) * self._size <= self._limit, tf.float32)
-                found.append(reached * self._scale() * self._size * inside)
+                found.append(reached * self._scale() * self._size * self._moving(reached))
             if self._table is not None and self._table0 is not None:
                 flat = tf.reshape(by_level, [-1]), tf.reshape(index, [-1])
                 summed = tf.math.unsorted_segment_sum(*flat, len(self._table0))
@@ -217,6 +216,14 @@ class ConstrainedLayer:
         if self._bias is not None:
             found.append(of_weights[1] * self._bias_unit)
         return found
+
+    def _moving(self, gradient: Any) -> Any:
+        """One where a step changes the latent value, zero where it would go further beyond the largest level."""
+        import tensorflow as tf
+
+        assert self._latent is not None
+        inside = tf.abs(self._latent) * self._size <= self._limit
+        return tf.cast(inside | (gradient * self._latent > 0), tf.float32)
 
     def solved(self) -> SolvedLayer:
         """The layer as the builder takes it, from the variables as they stand."""
