@@ -102,8 +102,7 @@ class Builder:
     def pattern(self, containers: tuple[int, ...], activations: str) -> bytes:
         """A file with the operators of a candidate with these containers, as a latency model looks at: sooner made than
         a `layout`. CandidateError where it cannot be made."""
-        ranges = self._ranges() if activations != "float32" else None
-        return pattern_file(self._model, self._layers, containers, activations, ranges)
+        return pattern_file(self._model, self._layers, containers, activations, self._ranges_for(activations))
 
     def _skeleton(self, containers: tuple[int, ...], activations: str) -> Skeleton:
         key = (activations, containers)
@@ -112,8 +111,10 @@ class Builder:
         return self._skeletons[key]
 
     def _made(self, containers: tuple[int, ...], activations: str) -> Skeleton:
-        ranges = self._ranges() if activations != "float32" else None
-        return make_skeleton(self._model, self._layers, containers, activations, ranges)
+        return make_skeleton(self._model, self._layers, containers, activations, self._ranges_for(activations))
+
+    def _ranges_for(self, activations: str) -> Ranges | None:
+        return self._ranges() if activations != "float32" else None
 
     def _container(self, layer: Layer, configuration: Configuration) -> int:
         choice = configuration.layers[layer.name]

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 from autocompress.network import flatbuffer
 
@@ -46,6 +47,11 @@ def deflated(parts: Sequence[bytes]) -> list[bytes]:
         return list(pool.map(_smallest, parts))
 
 
+def deflated_bytes(part: bytes) -> int:
+    """The size of a part in a download."""
+    return len(_smallest(part))
+
+
 def coded_bytes(part: bytes) -> int:
     """The size of a part that is coded without a search for matches: fast, and the best for weights that are not mostly
     zero (see `_parsed`)."""
@@ -61,6 +67,7 @@ def _smallest(part: bytes) -> bytes:
     return min(found, key=len)
 
 
+@lru_cache(maxsize=64)  # a file's layers are asked for again when it is written
 def _parsed(part: bytes) -> list[bytes]:
     """The part as zopfli deflates it, as one block that is not the last and the empty one of a sync flush, whose three
     bits lie in the block's last byte or in one more; nothing where zopfli made other blocks."""

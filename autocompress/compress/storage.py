@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.download import coded_bytes, download_bytes
+from autocompress.compress.download import coded_bytes, deflated_bytes, download_bytes
 from autocompress.compress.skeleton import constant_behind
 from autocompress.network import flatbuffer, sparse, sparse_kernels
 from autocompress.network.layers import INPUTS, Layer
@@ -68,13 +68,17 @@ def _gain(tree: Any, index: int, size: str) -> int:
     """How many bytes sparse storage of a tensor would save."""
     values = flatbuffer.constant(tree, index)
     assert values is not None
-    return _bytes(size, [values]) - _bytes(size, _parts(values)) - (_AROUND if size == "file" else _AROUND // 2)
+    return _bytes(size, [values], deflated_bytes) - _bytes(size, _parts(values), deflated_bytes) - _around(size)
 
 
 def sparse_bytes(values: Array, size: str) -> int:
-    """What a weight (O, ..., I) adds to a file or a download where it is stored as is smaller."""
-    around = _AROUND if size == "file" else _AROUND // 2
-    return min(_bytes(size, [values]), _bytes(size, _parts(values)) + around)
+    """What a weight (O, ..., I) adds to a file or, by the quick count, to a download where it is stored as is
+    smaller."""
+    return min(_bytes(size, [values], coded_bytes), _bytes(size, _parts(values), coded_bytes) + _around(size))
+
+
+def _around(size: str) -> int:
+    return _AROUND if size == "file" else _AROUND // 2
 
 
 def _parts(values: Array) -> list[Array]:
@@ -83,9 +87,9 @@ def _parts(values: Array) -> list[Array]:
     return [stored, rows.arraySegments.values, rows.arrayIndices.values]
 
 
-def _bytes(size: str, parts: Sequence[Array]) -> int:
+def _bytes(size: str, parts: Sequence[Array], packed: Callable[[bytes], int]) -> int:
     content = [np.ascontiguousarray(part).tobytes() for part in parts]
-    return sum(map(len if size == "file" else coded_bytes, content))
+    return sum(map(len if size == "file" else packed, content))
 
 
 def _stored(model: bytes, tensors: dict[str, int]) -> bytes:
