@@ -1,0 +1,105 @@
+"""What a download is against one that a general compressor makes: python benchmarks/downloads.py [--task NAME]
+
+Files of the task's network, all layers under the same choice (independent tier, static int8), as `download_bytes`
+counts them, and as zlib's best single stream (level 9, what `gzip -9` writes) and zopfli's (15 iterations, its own
+blocks) make them. Sizes in bytes, times in processor time of one core."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import zopfli.zlib
+from verdict import Goal, judge, print_run, print_table
+
+from autocompress.compress import download
+from autocompress.records import Configuration, LayerChoice, Measurement
+from autocompress.search.objective import Workbench
+from autocompress.specs import load_device
+from autocompress.tasks import load_task
+
+CHOICES = (
+    LayerChoice(bits=8), LayerChoice(bits=4), LayerChoice(bits=3), LayerChoice(bits=8, sparsity=0.8, clusters=16),
+    LayerChoice(bits=4, sparsity=0.8), LayerChoice(bits=3, sparsity=0.9), LayerChoice(bits=3, sparsity=0.95),
+)  # fmt: skip
+
+
+def files_of(task_name: str) -> list[bytes]:
+    """The network under each choice."""
+    task, folder = load_task(task_name), Path(tempfile.mkdtemp(prefix="autocompress-downloads-"))
+    nothing = Measurement(latency_ms=1.0, latency_source="modelled")
+    bench = Workbench(
+        task, load_device("local"), lambda file, processes: nothing, runs=folder, artifacts=folder, seed=0,
+        threads=len(os.sched_getaffinity(0)), tier="independent",
+    )  # fmt: skip
+    whole = bench.variants.whole
+    found = []
+    for choice in CHOICES:
+        asked = Configuration(activations="int8", layers={layer.name: choice for layer in bench.layers}).normalised()
+        found.append(whole.builder.build(asked, whole.solve(asked, "independent")))
+    return found
+
+
+def timed(size: Callable[[bytes], int], file: bytes) -> tuple[int, float]:
+    """A size and the processor time that it took."""
+    start = time.process_time()
+    return size(file), time.process_time() - start
+
+
+def without_parses(file: bytes) -> int:
+    """The download with zlib's strategies alone."""
+    parts = [file[start:stop] for start, stop in download._cuts(len(file), download.flatbuffer.constants(file))]
+    most, download._MOST_PARSED = download._MOST_PARSED, 0
+    try:
+        return 20 + sum(map(len, download.deflated(parts)))
+    finally:
+        download._MOST_PARSED = most
+
+
+def main() -> int:
+    """Print the sizes; exit code 1 where a general compressor makes a smaller file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="fashion-mnist")
+    asked = parser.parse_args()
+    print_run("Downloads", ("zopfli", "numpy"))
+    ways: tuple[Callable[[bytes], int], ...] = (
+        download.download_bytes, without_parses, lambda f: len(zlib.compress(f, 9)) + 12,
+        lambda f: len(zopfli.zlib.compress(f)) + 12,
+    )  # fmt: skip
+    table, ratios = [], []
+    for choice, file in zip(CHOICES, files_of(asked.task), strict=True):
+        sizes, seconds = zip(*(timed(way, file) for way in ways), strict=True)
+        ratios.append([sizes[0] / other for other in sizes[1:]])
+        table.append([f"{choice.bits} bits, {choice.sparsity:.0%} zeros, {choice.clusters or 'no'} clusters",
+                      *map(str, sizes), *(f"{ratio:.3f}" for ratio in ratios[-1]), f"{seconds[0]:.2f}",
+                      f"{seconds[-1]:.2f}"])  # fmt: skip
+    header = (
+        "choice",
+        "ours",
+        "ours, zlib",
+        "zlib 9",
+        "zopfli",
+        "/ ours, zlib",
+        "/ zlib 9",
+        "/ zopfli",
+        "s",
+        "zopfli s",
+    )
+    print_table(f"{asked.task}: bytes of downloads", header, table)
+    medians = np.median(ratios, axis=0)
+    names = ("zlib's strategies alone", "zlib 9", "zopfli")
+    return judge([
+        Goal(wanted=f"never larger than by {name}", got=f"median {median:.3f}, worst {max(column):.3f}",
+             met=max(column) <= 1)
+        for name, median, column in zip(names, medians, zip(*ratios, strict=True), strict=True)
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
