@@ -59,10 +59,10 @@ def coded_bytes(part: bytes) -> int:
 
 
 def _smallest(part: bytes) -> bytes:
-    coded = [_deflated(part, 9, strategy) for strategy in _CODING]
+    no_matches, runs_alone = (_deflated(part, 9, strategy) for strategy in _CODING)
     level = 9 if len(part) <= _SMALL else 6
-    found = [*coded, *(_deflated(part, level, strategy) for strategy in _MATCHING)]
-    if len(coded[1]) < len(coded[0]) and len(part) <= _MOST_PARSED:  # runs pay: most of it is zero
+    found = [no_matches, runs_alone, *(_deflated(part, level, strategy) for strategy in _MATCHING)]
+    if len(runs_alone) < len(no_matches) and len(part) <= _MOST_PARSED:
         found += _parsed(part)
     return min(found, key=len)
 
