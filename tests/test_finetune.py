@@ -608,8 +608,8 @@ def copied(searched: Path, tmp_path: Path) -> Path:
 
 def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
-    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--epochs", 40, "--augment",
-                   "shift, mix", "--runs", runs, "--json")  # fmt: skip
+    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--epochs", 40, "--batch", 16,
+                   "--augment", "shift, mix", "--runs", runs, "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     study = store.load_study(runs, "s", None)
@@ -625,6 +625,7 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     assert study.trials[2].user_attrs["finetune"]["steps"] > 0
     assert study.trials[2].user_attrs["finetune"]["epochs"] <= 40
     assert study.trials[2].user_attrs["finetune"]["augment"] == ["shift", "mix"]
+    assert study.trials[2].user_attrs["finetune"]["batch"] == 16
     assert [p["trial"] for p in report["front"] if p["finetuned"]] == [2]
     assert report["trials"]["complete"] == 3
     assert not list((runs / "s" / "finetune").glob("*"))

@@ -37,6 +37,7 @@ def finetune(
     loss: Annotated[str, typer.Option(help="distillation (from the float network), labels or both.")] = "distillation",
     temperature: Annotated[float, typer.Option(help="Of the distillation (arXiv 1503.02531).", min=0.1)] = 4.0,
     learning_rate: Annotated[float, typer.Option(help="A step's size, relative to a layer's weights.")] = 0.01,
+    batch: Annotated[int, typer.Option(help="Samples a step; fewer where memory asks for it.", min=1)] = 32,
     assignments: Annotated[
         str, typer.Option(help="free, or fixed: train the shared centroids alone (arXiv 1510.00149).")
     ] = "free",
@@ -61,7 +62,7 @@ def finetune(
 
     recipe = Recipe(
         loss=loss, temperature=temperature, learning_rate=learning_rate, assignments=assignments,
-        mask=mask, epochs=epochs, budget_s=seconds(time_budget), seed=seed,
+        mask=mask, batch=batch, epochs=epochs, budget_s=seconds(time_budget), seed=seed,
         augment=tuple(name.strip() for name in augment.split(",") if name.strip()),
     )  # fmt: skip
     console = console_of(stderr=as_json)
@@ -122,7 +123,8 @@ def trainer(
         facts = {
             "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,
             "mask": recipe.mask, "sparsity": sparsity, "augment": list(recipe.augment),
-            "learning_rate": recipe.learning_rate, "seed": recipe.seed, "steps": tuned.steps, "epochs": tuned.epochs,
+            "learning_rate": recipe.learning_rate, "batch": recipe.batch, "seed": recipe.seed,
+            "steps": tuned.steps, "epochs": tuned.epochs,
             "seconds": tuned.seconds, "loss_before": tuned.loss_before, "loss_after": tuned.loss_after,
         }  # fmt: skip
         return Trained(configuration=towards, layers=tuned.layers, facts=facts)
