@@ -17,6 +17,8 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,9 @@ FOLDER = Path(tempfile.mkdtemp(prefix="autocompress-finetune-"))
 RECIPE: dict[str, Any] = {}  # what the command changes
 Choices = dict[str, LayerChoice]
 Widths = dict[str, int]
-LENETS = {  # --sparsity (Deep Compression prunes 92 % of both)
-    "lenet-300-100": 0.89,
-    "lenet-5": 0.91,
+LENETS = {  # --sparsity (Deep Compression prunes 92 % of both), --batch
+    "lenet-300-100": (0.89, 128),
+    "lenet-5": (0.90, 32),
 }
 FINER = 6_000  # weights; a smaller layer has 5 bits, the others 3
 PUBLISHED = {
@@ -190,25 +192,44 @@ def against_int8(task: LoadedTask, bench: Workbench, file: bytes) -> tuple[float
 # --- the LeNets ----------------------------------------------------------------------------------------------------
 
 
-def lenet(name: str, budget_s: float, seeds: int) -> bool:
+def lenet(name: str, budget_s: float, seeds: Sequence[int], runs: Path | None) -> bool:
     """A LeNet trained here, pruned gradually while it is fine-tuned; one network a seed."""
-    base, scores, ratios = [], [], []
-    for seed in range(seeds):
-        task = lenet_task(name, seed)
-        layers = bench_of(task, seed).layers
-        choices = {layer.name: LayerChoice(bits=5 if layer.weights < FINER else 3) for layer in layers}
-        recipe = Recipe(budget_s=budget_s, seed=seed, loss="both", learning_rate=0.003, batch=128, epochs=100)
-        result = tuned(task, choices, recipe, sparsity=LENETS[name])
-        told(result)
-        base.append(result["_scores"][0])
-        scores.append(result["_scores"][1])
-        ratios.append(result["float_bytes"] / result["download_after"])
-    low, high = stats.paired_interval(np.concatenate(base), np.concatenate(scores), 0)
+    how = "-".join(f"{value:g}" for value in (*LENETS[name], budget_s))
+    found = [kept(runs, f"{name}-{seed}-{how}", partial(one_lenet, name, budget_s, seed)) for seed in seeds]
+    base, scores = (np.concatenate([each[part] for each in found]) for part in ("base", "scores"))
+    ratios = [float(each["ratio"]) for each in found]
+    low, high = stats.paired_interval(base, scores, 0)
     met = min(ratios) >= 40 and high >= 0
     print(f"{name}: float file / download {', '.join(f'{r:.1f}' for r in ratios)} (goal 40, stretch 60); test accuracy "
-          f"{np.mean(base):.4f} -> {np.mean(scores):.4f}, paired 95 % [{low:+.4f}, {high:+.4f}], {seeds} seed(s): "
+          f"{np.mean(base):.4f} -> {np.mean(scores):.4f}, paired 95 % [{low:+.4f}, {high:+.4f}], {len(found)} seed(s): "
           f"{'met' if met else 'NOT met'}. Deep Compression: {PUBLISHED[name]}")  # fmt: skip
     return met
+
+
+def one_lenet(name: str, budget_s: float, seed: int) -> dict[str, Any]:
+    """Whether each test image is right, before and after, and how many times smaller the download is."""
+    task, (sparsity, batch) = lenet_task(name, seed), LENETS[name]
+    layers = bench_of(task, seed).layers
+    choices = {layer.name: LayerChoice(bits=5 if layer.weights < FINER else 3) for layer in layers}
+    recipe = Recipe(budget_s=budget_s, seed=seed, loss="both", learning_rate=0.003, batch=batch, epochs=100)
+    result = tuned(task, choices, recipe, sparsity=sparsity)
+    told(result)
+    base, scores = result["_scores"]
+    return {"base": base, "scores": scores, "ratio": result["float_bytes"] / result["download_after"]}
+
+
+def kept(runs: Path | None, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a run that was cut off has found, or what `make` finds now."""
+    path = None if runs is None else runs / f"{name}.npz"
+    if path is not None and path.exists():
+        print(f"{name}: from {path}", flush=True)
+        with np.load(path) as archive:
+            return dict(archive)
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **found)
+    return found
 
 
 def lenet_task(name: str, seed: int) -> LoadedTask:
@@ -275,12 +296,13 @@ def main() -> int:
     parser.add_argument("part", choices=parts)
     parser.add_argument("--seconds", type=float, help="training time of each network")
     parser.add_argument("--recipe", type=json.loads, default={}, help="changes of the recipe, as JSON")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the LeNets")
+    parser.add_argument("--runs", type=Path, help="where what the LeNets gave stays, for a run that is cut off")
     asked = parser.parse_args()
     RECIPE.update(asked.recipe)
     budget_s = asked.seconds or parts[asked.part]
     if asked.part.startswith("lenet"):
-        return int(not lenet(asked.part, budget_s, asked.seeds))
+        return int(not lenet(asked.part, budget_s, asked.seeds, asked.runs))
     if asked.part in GOALS:
         return int(not resnet(asked.part, budget_s))
     return {"minutes": minutes, "tfmot": tfmot}[asked.part](budget_s)
