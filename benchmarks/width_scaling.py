@@ -157,7 +157,7 @@ def ours(task: LoadedTask, base: Side, share: float, widths: dict[str, int], ask
     bench = bench_of(task, base.network)
     configuration = Configuration(layers=bench.float_configuration().layers, channels=widths)
     material, lesson = bench.material(configuration), lesson_of(task, asked.images)
-    recipe = Recipe(loss=asked.loss, learning_rate=asked.learning_rate, batch=128, budget_s=asked.seconds,
+    recipe = Recipe(loss=asked.loss, learning_rate=asked.learning_rate, batch=asked.batch, budget_s=asked.seconds,
                     epochs=asked.epochs, seed=asked.seed, augment=("mirror",))  # fmt: skip
     found = finetune(
         material.network, material.layers, configuration, material.solved, lesson, task.metric, recipe, ranges=None,
@@ -174,13 +174,11 @@ def ours(task: LoadedTask, base: Side, share: float, widths: dict[str, int], ask
     )  # fmt: skip
 
 
-def kept(name: str, asked: argparse.Namespace, make: Callable[[], Side]) -> Side:
-    """What a former run with these arguments has trained, or what `make` trains now."""
-    if asked.runs is None:
+def kept(name: str, runs: Path | None, how: list[Any], make: Callable[[], Side]) -> Side:
+    """What a former run has trained in the same way, or what `make` trains now."""
+    if runs is None:
         return make()
-    facts = asked.runs / f"{name}.json"
-    how = [asked.images, asked.base_epochs, asked.epochs, asked.seconds, asked.widths, asked.divisor, asked.loss,
-           asked.learning_rate, asked.seed]  # fmt: skip
+    facts = runs / f"{name}.json"
     if facts.exists():
         known = json.loads(facts.read_text())
         if known["how"] == how:
@@ -188,7 +186,7 @@ def kept(name: str, asked: argparse.Namespace, make: Callable[[], Side]) -> Side
             return Side(network=facts.with_suffix(".tflite").read_bytes(), channels=known["channels"],
                         epochs=known["epochs"])  # fmt: skip
     made = make()
-    asked.runs.mkdir(parents=True, exist_ok=True)
+    runs.mkdir(parents=True, exist_ok=True)
     facts.with_suffix(".tflite").write_bytes(made.network)
     facts.write_text(json.dumps({"how": how, "channels": made.channels, "epochs": made.epochs}))
     return made
@@ -283,7 +281,9 @@ def point(
     asked: argparse.Namespace,
 ) -> list[Row]:  # fmt: skip
     """One point in each kind of file."""
-    own = kept(f"ours-{share:g}", asked, lambda: ours(task, base, share, widths_of_ours, asked))
+    common = [asked.images, asked.base_epochs, asked.seed]
+    how = [*common, asked.epochs, asked.seconds, asked.loss, asked.learning_rate, asked.batch, widths_of_ours]
+    own = kept(f"ours-{share:g}", asked.runs, how, lambda: ours(task, base, share, widths_of_ours, asked))
     others, rows = dict[tuple[int, ...], Side](), []
     for kind in asked.kinds:
         file = file_of(task, own.network, kind)
@@ -301,7 +301,7 @@ def point(
             epochs = math.ceil(own.epochs - 1e-6)
             print(f"  the other side: widths {widths}, {epochs} epochs from scratch", flush=True)
             name = "-".join(map(str, ("scaled", *widths, "epochs", epochs)))
-            others[widths] = kept(name, asked, partial(from_scratch, task, widths, epochs, asked))
+            others[widths] = kept(name, asked.runs, common, partial(from_scratch, task, widths, epochs, asked))
         against = file_of(task, others[widths].network, kind)
         found = measure(against, FRONT_PROCESSES)
         assert found.ratio_to_baseline is not None
@@ -371,6 +371,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--loss", choices=("distillation", "labels", "both"), default="both")
     parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, help="where trained networks stay")
     return parser.parse_args()
