@@ -22,19 +22,19 @@ class Batches:
     """Batches by the number of their step, the same for the same seed, and the held-out samples."""
 
     def __init__(self, lesson: Lesson, teacher: Teacher, recipe: Recipe, batch: int, *, classes: bool) -> None:
-        """`batch`: samples a step; `classes`: whether the labels are numbers of classes."""
+        """`batch`: samples a step, no more than are trained on; `classes`: the labels are numbers of classes."""
         self._x, self._labels, self._teacher = list(lesson.x.values()), lesson.y, teacher
         self._seed, self._augments, self._classes = recipe.seed, recipe.augment, classes
         check_augments(recipe.augment, self._x)
         train = samples_trained_on(lesson)
-        self._train, self._size = np.arange(train), min(batch, train)
+        self._train, self._size = np.arange(train), batch
         self._held_out = np.arange(train, lesson.samples)[:_MOST_LOOKED_AT]
         self._order: tuple[int, Array] | None = None  # of the epoch that it is in
 
     @property
     def steps_an_epoch(self) -> int:
         """Steps in which each sample comes up once, but for those of a last batch that is not full."""
-        return max(1, len(self._train) // self._size)
+        return len(self._train) // self._size
 
     def at_step(self, step: int) -> Batch:
         """What a step learns from: a fresh order each epoch, and variations drawn for the step alone."""
