@@ -1,10 +1,11 @@
 """The guided sampler against Optuna's on one task: hypervolume by candidates, and the size that an accuracy costs.
 
-Every sampler runs a real search of its own (storage, constraints, corners first), on the same task, device, space and
-seeds. A configuration that two of them propose is evaluated once, so that none pays for another's work; `cost` counts
-it for each all the same. What building the layer tables took counts as so many candidates as would have been evaluated
-in that time. `tables` are solves on the uncorrected tables, one a price of a byte, no feedback: what the
-strongest peers do. Hypervolume as `report` defines it (validation data). The test values stand beside.
+Every sampler runs a real search of its own (storage, constraints, the uniform corners: first, and guided has its own
+suggestions between them), on the same task, device, space and seeds. A configuration that two of them propose is
+evaluated once, so that none pays for another's work; `cost` counts it for each all the same. What building the layer
+tables took counts as so many candidates as would have been evaluated in that time. `tables` are solves on the
+uncorrected tables, one a price of a byte, no feedback: what the strongest peers do. Hypervolume as `report` defines it
+(validation data). The test values stand beside.
 
 A full run (1,000 trials, three seeds) takes hours: `--trials`, `--seeds`, `--samplers` make it shorter. For example
 `python benchmarks/search.py --trials 100 --seeds 0 --space weights-only --samplers guided tpe random`.
@@ -154,8 +155,7 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
         spread = np.unique(np.linspace(0, len(found) - 1, min(TABLE_SOLVES, len(found))).astype(int))
         solved = [search.workbench.evaluate(list(found.values())[n])[0] for n in spread]  # type: ignore[arg-type]
     assert guided.record is not None
-    corners = guided.evaluations[: corner_count(search)]
-    evaluations = (*corners, *solved)
+    evaluations = (*corners_of(search, guided), *solved)
     return Line(
         sampler="tables", seed=guided.seed, evaluations=evaluations,
         hypervolumes=hypervolumes(guided.record, evaluations), candidate_s=guided.candidate_s, tables_s=0.0,
@@ -163,11 +163,12 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
     )  # fmt: skip
 
 
-def corner_count(search: Search) -> int:
-    """How many corners stand before the first suggestion."""
+def corners_of(search: Search, guided: Line) -> list[Evaluation]:
+    """The uniform corners among a line's evaluations."""
     from autocompress.search.sampler import corners
 
-    return len(corners(search.activations, search.choices))
+    wanted = {corner.normalised().digest for corner in corners(search.activations, search.choices)}
+    return [e for e in guided.evaluations if e.configuration.digest in wanted]
 
 
 def hypervolumes(record: StudyRecord, evaluations: Sequence[Evaluation]) -> tuple[float, ...]:

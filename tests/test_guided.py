@@ -21,7 +21,7 @@ from autocompress.search.costs import Cost, pattern_cost
 from autocompress.search.guided import GuidedSampler
 from autocompress.search.history import Reference
 from autocompress.search.landscape import Landscape
-from autocompress.search.sampler import STOCK, make_sampler, suggest
+from autocompress.search.sampler import STOCK, corners, make_sampler, parameters, suggest
 
 BASE_ACCURACY, BASE_MS, INT8_BYTES = 0.93, 2.0, 40_000
 
@@ -93,11 +93,14 @@ def reference(where: World) -> Reference:
 
 
 def guided(
-    where: World, seed: int = 0, constraints: Sequence[Constraint] = (), objectives: Any = None
-) -> GuidedSampler:
+    where: World, seed: int = 0, constraints: Sequence[Constraint] = (), objectives: Any = None,
+    corners: Sequence[Configuration] = (),
+) -> GuidedSampler:  # fmt: skip
+    land = where.landscape
     return GuidedSampler(
-        seed=seed, landscape=lambda: where.landscape, reference=lambda: reference(where),
+        seed=seed, landscape=lambda: land, reference=lambda: reference(where),
         objectives=objectives or ("metric", "latency", "size"), size="download", constraints=constraints,
+        corners=[parameters(corner, land.activations, land.choices) for corner in corners],
     )  # fmt: skip
 
 
@@ -188,6 +191,32 @@ def test_guided_proposes_nothing_twice_and_ends_where_everything_is_tried() -> N
     digests = [e.configuration.digest for e in found(study)]
     assert len(set(digests)) == len(digests) == count
     assert sampler.exhausted(study.get_trials(deepcopy=False))
+
+
+def test_guided_has_the_corners_among_its_first_suggestions_and_each_once() -> None:
+    where = world()
+    land = where.landscape
+    asked = corners(land.activations, land.choices)
+    study = new_study(guided(where, corners=asked))
+    study.optimize(objective(where), n_trials=4 * len(asked))
+    proposed = [e.configuration.digest for e in found(study)]
+    wanted = [corner.digest for corner in asked]
+    assert proposed[1 : 2 * len(asked) : 2] == wanted
+    assert len(set(proposed)) == len(proposed)
+
+
+def test_guided_leaves_out_corners_that_were_tried_before() -> None:
+    """As in a study that an earlier version began, which had all of them first."""
+    where = world()
+    land = where.landscape
+    asked = corners(land.activations, land.choices)
+    study = new_study(guided(where, corners=asked))
+    for corner in asked:
+        study.enqueue_trial(parameters(corner, land.activations, land.choices))
+    study.optimize(objective(where), n_trials=3 * len(asked))
+    proposed = [e.configuration.digest for e in found(study)]
+    assert proposed[: len(asked)] == [corner.digest for corner in asked]
+    assert len(set(proposed)) == len(proposed)
 
 
 def test_guided_repeats_neither_failed_nor_running_nor_stopped_trials() -> None:

@@ -9,7 +9,7 @@ Trials that run already count as what is expected of them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -44,15 +44,17 @@ _VALUES = {
 
 
 class GuidedSampler(BaseSampler):
-    """See the module. `landscape` is asked for the tables at the first suggestion that is no corner."""
+    """See the module. `landscape` is asked for the tables at the first suggestion. `corners`: the parameters of uniform
+    configurations, which are every other one of the first suggestions."""
 
     def __init__(
         self, *, seed: int, landscape: Callable[[], Landscape], reference: Callable[[], Reference],
         objectives: Sequence[str], size: str, constraints: Sequence[Constraint],
+        corners: Sequence[Mapping[str, Any]] = (),
     ) -> None:  # fmt: skip
         self._seed, self._landscape, self._reference = seed, landscape, reference
         self._objectives = tuple(value_name(name, size) for name in objectives)
-        self._constraints = tuple(constraints)
+        self._constraints, self._corners = tuple(constraints), tuple(corners)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters, drawn together; none for a trial whose parameters are all given."""
@@ -113,14 +115,22 @@ class GuidedSampler(BaseSampler):
     def _proposal(self, rng: np.random.Generator) -> Row | None:
         """The row to evaluate next, given all other trials; None where every row has been tried."""
         land, history = self._landscape(), self._history
+        if history.proposed % 2 and (corner := self._corner()) is not None:
+            return corner
+        own = history.proposed - min(history.proposed // 2, len(self._corners))
         beliefs = self._beliefs(rng)
-        explores = bool(rng.random() < _EXPLORED) and history.proposed >= _UNEXPLORED
+        explores = bool(rng.random() < _EXPLORED) and own >= _UNEXPLORED
         goal = self._goal(beliefs, explores)
         proposer = Proposer(land, beliefs, goal, self._tried(), rng)
         # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
-        by_tables = not self._constraints and (history.proposed < _FROM_TABLES or history.proposed % 2 == 0)
+        by_tables = not self._constraints and (own < _FROM_TABLES or own % 2 == 0)
         found = proposer.of_tables() if by_tables else None
         return proposer.best(self._elites(land, rng)) if found is None else found
+
+    def _corner(self) -> Row | None:
+        """The next uniform corner that has not been tried; None where all have."""
+        rows, tried = (self._landscape().row_of(each, ACTIVATIONS) for each in self._corners), self._history.rows()
+        return next((row for row in rows if row is not None and row not in tried), None)
 
     def _beliefs(self, rng: np.random.Generator) -> Beliefs:
         land, unit = self._landscape(), self._reference().unit("download_bytes")

@@ -13,11 +13,11 @@ from optuna.study import StudyDirection
 
 from autocompress.errors import AutocompressError
 from autocompress.network.sparse_kernels import SparsePath
-from autocompress.records import Configuration, Measurement
+from autocompress.records import Measurement
 from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
-from autocompress.search.sampler import WHOLE, Choices, Widths, parameters
+from autocompress.search.sampler import WHOLE, Choices, Widths
 from autocompress.search.storage import open_storage, retry
 
 _DESCRIPTIVE = ("cores", "clock_mhz", "sources")  # of a device profile
@@ -125,13 +125,9 @@ def sparse_note(request: Request, path: SparsePath, measurement: Measurement) ->
     return None
 
 
-def queue(
-    study: optuna.Study, corners: Iterable[Configuration], activations: tuple[str, ...], choices: Choices,
-    widths: Widths = WHOLE,
-) -> None:  # fmt: skip
-    """Put the corners that the study has not seen yet in front of what the sampler proposes."""
-    for corner in corners:
-        fixed = parameters(corner, activations, choices, widths)
+def queue(study: optuna.Study, corners: Iterable[dict[str, Any]]) -> None:
+    """Put the corners (their parameters) that the study has not seen yet in front of what the sampler proposes."""
+    for fixed in corners:
         if fixed:
             study.enqueue_trial(fixed, skip_if_exists=True)
 

@@ -117,19 +117,17 @@ def fewer(kept: Mapping[str, int], widths: Widths) -> dict[str, int]:
 
 
 def corners(activations: Sequence[str], choices: Choices, widths: Widths = WHOLE) -> tuple[Configuration, ...]:
-    """The uniform corners: for each bit-width of integers that the space offers and each activations, all layers at
-    that bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has. Then the
-    widest of them with all groups of channels one step narrower, two, ...; one that has no such step its last."""
-    offered = {c.bits for row in choices.values() for c in row if _plain(c) and c.is_integer}
-    found = []
-    for kind in activations:
-        for bits in sorted(offered, reverse=True):
-            layers = {name: _nearest(row, bits) for name, row in choices.items()}
-            found.append(Configuration(activations=kind, layers=layers))
-        for step in range(1, max(map(len, widths.values()), default=1)):
-            kept = {name: row[min(step, len(row) - 1)] for name, row in widths.items()}
-            layers = {name: _nearest(row, max(offered, default=32)) for name, row in choices.items()}
-            found.append(Configuration(activations=kind, layers=layers, channels=kept))
+    """The uniform corners: for each bit-width of integers that the space offers, widest first, and each activations,
+    all layers at that bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has.
+    Then the widest of them with all groups of channels one step narrower, two, ...; one that has no such step its
+    last."""
+    offered = sorted({c.bits for row in choices.values() for c in row if _plain(c) and c.is_integer}, reverse=True)
+    plain = [{name: _nearest(row, bits) for name, row in choices.items()} for bits in offered]
+    found = [Configuration(activations=kind, layers=layers) for layers in plain for kind in activations]
+    widest = {name: _nearest(row, max(offered, default=32)) for name, row in choices.items()}
+    for step in range(1, max(map(len, widths.values()), default=1)):
+        kept = {name: row[min(step, len(row) - 1)] for name, row in widths.items()}
+        found += [Configuration(activations=kind, layers=widest, channels=kept) for kind in activations]
     unique = {c.digest: c for c in found if not c.is_baseline}
     return tuple(unique.values())
 

@@ -33,7 +33,7 @@ from autocompress.search.objective import (
 from autocompress.search.patterns import Others, PatternLatency
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.rivals import Rivals
-from autocompress.search.sampler import corners, make_sampler, suggest
+from autocompress.search.sampler import corners, make_sampler, parameters, suggest
 from autocompress.search.storage import StorageAwayError, running
 from autocompress.specs import CalibratedModel
 
@@ -77,6 +77,7 @@ class Search:
         sparse = self.workbench.sparse_path.layers
         self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
         self.widths = self.workbench.variants.widths(request.space)
+        self._corners = corners(self.activations, self.choices, self.widths)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
         self._turn, self._roll = Turn(self._folder / "turn"), Roll(self._folder / "workers")
@@ -135,7 +136,12 @@ class Search:
         return GuidedSampler(
             seed=request.seed, landscape=lambda: self.landscape, reference=lambda: self._reference,
             objectives=request.objectives, size=request.size, constraints=request.constraints,
+            corners=self._corner_parameters[len(self.activations) :],
         )  # fmt: skip
+
+    @cached_property
+    def _corner_parameters(self) -> list[dict[str, object]]:
+        return [parameters(corner, self.activations, self.choices, self.widths) for corner in self._corners]
 
     @cached_property
     def landscape(self) -> Landscape:
@@ -157,7 +163,6 @@ class Search:
         request, workbench = self.request, self.workbench
         identity = opening.identity_of(request, self.activations, self.choices, self.widths)
         self.study = opening.open_study(request, self._sampler, identity)
-        found = corners(self.activations, self.choices, self.widths)
         if self._joins:
             workbench.baseline = self.baseline
         else:
@@ -167,11 +172,13 @@ class Search:
             if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
                 opening.note(self.study, said)
             self._settle()
-            opening.queue(self.study, found, self.activations, self.choices, self.widths)
+            # The guided sampler has the others among its own first suggestions.
+            first = len(self.activations) if isinstance(self._sampler, GuidedSampler) else None
+            opening.queue(self.study, self._corner_parameters[:first])
             announce(self.study, request, self._roll.name)
         self._ledger = Ledger(self.study)
         self._ledger.read()
-        spared = {corner.normalised().digest for corner in found}
+        spared = {corner.normalised().digest for corner in self._corners}
         self._rivals = Rivals(request, self._ledger, workbench.validation_scores, spared)
         if self._patterns is not None:
             for measurement in store.measurements_of(self.study, self._ledger.seen.values()):
