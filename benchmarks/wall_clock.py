@@ -77,7 +77,7 @@ def covered(guided: StudyRecord, other: StudyRecord) -> float:
 def vectors(record: StudyRecord) -> np.ndarray:
     """The objectives of the front, all minimised, (n, objectives)."""
     evaluations = [trial.evaluation for trial in rows.front(record)]
-    return np.array([rows.objective_vector(record, each) for each in evaluations if each is not None])
+    return rows.objective_vectors(record, [each for each in evaluations if each is not None])
 
 
 if __name__ == "__main__":
