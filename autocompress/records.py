@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-ACTIVATIONS = ("float32", "int8", "int16")
+ACTIVATIONS = ("float32", "int8", "int16", "weight_only")
+STATIC_ACTIVATIONS = ("int8", "int16")  # computed as integers, by ranges seen in calibration
 BITS = (32, 16, 8, 7, 6, 5, 4, 3, 2)
 GRANULARITIES = ("element", "channel", "block")
 CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes", "energy_mj")
@@ -76,11 +77,19 @@ def _layer_choice(**values: Any) -> LayerChoice:
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
     """A choice per layer (all layers, keyed by layer name), one activation precision for the network, and how many
-    channels the groups keep that lose some (by the group's name; groups that are not named keep all)."""
+    channels the groups keep that lose some (by the group's name; groups that are not named keep all).
+
+    Of `activations`, `float32` and `weight_only` are both float: integer weights meet inputs rounded to 8 bits as they
+    come (dynamic range), or are unpacked when the file is loaded, and float kernels compute."""
 
     activations: str = "float32"
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
     channels: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether activations are integers whose ranges must be known."""
+        return self.activations in STATIC_ACTIVATIONS
 
     @property
     def is_baseline(self) -> bool:

@@ -13,10 +13,12 @@ import pytest
 from autocompress.compress.build import Builder, read_layers, verify
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.errors import CandidateError
-from autocompress.network import flatbuffer, trace
+from autocompress.measure.operators import operators
+from autocompress.network import c_source, flatbuffer, trace
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice
+from autocompress.network.scales import short
+from autocompress.records import ACTIVATIONS, Configuration, LayerChoice
 from autocompress.search.bundle import verify as program
 from autocompress.tasks import LoadedTask, load_task
 
@@ -66,7 +68,7 @@ def configuration(layers: tuple[Layer, ...], activations: str, choice: Callable[
     return Configuration(activations=activations, layers=chosen).normalised()
 
 
-@pytest.mark.parametrize("activations", ["float32", "int8", "int16"])
+@pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("kind", ["all int8", "all 4 bit in int4", "all float16", "mixed", "mixed, other order"])
 def test_file_is_what_the_configuration_says(
     task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]],
@@ -127,6 +129,25 @@ def test_float_weights_pruned_equal_the_network_with_these_weights(
     np.testing.assert_allclose(
         Runner(built).run(task.x_test), Runner(flatbuffer.write(tree)).run(task.x_test), atol=1e-6
     )
+
+
+def test_weight_only_computes_the_float_network_with_the_weights_that_are_stored(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction
+) -> None:
+    asked = configuration(layers, "weight_only", lambda n: LayerChoice(bits=(8, 4, 3)[n % 3], sparsity=(0, 0.5)[n % 2]))
+    solved = solver.sequential(asked)
+    built = Builder(task.network, layers, container, dict).build(asked, solved)
+    tree = flatbuffer.read(task.network)
+    for layer, stored, values in zip(layers, read_layers(built, layers), solved, strict=True):
+        assert stored.container == "INT8"
+        flatbuffer.set_constant(tree, layer.weight, stored.weights(layer).astype(np.float32))
+        if layer.bias is not None and values.bias is not None:
+            flatbuffer.set_constant(tree, layer.bias, short(values.bias, 8).astype(np.float32))
+    np.testing.assert_allclose(
+        Runner(built).run(task.x_test), Runner(flatbuffer.write(tree)).run(task.x_test), atol=1e-6
+    )
+    assert {operator.op for operator in operators(built)} == {operator.op for operator in operators(task.network)}
+    assert c_source.mixed_layers(built) == len(layers)
 
 
 def test_static_int16_stays_close_to_the_float_network(

@@ -401,7 +401,7 @@ def test_dynamic_range_is_said_to_be_none_of_a_microcontroller(runs: Path, tmp_p
         activations = card["configuration"]["activations"]
         integers = sum(layer["container"] == "INT8" for layer in card["layers"])
         expected = integers if activations == "float32" else 0
-        assert (f"{expected} layers are dynamic-range" in done.stderr) == (expected > 0)
+        assert (f"{expected} layers have integer weights and float inputs" in done.stderr) == (expected > 0)
 
 
 # --- Android --------------------------------------------------------------------------------------

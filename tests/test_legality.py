@@ -40,7 +40,7 @@ def space_of(folder: Path, text: str) -> SearchSpace:
 
 def test_the_default_space_is_that_of_the_design():
     space = load_space("default")
-    assert space.activations == ("float32", "int8")
+    assert space.activations == ("float32", "int8", "weight_only")
     convolution = space.choices(**LAYER)
     # per sparsity: 32 bits 1, then 8, 6, 5, 4, 3 bits with the clusters that bind: 5 + 4 + 3 + 2 + 1
     assert len(convolution) == 6 * (1 + 5 + 4 + 3 + 2 + 1)
@@ -230,6 +230,12 @@ def test_modelled_latency_drops_activations_without_coefficients():
     only = SearchSpace(name="only", activations=("int16",), rules=space.rules)
     with pytest.raises(AutocompressError, match="'only' offers activations int16 only"):
         allowed_activations(only, rpi4, modelled=True)
+
+
+def test_weight_only_is_left_out_where_the_model_cannot_tell_it_from_dynamic_range():
+    space, rpi4 = load_space("default"), load_device("rpi4")
+    assert allowed_activations(space, rpi4) == ("float32", "int8", "weight_only")
+    assert allowed_activations(space, rpi4, modelled=True) == ("float32", "int8")
 
 
 def test_an_op_that_the_device_lacks_stays_float():

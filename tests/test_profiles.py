@@ -57,7 +57,7 @@ def test_tflite_runtime_is_not_offered_what_it_computes_wrongly():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_default_space_has_choices_on_every_device(name):
     profile, space = load_device(name), load_space("default")
-    assert allowed_activations(space, profile) == ("float32", "int8")
+    assert allowed_activations(space, profile) == ("float32", "int8", "weight_only")
     choices = allowed_choices(space, profile, name="conv_2d_0", tensor_name="x", op="CONV_2D")
     assert choices == space.choices(name="conv_2d_0", tensor_name="x", op="CONV_2D")
 

@@ -62,7 +62,9 @@ rules:
   - bits: 8
 """
     message = fault_of(tmp_path, text)
-    assert message.startswith("13 faults: $.activations[0]: true is not one of float32, int8, int16 (YAML reads on")
+    assert message.startswith(
+        "13 faults: $.activations[0]: true is not one of float32, int8, int16, weight_only (YAML reads on"
+    )
     for part in (
         "$.rules[0].match: 'conv(' is not a regular expression",
         "$.rules[0].bits[1]: 9 is not one of 32, 16, 8, 7, 6, 5, 4, 3, 2",

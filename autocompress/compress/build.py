@@ -19,7 +19,7 @@ from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer, sparse, trace
 from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.scales import short
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records import STATIC_ACTIVATIONS, Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]  # (op, bits, activations) -> container bits, None: not allowed
@@ -114,7 +114,7 @@ class Builder:
         return make_skeleton(self._model, self._layers, containers, activations, self._ranges_for(activations))
 
     def _ranges_for(self, activations: str) -> Ranges | None:
-        return self._ranges() if activations != "float32" else None
+        return self._ranges() if activations in STATIC_ACTIVATIONS else None
 
     def _container(self, layer: Layer, configuration: Configuration) -> int:
         choice = configuration.layers[layer.name]
@@ -139,7 +139,7 @@ def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) 
     patch.scales(slot.weight)[:] = layer.scale
     if layer.bias is None or slot.bias is None:
         return
-    if activations == "float32" or slot.input_scale is None or slot.output_scale is None:
+    if activations not in STATIC_ACTIVATIONS or slot.input_scale is None or slot.output_scale is None:
         patch.write(slot.bias, short(layer.bias, _BIAS_BITS).astype(np.float32))
         return
     units = np.float32(slot.input_scale) * layer.scale

@@ -22,6 +22,7 @@ from autocompress.network import flatbuffer
 from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.scales import short
 from autocompress.network.segments import Patchable
+from autocompress.records import STATIC_ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and largest value seen in calibration
@@ -74,7 +75,7 @@ def pattern_file(
 
     if all(bits == 32 for bits in containers):
         return model
-    seen = _statistics(model, ranges or {}) if activations != "float32" else None
+    seen = _statistics(model, ranges or {}) if activations in STATIC_ACTIVATIONS else None
     try:
         # It prints a report of its own, draws progress bars for networks of 100 tensors and warns of memory it takes.
         nowhere = io.StringIO()
@@ -104,7 +105,8 @@ def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], ac
 
     operation, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
     recipe = recipe_manager.RecipeManager()
-    if activations != "float32":
+    static = activations in STATIC_ACTIVATIONS
+    if static:
         bits = _ACTIVATION_BITS[activations]
         recipe.add_static_config(".*", operation.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
         for border in (operation.INPUT, operation.OUTPUT):
@@ -115,14 +117,16 @@ def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], ac
     for layer, container in zip(layers, containers, strict=True):
         scope, op = f"^{re.escape(layer.tensor_name)};?$", operation(_OPERATION[layer.op])
         if container == 32:
-            if activations != "float32":
+            if static:
                 recipe.add_quantization_config(scope, op, algorithm_key=algorithm.NO_QUANTIZE)
         elif container == 16:
             recipe.add_weight_only_config(scope, op, num_bits=16, algorithm_key=algorithm.FLOAT_CASTING)
-        elif activations == "float32":
-            recipe.add_dynamic_config(scope, op, num_bits=container)
-        else:
+        elif static:
             recipe.add_static_config(scope, op, activation_num_bits=bits, weight_num_bits=container)
+        elif activations == "weight_only":
+            recipe.add_weight_only_config(scope, op, num_bits=container)
+        else:
+            recipe.add_dynamic_config(scope, op, num_bits=container)
     return recipe.get_quantization_recipe()
 
 

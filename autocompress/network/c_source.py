@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from autocompress.network import flatbuffer
+from autocompress.network.layers import INPUTS, LAYER_OPS
 
+_INTEGERS = ("INT8", "INT4")
 _BYTES_A_LINE = 16
 # Names of MicroMutableOpResolver's methods where they are not the operator's words with capitals.
 _METHODS = {
@@ -45,17 +48,24 @@ def operators(model: bytes) -> tuple[str, ...]:
     return tuple(sorted({flatbuffer.op_name(tree, op) for graph in tree.subgraphs for op in graph.operators}))
 
 
-def hybrid_layers(model: bytes) -> int:
-    """How many operators have integer weights and float inputs: TensorFlow Lite Micro refuses those."""
+def mixed_layers(model: bytes) -> int:
+    """How many layers have integer weights and float inputs. TensorFlow Lite Micro refuses those of dynamic range;
+    where a DEQUANTIZE unpacks the weights, it does so at every inference and with the scale of one channel for all."""
     tree = flatbuffer.read(model)
-    return sum(_is_hybrid(tree, op) for op in tree.subgraphs[0].operators)
+    graph = tree.subgraphs[0]
+    unpacking = (op for op in graph.operators if flatbuffer.op_name(tree, op) == "DEQUANTIZE")
+    unpacked = {int(op.outputs[0]): int(op.inputs[0]) for op in unpacking}
+    return sum(_is_mixed(tree, op, unpacked) for op in graph.operators)
 
 
-def _is_hybrid(tree: Any, operator: Any) -> bool:
-    if flatbuffer.op_name(tree, operator) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+def _is_mixed(tree: Any, operator: Any, unpacked: Mapping[int, int]) -> bool:
+    if flatbuffer.op_name(tree, operator) not in LAYER_OPS:
         return False
-    types = [flatbuffer.type_name(tree.subgraphs[0].tensors[int(i)].type) for i in operator.inputs[:2]]
-    return types[0] == "FLOAT32" and types[1] in ("INT8", "INT4")
+    at_input, at_weight, _ = INPUTS[flatbuffer.op_name(tree, operator)]
+    weight = int(operator.inputs[at_weight])
+    tensors = tree.subgraphs[0].tensors
+    stored = flatbuffer.type_name(tensors[unpacked.get(weight, weight)].type)
+    return flatbuffer.type_name(tensors[int(operator.inputs[at_input])].type) == "FLOAT32" and stored in _INTEGERS
 
 
 def _rows(model: bytes) -> str:
@@ -69,9 +79,9 @@ def _operator_note(model: bytes) -> str:
     for name in names:
         custom = name.removeprefix("CUSTOM:")
         lines.append(f"resolver.{_method(name)}();" if custom == name else f'resolver.AddCustom("{custom}", ...);')
-    if count := hybrid_layers(model):
-        lines.append(f"NOTE: {count} layers have integer weights and float inputs (dynamic range), which TensorFlow")
-        lines.append("Lite Micro refuses: pick a trial whose activations are int8 for a microcontroller.")
+    if count := mixed_layers(model):
+        lines.append(f"NOTE: {count} layers have integer weights and float inputs, which TensorFlow Lite Micro refuses")
+        lines.append("or computes with wrong scales: pick a trial whose activations are int8 for a microcontroller.")
     return _comment("The operators of this network, for TensorFlow Lite Micro:", *lines)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.records import STATIC_ACTIVATIONS
 from autocompress.search.costs import Cost
 from autocompress.search.landscape import Landscape
 from autocompress.search.surrogate import Curve, Damage, Linear, Seen, fit_curve, fit_damage, fit_linear
@@ -92,7 +93,7 @@ class Beliefs:
     def _fit_damage(self, trials: Trials) -> Damage:
         kinds, layers = len(self._land.activations), len(self._land.seen.own)
         common = (*_SHARED, _WIDTH) if self._land.narrowing is not None else _SHARED
-        shares = [_SHARES[0] if kind == "float32" else _SHARES[1] for kind in self._land.activations]
+        shares = [_SHARES[kind in STATIC_ACTIVATIONS] for kind in self._land.activations]
         prior_mean = np.concatenate([[mean for mean, _ in shares], np.zeros(layers * len(_OWN) + len(common))])
         prior = np.concatenate([[variance for _, variance in shares], np.tile(_OWN, layers), common])
         known = np.isfinite(trials.divergence)

@@ -13,7 +13,7 @@ from autocompress.compress.download import compressed
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
 from autocompress.files import unchanged, write_whole
 from autocompress.network import android, flatbuffer
-from autocompress.network.c_source import c_files, hybrid_layers, identifier
+from autocompress.network.c_source import c_files, identifier, mixed_layers
 from autocompress.network.layers import layers_of
 from autocompress.records import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
@@ -138,10 +138,10 @@ def _c_parts(model: bytes, record: StudyRecord, trial: TrialRecord, stem: str, n
     source, header = c_files(
         model, name, f"Trial {trial.number} of study {record.name}, sha256 of the .tflite {sha256}"
     )
-    if hybrid := hybrid_layers(model):
+    if mixed := mixed_layers(model):
         notes.append(
-            f"{hybrid} layers are dynamic-range (integer weights, float inputs), which TensorFlow Lite Micro refuses; "
-            "pick a trial whose activations are int8"
+            f"{mixed} layers have integer weights and float inputs, which TensorFlow Lite Micro refuses or computes "
+            "with wrong scales; pick a trial whose activations are int8"
         )
     return {f"{name}.c": source.encode(), f"{name}.h": header.encode()}
 

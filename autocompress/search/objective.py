@@ -199,7 +199,7 @@ class Workbench:
     def material(self, configuration: Configuration) -> Material:
         """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
         solver cannot."""
-        variant, static = self.variants.of(configuration.channels), configuration.activations != "float32"
+        variant, static = self.variants.of(configuration.channels), configuration.is_static
         return Material(
             network=variant.network, teacher=self.variants.whole.network, layers=variant.layers,
             solved=tuple(variant.solve(configuration, self._tier)),

@@ -24,6 +24,7 @@ from autocompress.specs import DeviceProfile, Runtime
 Array = np.ndarray[Any, Any]
 PAIRS = (
     (32, "float32"), (16, "float32"), (8, "float32"), (4, "float32"), (8, "int8"), (4, "int8"), (8, "int16"),
+    (8, "weight_only"), (4, "weight_only"),
 )  # fmt: skip
 # Relative to the outputs' root mean square: float kernels sum in another order, 8-bit activations round.
 MOST_ERROR = {"float": 0.01, "integer": 0.05}

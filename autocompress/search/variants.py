@@ -74,8 +74,7 @@ class Variant:
         try:
             if tier == "independent":
                 return self.reconstruction.independent_all(configuration)
-            static = configuration.activations != "float32"
-            quantize = self._quantizer(configuration.activations) if static else None
+            quantize = self._quantizer(configuration.activations) if configuration.is_static else None
             return self.reconstruction.sequential(configuration, quantize)
         except np.linalg.LinAlgError as fault:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault

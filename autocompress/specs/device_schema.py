@@ -28,7 +28,7 @@ from autocompress.specs.device import (
     is_ssh_word,
 )
 from autocompress.specs.faults import not_one_of, shown
-from autocompress.specs.space_schema import Activations, KernelOp, Name, SchemaOne, Strict
+from autocompress.specs.space_schema import Dtype, KernelOp, Name, SchemaOne, Strict
 
 CONTAINERS = (32, 16, 8, 4, 2)  # bits that a weight can be stored in
 _REMOTE = "{ssh: user@name}, {ssh: user@name, python: venv/bin/python3} or {command: [argv, ...]}"
@@ -137,7 +137,7 @@ class PointFile(Strict):
     """One published or measured latency and the features of its network."""
 
     model: Text
-    dtype: Activations
+    dtype: Dtype
     mmac: AtLeastZero = Field(description="millions of multiply-accumulates")
     mb: AtLeastZero = Field(description="megabytes moved: first inputs, first outputs, weights")
     ops: Annotated[int, Field(ge=1)]
@@ -159,8 +159,8 @@ class LatencyModelFile(Strict):
     form: Literal["published", "calibrated"] = "published"
     runtime: LatencyRuntimeFile
     fitted_to: list[PointFile] = Field(min_length=1)
-    coefficients: dict[Activations, CoefficientsFile]
-    leave_one_out: dict[Activations, AtLeastZero] = Field(description="largest relative error per dtype")
+    coefficients: dict[Dtype, CoefficientsFile]
+    leave_one_out: dict[Dtype, AtLeastZero] = Field(description="largest relative error per dtype")
 
     @field_validator("coefficients")
     @classmethod

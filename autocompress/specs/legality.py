@@ -41,7 +41,9 @@ def allowed_activations(space: SearchSpace, profile: DeviceProfile, *, modelled:
     """The activations of the space that some op of the profile has an integer kernel for, in their order.
 
     `modelled`: the latency will come from the profile's model; then activations without coefficients are
-    dropped too, because their latency could not be told. A device without any integer kernel leaves float32.
+    dropped too, because their latency could not be told; so is weight_only where the model's points are of whole
+    float and static networks, which cannot tell it from dynamic range. A device without any integer kernel leaves
+    float32.
     AutocompressError where nothing of the space remains."""
     runs = {kind for op, pairs in profile.kernels.items() for bits, kind in pairs if bits <= 8 and op != "DENSIFY"}
     if not runs:
@@ -52,7 +54,7 @@ def allowed_activations(space: SearchSpace, profile: DeviceProfile, *, modelled:
     if not modelled or profile.latency_model is None:
         return kept
     model = profile.latency_model
-    priced = {"float32", *(model.coefficients if isinstance(model, LatencyModel) else model.costs)}
+    priced = {"float32", *(model.coefficients if isinstance(model, LatencyModel) else (*model.costs, "weight_only"))}
     if not priced.intersection(kept):
         raise _nothing_left(space, profile, f"has a latency model for {_listed(priced)} (else --host)")
     return tuple(kind for kind in kept if kind in priced)
