@@ -27,8 +27,9 @@ Array = np.ndarray[Any, Any]
 
 def accuracy(task: LoadedTask, network: bytes) -> float:
     """The metric on validation data."""
-    (x,) = task.x_validation.values()
-    return float(task.metric.value(Runner(network, 2).run(task.x_validation), task.y_validation, x))
+    (x,), y = task.x_validation.values(), task.y_validation
+    assert y is not None
+    return float(task.metric.value(Runner(network, 2).run(task.x_validation), y, x))
 
 
 def kept_of(orders: Mapping[str, Array], share: float) -> dict[str, list[int]]:

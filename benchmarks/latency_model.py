@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.measure import predict
-from autocompress.specs import Coefficients, FittedPoint, load_device
+from autocompress.specs import Coefficients, FittedPoint, LatencyModel, load_device
 
 SOURCE = "google/XNNPACK README (end2end-bench, 2022-02-08)"
 NETWORKS = {
@@ -113,7 +113,7 @@ def spelled(each: Coefficients) -> str:
 def compare_with_profile(counted: dict[tuple[str, str], predict.Features]) -> None:
     """Whether the features that the profile carries are those counted here."""
     model = load_device("rpi4").latency_model
-    assert model is not None
+    assert isinstance(model, LatencyModel)
     for point in model.fitted_to:
         total = counted[point.model, point.dtype].total
         same = (point.mmac, point.mb, point.ops) == (total.mmac, total.mb, total.ops)

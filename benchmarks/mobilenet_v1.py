@@ -58,5 +58,5 @@ def build() -> Any:
 if __name__ == "__main__":
     from autocompress.tasks.fashion_mnist import train
 
-    train.build = build
+    train.build = build  # type: ignore[assignment]  # its widths are the ResNet-8's
     train.main(NETWORK)

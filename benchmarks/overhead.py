@@ -63,8 +63,9 @@ def _even(tensor: Any) -> None:
 
 def accuracy(task: LoadedTask, model: bytes) -> float:
     """The metric on validation data."""
-    (x,) = task.x_validation.values()
-    return float(task.metric.value(Runner(model, 2).run(task.x_validation), task.y_validation, x))
+    (x,), y = task.x_validation.values(), task.y_validation
+    assert y is not None
+    return float(task.metric.value(Runner(model, 2).run(task.x_validation), y, x))
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ class Shared:
                 self.known[configuration.digest] = found, time.perf_counter() - start
             return self.known[configuration.digest][0]
 
-        workbench.evaluate = remembered  # type: ignore[method-assign]
+        workbench.evaluate = remembered  # type: ignore[method-assign, assignment]
 
     def seconds(self, evaluations: Sequence[Evaluation]) -> float:
         """Median seconds of these evaluations."""
@@ -146,14 +146,14 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
         search = Search(request, latency.bind(task.original))
         shared.wrap(search.workbench)
         tables, _ = search.workbench.tables(search.choices)
-        found: dict[str, Evaluation] = {}
+        found: dict[str, Configuration] = {}
         for price in np.logspace(-9, -4, 40 * TABLE_SOLVES):
             picked = {row.name: row.choices[int(np.argmin(row.damage + price * row.bytes))] for row in tables.layers}
             for kind in search.activations[-1:]:
                 configuration = Configuration(activations=kind, layers=picked).normalised()
-                found.setdefault(configuration.digest, configuration)  # type: ignore[arg-type]
+                found.setdefault(configuration.digest, configuration)
         spread = np.unique(np.linspace(0, len(found) - 1, min(TABLE_SOLVES, len(found))).astype(int))
-        solved = [search.workbench.evaluate(list(found.values())[n])[0] for n in spread]  # type: ignore[arg-type]
+        solved = [search.workbench.evaluate(list(found.values())[n])[0] for n in spread]
     assert guided.record is not None
     evaluations = (*corners_of(search, guided), *solved)
     return Line(

@@ -126,5 +126,6 @@ def stored_layers(model: bytes) -> list[dict[str, Any]]:
     for operator in tree.subgraphs[0].operators:
         if flatbuffer.op_name(tree, operator) in ("CONV_2D", "FULLY_CONNECTED"):
             levels = flatbuffer.constant(tree, int(operator.inputs[1]))
-            found.append({"zeros": round(float((levels == 0).mean()), 3), "levels": len(np.unique(levels))})
+            assert levels is not None
+            found.append({"zeros": round(float(np.mean(levels == 0)), 3), "levels": len(np.unique(levels))})
     return found

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import verdict as out
 
-from autocompress import stats
+from autocompress import pareto, stats
 from autocompress.specs import VerdictRules
 from autocompress.sweep import compare, verdict
 from autocompress.sweep.cell import CANARY_PROCESSES
@@ -51,7 +51,8 @@ class Measured:
         self.rng = np.random.default_rng(seed)
 
     def _stretch(self, values: Array, start: int, count: int) -> Array:
-        return values[(start + np.arange(count)) % len(values)]
+        stretch: Array = values[(start + np.arange(count)) % len(values)]
+        return stretch
 
     def pairs(self, count: int, slower: float = 1.0) -> Pairs:
         """A stretch of pairs from a random place."""
@@ -131,7 +132,7 @@ def volume(measured: Measured) -> CellNight:
     points = tuple(measured.point(n) for n in range(HYPERVOLUME_POINTS))
     columns = np.array(points)
     scales = (0.931, 0.27, 70_000.0)
-    found = compare.pareto.study_hypervolume(
+    found = pareto.study_hypervolume(
         columns[:, 0], columns[:, 1], columns[:, 4], baseline_accuracy=scales[0], baseline_latency_ms=scales[1],
         int8_download_bytes=scales[2],
     )  # fmt: skip
@@ -177,7 +178,7 @@ def main(nights: int) -> int:
     pairs = [e.check.pairs for one in unchanged for e in one if e.check.metric == "latency_ms"]
     print(f"\n  pairs a file, unchanged: median {np.median(pairs):.0f}, mean {np.mean(pairs):.1f}")
     print(f"  pairs, 5 % slower: mean {np.mean([each.check.pairs for each in slow]):.1f}")
-    drifted = np.mean([verdict.drift(n.canary_ms) > RULES.drift for n in _canaries(measured, nights)])
+    drifted = np.mean([compare.drift(n.canary_ms) > RULES.drift for n in _canaries(measured, nights)])
     print(f"  cells whose canary drifts by more than {100 * RULES.drift:.0f} %: {100 * drifted:.1f} %")
     alarms = float(np.mean([any(each.verdict == "worse" for each in one) for one in unchanged]))
     found = [float(np.mean([each.verdict == "worse" for each in rows])) for rows in (slow, lost)]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
+from autocompress import pareto
 from autocompress.records import StudyRecord
 from autocompress.report import rows
 from autocompress.search.store import load_study, read_record
@@ -74,7 +75,7 @@ def covered(guided: StudyRecord, other: StudyRecord) -> float:
     return float(np.mean([(mine <= point).all(axis=1).any() for point in theirs])) if len(theirs) else 1.0
 
 
-def vectors(record: StudyRecord) -> np.ndarray:
+def vectors(record: StudyRecord) -> pareto.Floats:
     """The objectives of the front, all minimised, (n, objectives)."""
     evaluations = [trial.evaluation for trial in rows.front(record)]
     return rows.objective_vectors(record, [each for each in evaluations if each is not None])
