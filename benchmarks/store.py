@@ -29,7 +29,7 @@ from autocompress.records import Evaluation
 from autocompress.search.landscape import ACTIVATIONS
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
-from autocompress.search.sampler import suggest
+from autocompress.search.sampler import corners, suggest
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -101,6 +101,7 @@ def suggestions(search: Search, count: int) -> tuple[list[float], list[float]]:
 
     sampler.sample_relative = timed_sample  # type: ignore[method-assign]
     waiting = len(search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    waiting += 2 * len(corners(search.activations, search.choices))  # every other of the first suggestions is a corner
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats
         for _ in range(waiting + 1 + count):
