@@ -87,11 +87,6 @@ class Configuration:
     channels: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def is_static(self) -> bool:
-        """Whether activations are integers whose ranges must be known."""
-        return self.activations in STATIC_ACTIVATIONS
-
-    @property
     def is_baseline(self) -> bool:
         """Whether this is the float network as given."""
         return not self.channels and all(choice.is_baseline for choice in self.layers.values())

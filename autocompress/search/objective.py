@@ -27,7 +27,15 @@ from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.sparse_kernels import SparsePath, sparse_path
-from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement, value_name
+from autocompress.records import (
+    STATIC_ACTIVATIONS,
+    Configuration,
+    Constraint,
+    Evaluation,
+    LayerChoice,
+    Measurement,
+    value_name,
+)
 from autocompress.search import early
 from autocompress.search.early import Bar, Screened, StoppedEarly
 from autocompress.search.variants import Narrowing, Variant, Variants
@@ -199,7 +207,7 @@ class Workbench:
     def material(self, configuration: Configuration) -> Material:
         """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
         solver cannot."""
-        variant, static = self.variants.of(configuration.channels), configuration.is_static
+        variant, static = self.variants.of(configuration.channels), configuration.activations in STATIC_ACTIVATIONS
         return Material(
             network=variant.network, teacher=self.variants.whole.network, layers=variant.layers,
             solved=tuple(variant.solve(configuration, self._tier)),

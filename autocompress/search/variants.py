@@ -22,7 +22,7 @@ from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
 from autocompress.network.layers import Layer
-from autocompress.records import Configuration
+from autocompress.records import STATIC_ACTIVATIONS, Configuration
 from autocompress.specs import SearchSpace, Widths
 
 Array = np.ndarray[Any, Any]
@@ -74,7 +74,8 @@ class Variant:
         try:
             if tier == "independent":
                 return self.reconstruction.independent_all(configuration)
-            quantize = self._quantizer(configuration.activations) if configuration.is_static else None
+            static = configuration.activations in STATIC_ACTIVATIONS
+            quantize = self._quantizer(configuration.activations) if static else None
             return self.reconstruction.sequential(configuration, quantize)
         except np.linalg.LinAlgError as fault:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
