@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from autocompress.network import flatbuffer
-from autocompress.network.layers import INPUTS, LAYER_OPS
+from autocompress.network.layers import INPUTS, makers_of, stored_tensor
 
-_INTEGERS = ("INT8", "INT4")
 _BYTES_A_LINE = 16
 # Names of MicroMutableOpResolver's methods where they are not the operator's words with capitals.
 _METHODS = {
@@ -52,20 +51,18 @@ def mixed_layers(model: bytes) -> int:
     """How many layers have integer weights and float inputs. TensorFlow Lite Micro refuses those of dynamic range;
     where a DEQUANTIZE unpacks the weights, it does so at every inference and with the scale of one channel for all."""
     tree = flatbuffer.read(model)
-    graph = tree.subgraphs[0]
-    unpacking = (op for op in graph.operators if flatbuffer.op_name(tree, op) == "DEQUANTIZE")
-    unpacked = {int(op.outputs[0]): int(op.inputs[0]) for op in unpacking}
-    return sum(_is_mixed(tree, op, unpacked) for op in graph.operators)
+    makers = makers_of(tree)
+    return sum(_is_mixed(tree, makers, operator) for operator in tree.subgraphs[0].operators)
 
 
-def _is_mixed(tree: Any, operator: Any, unpacked: Mapping[int, int]) -> bool:
-    if flatbuffer.op_name(tree, operator) not in LAYER_OPS:
+def _is_mixed(tree: Any, makers: Mapping[int, Any], operator: Any) -> bool:
+    if (op := flatbuffer.op_name(tree, operator)) not in INPUTS:
         return False
-    at_input, at_weight, _ = INPUTS[flatbuffer.op_name(tree, operator)]
-    weight = int(operator.inputs[at_weight])
-    tensors = tree.subgraphs[0].tensors
-    stored = flatbuffer.type_name(tensors[unpacked.get(weight, weight)].type)
-    return flatbuffer.type_name(tensors[int(operator.inputs[at_input])].type) == "FLOAT32" and stored in _INTEGERS
+    read, weight = (int(operator.inputs[at]) for at in INPUTS[op][:2])
+    stored = stored_tensor(tree, makers, weight)
+    types = [tree.subgraphs[0].tensors[i].type for i in (read, weight if stored is None else stored)]
+    inputs, weights = map(flatbuffer.type_name, types)
+    return inputs == "FLOAT32" and weights in ("INT8", "INT4")
 
 
 def _rows(model: bytes) -> str:

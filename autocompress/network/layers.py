@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,22 @@ def layers_of(tree: Any) -> tuple[Layer, ...]:
             f"the network has no layer to compress (an op of {', '.join(LAYER_OPS)} with constant float32 weights)"
         )
     return tuple(found)
+
+
+def makers_of(tree: Any) -> dict[int, Any]:
+    """The operator of the main graph that makes each computed tensor."""
+    return {int(i): operator for operator in tree.subgraphs[0].operators for i in operator.outputs}
+
+
+def stored_tensor(tree: Any, makers: Mapping[int, Any], index: int) -> int | None:
+    """The constant that tensor `index` is, or that operators which only expand it turn into it; None where it is
+    computed. `makers` as `makers_of` gives them."""
+    while tree.buffers[tree.subgraphs[0].tensors[index].buffer].data is None:
+        maker = makers.get(index)
+        if maker is None or flatbuffer.op_name(tree, maker) not in EXPANDING_OPS:
+            return None
+        index = int(maker.inputs[0])
+    return index
 
 
 def _has_own_weight(tree: Any, op: str, operator: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.network import flatbuffer
-from autocompress.network.layers import EXPANDING_OPS, INPUTS
+from autocompress.network.layers import INPUTS, makers_of, stored_tensor
 
 Array = np.ndarray[Any, Any]
 _UNARY = (
@@ -80,7 +80,7 @@ def enough_zeros(tree: Any, path: SparsePath) -> bool:
 
 def layer_weights(tree: Any) -> Iterator[tuple[str, Array]]:
     """Name and stored weight, dense, of each layer whose weight is a constant."""
-    makers = _makers(tree)
+    makers = makers_of(tree)
     for name, operator in _named(tree):
         op = flatbuffer.op_name(tree, operator)
         if op in INPUTS and (weight := _constant(tree, makers, int(operator.inputs[INPUTS[op][1]]))) is not None:
@@ -95,16 +95,10 @@ def _named(tree: Any) -> Iterator[tuple[str, Any]]:
         counts[op] += 1
 
 
-def _makers(tree: Any) -> dict[int, Any]:
-    return {int(i): operator for operator in tree.subgraphs[0].operators for i in operator.outputs}
-
-
 def _constant(tree: Any, makers: dict[int, Any], index: int) -> Array | None:
     """The stored values behind tensor `index` and the operators that only expand them; None where it is computed."""
-    found = flatbuffer.constant(tree, index)
-    if found is None and index in makers and flatbuffer.op_name(tree, makers[index]) in EXPANDING_OPS:
-        return _constant(tree, makers, int(makers[index].inputs[0]))
-    return found
+    stored = stored_tensor(tree, makers, index)
+    return None if stored is None else flatbuffer.constant(tree, stored)
 
 
 class _Walk:
@@ -112,7 +106,7 @@ class _Walk:
     that only a depthwise convolution may read (0: any operator may)."""
 
     def __init__(self, tree: Any) -> None:
-        self._tree, self._graph, self._makers = tree, tree.subgraphs[0], _makers(tree)
+        self._tree, self._graph, self._makers = tree, tree.subgraphs[0], makers_of(tree)
         self._readers = Counter(int(i) for operator in self._graph.operators for i in operator.inputs)
         self._readers.update(int(i) for i in self._graph.outputs)
         self._inside: dict[int, int] = {}

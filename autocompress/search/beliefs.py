@@ -19,7 +19,7 @@ MOST_TRIALS = 800  # that the regressions need, the latest: more cost time and t
 _OWN = (0.1, 0.1)  # prior variances of each layer's corrections: its damage, and more of it with its zeros
 _SHARED = (1.0, 0.05, 0.25, 0.1, 0.1, 0.1)  # and of those of all layers
 _WIDTH = 1.0  # of one of the widths of all groups of channels
-_SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float32 and of integer activations: mean, variance
+_SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float and of static activations: mean, variance
 # Of the deviation that few validation samples leave. Counted in full, lossless candidates would be drawn again and
 # again like lottery tickets: their luck is mostly shared (they fail on the same samples), and it does not carry over
 # to test data.

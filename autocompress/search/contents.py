@@ -10,7 +10,7 @@ import numpy as np
 
 from autocompress.compress.build import decoded
 from autocompress.network import flatbuffer
-from autocompress.network.layers import EXPANDING_OPS, INPUTS, LAYER_OPS
+from autocompress.network.layers import INPUTS, LAYER_OPS, makers_of, stored_tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -42,7 +42,7 @@ def stored_weights(model: bytes) -> tuple[StoredWeight, ...]:
     """Every layer of the main graph with a constant weight, in the file's order; a layer is named as in a
     configuration."""
     tree, counts, found = flatbuffer.read(model), dict.fromkeys(LAYER_OPS, 0), []
-    makers = {int(op.outputs[0]): op for op in tree.subgraphs[0].operators if len(op.outputs)}
+    makers = makers_of(tree)
     for operator in tree.subgraphs[0].operators:
         op = flatbuffer.op_name(tree, operator)
         if op not in counts:
@@ -58,15 +58,12 @@ def stored_weights(model: bytes) -> tuple[StoredWeight, ...]:
 
 def _weight(tree: Any, makers: dict[int, Any], index: int) -> tuple[tuple[int, ...], str, Array] | None:
     """Shape, container and values of the constant behind tensor `index`; None where there is none."""
-    tensors = tree.subgraphs[0].tensors
-    while tree.buffers[tensors[index].buffer].data is None:
-        maker = makers.get(index)
-        if maker is None or flatbuffer.op_name(tree, maker) not in EXPANDING_OPS:
-            return None
-        index = int(maker.inputs[0])
-    tensor = tensors[index]
+    stored = stored_tensor(tree, makers, index)
+    if stored is None:
+        return None
+    tensor = tree.subgraphs[0].tensors[stored]
     shape, container = tuple(int(n) for n in tensor.shape), flatbuffer.type_name(tensor.type)
-    if tensor.sparsity is not None and (dense := flatbuffer.constant(tree, index)) is not None:
+    if tensor.sparsity is not None and (dense := flatbuffer.constant(tree, stored)) is not None:
         return shape, container, dense.reshape(-1)
     raw = np.frombuffer(bytes(tree.buffers[tensor.buffer].data), np.uint8)
     return shape, container, decoded(raw, container, math.prod(shape))

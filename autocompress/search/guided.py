@@ -115,21 +115,22 @@ class GuidedSampler(BaseSampler):
     def _proposal(self, rng: np.random.Generator) -> Row | None:
         """The row to evaluate next, given all other trials; None where every row has been tried."""
         land, history = self._landscape(), self._history
-        if history.proposed % 2 and (corner := self._corner()) is not None:
+        tried = self._tried()
+        if history.proposed % 2 and (corner := self._corner(tried)) is not None:
             return corner
         own = history.proposed - min(history.proposed // 2, len(self._corners))
         beliefs = self._beliefs(rng)
         explores = bool(rng.random() < _EXPLORED) and own >= _UNEXPLORED
         goal = self._goal(beliefs, explores)
-        proposer = Proposer(land, beliefs, goal, self._tried(), rng)
+        proposer = Proposer(land, beliefs, goal, tried, rng)
         # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
         by_tables = not self._constraints and (own < _FROM_TABLES or own % 2 == 0)
         found = proposer.of_tables() if by_tables else None
         return proposer.best(self._elites(land, rng)) if found is None else found
 
-    def _corner(self) -> Row | None:
+    def _corner(self, tried: set[Row]) -> Row | None:
         """The next uniform corner that has not been tried; None where all have."""
-        rows, tried = (self._landscape().row_of(each, ACTIVATIONS) for each in self._corners), self._history.rows()
+        rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._corners)
         return next((row for row in rows if row is not None and row not in tried), None)
 
     def _beliefs(self, rng: np.random.Generator) -> Beliefs:

@@ -33,7 +33,7 @@ from autocompress.search.objective import (
 from autocompress.search.patterns import Others, PatternLatency
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.rivals import Rivals
-from autocompress.search.sampler import corners, make_sampler, parameters, suggest
+from autocompress.search.sampler import GUIDED, corners, make_sampler, parameters, suggest
 from autocompress.search.storage import StorageAwayError, running
 from autocompress.specs import CalibratedModel
 
@@ -136,12 +136,15 @@ class Search:
         return GuidedSampler(
             seed=request.seed, landscape=lambda: self.landscape, reference=lambda: self._reference,
             objectives=request.objectives, size=request.size, constraints=request.constraints,
-            corners=self._corner_parameters[len(self.activations) :],
+            corners=self._corner_parameters[1],
         )  # fmt: skip
 
     @cached_property
-    def _corner_parameters(self) -> list[dict[str, object]]:
-        return [parameters(corner, self.activations, self.choices, self.widths) for corner in self._corners]
+    def _corner_parameters(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        """Of the corners that are queued, and of those that the guided sampler has among its own suggestions."""
+        every = [parameters(corner, self.activations, self.choices, self.widths) for corner in self._corners]
+        queued = len(self.activations) if self.request.sampler == GUIDED else len(every)
+        return every[:queued], every[queued:]
 
     @cached_property
     def landscape(self) -> Landscape:
@@ -172,9 +175,7 @@ class Search:
             if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
                 opening.note(self.study, said)
             self._settle()
-            # The guided sampler has the others among its own first suggestions.
-            first = len(self.activations) if isinstance(self._sampler, GuidedSampler) else None
-            opening.queue(self.study, self._corner_parameters[:first])
+            opening.queue(self.study, self._corner_parameters[0])
             announce(self.study, request, self._roll.name)
         self._ledger = Ledger(self.study)
         self._ledger.read()
