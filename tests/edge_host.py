@@ -271,7 +271,9 @@ class Board:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.sockets)
+        while self.sockets.exists():
+            with contextlib.suppress(FileNotFoundError):  # a client that ends takes its socket away meanwhile
+                shutil.rmtree(self.sockets)
 
 
 def _has_parent_in(pid: int, others: Sequence[int]) -> bool:
