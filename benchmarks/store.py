@@ -101,7 +101,7 @@ def suggestions(search: Search, count: int) -> tuple[list[float], list[float]]:
 
     sampler.sample_relative = timed_sample  # type: ignore[method-assign]
     waiting = len(search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-    waiting += 2 * len(corners(search.activations, search.choices))  # every other of the first suggestions is a corner
+    waiting += 3 * len(corners(search.activations, search.choices))  # each third of the first suggestions is a corner
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats
         for _ in range(waiting + 1 + count):

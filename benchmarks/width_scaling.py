@@ -1,13 +1,13 @@
 """Channels taken out of a trained network against the same network made narrower as a whole and trained from scratch
 as long: test accuracy at equal latency on `local`, three points.
 
-    python benchmarks/width_scaling.py [--images N] [--base-epochs N] [--epochs N] [--seconds S] [--macs SHARE...]
+    python benchmarks/width_scaling.py [--images N] [--base-epochs N] [--epochs N] [--seconds S] [--latency SHARE...]
                                        [--runs DIR]
 
-Ours: the ResNet-8 of fashion-mnist, its groups of channels narrowed to a share of its multiply-accumulates (`--widths
-chosen`: the widths that the layer tables say cost least, `uniform`: the same share of every group), the layers behind
-fitted again, then fine-tuned; the state is chosen on the last 10 % of the training images. Each training image may be
-mirrored (`--augment mirror`), as in the recipe of the network.
+Ours: the ResNet-8 of fashion-mnist, its groups of channels narrowed to a share of its latency (`--widths chosen`: the
+widths that the layer tables say cost least of those measured within the share, `uniform`: the same share of every
+group), the layers behind fitted again, then fine-tuned; the state is chosen on the last 10 % of the training images.
+Each training image may be mirrored (`--augment mirror`), as in the recipe of the network.
 The other side: `train.py`'s network with all blocks scaled by one factor, the recipe of `train.py` for as many epochs
 as the original took plus what the fine-tuning looked at, rounded up, on all training images, the last state. The
 factor: the largest whose file takes at most 3 % longer than ours, but none that is faster.
@@ -39,6 +39,7 @@ from verdict import Goal, judge, print_run, print_table
 from autocompress import stats
 from autocompress.finetune.recipe import Lesson, Progress, Recipe
 from autocompress.finetune.train import finetune
+from autocompress.measure.host import Host
 from autocompress.network import flatbuffer, keras
 from autocompress.network.channels import prune
 from autocompress.network.layers import layers_of
@@ -118,38 +119,72 @@ def file_of(task: LoadedTask, network: bytes, kind: str) -> bytes:
 # --- ours
 
 
-def chosen_widths(bench: Workbench, share: float) -> dict[str, int]:
-    """The widths of all groups with the least damage by the layer tables (each group alone, added up) among those with
-    at most `share` of the multiply-accumulates."""
+def layer_times(host: Host, bench: Workbench, network: bytes) -> dict[str, float]:
+    """Microseconds of each layer of a network on the device, and of all else as "rest"."""
+    found = host.profile(network)
+    if found.ops is None or found.reason is not None:
+        raise SystemExit(f"no layer's time is known: {found.reason}; choose with --widths uniform")
+    times = {layer.name: 0.0 for layer in bench.layers} | {"rest": 0.0}
+    for op in found.ops:
+        times[op.layer or "rest"] += op.median_us
+    return times
+
+
+def offered_widths(bench: Workbench, times: dict[str, float]) -> list[dict[str, int]]:
+    """Widths of all groups, those alone that nothing else beats in both damage by the layer tables (each group alone,
+    added up) and expected latency (a layer's time goes with its multiply-accumulates); the least damage first."""
     found = bench.narrowing()
     assert found is not None
     names, counts = list(found.widths), [np.array(row) for row in found.widths.values()]
     grids = [grid.reshape(-1) for grid in np.meshgrid(*map(range, map(len, counts)), indexing="ij")]
     left = np.array([row[at] / row[0] for row, at in zip(counts, grids, strict=True)])
     damage = sum(np.array(found.damage[name])[at] for name, at in zip(names, grids, strict=True))
-    macs = np.array([layer.macs for layer in bench.layers], float)
     rows, columns = (1 - share_of @ (1 - left) for share_of in (found.made, found.read))
-    spent = macs @ (rows * columns) / macs.sum()
-    best = int(np.argmin(np.where(spent <= share, damage, np.inf)))
-    if spent[best] > share:
-        raise SystemExit(f"no widths have {share:.0%} of the MACs; give a larger share or a smaller --divisor")
-    return {name: int(row[at[best]]) for name, row, at in zip(names, counts, grids, strict=True) if at[best]}
+    expected = np.array([times[layer.name] for layer in bench.layers]) @ (rows * columns)
+    order = np.lexsort((expected, damage))
+    fastest = np.minimum.accumulate(expected[order])
+    front = order[np.flatnonzero(np.diff(fastest, prepend=np.inf) < 0)]
+    return [{name: int(row[at[n]]) for name, row, at in zip(names, counts, grids, strict=True) if at[n]} for n in front]
+
+
+def chosen_widths(
+    bench: Workbench, base: bytes, shares: Sequence[float], source: LatencySource
+) -> dict[float, dict[str, int]]:
+    """For each share of the base's latency the first of the offered widths that are measured within it."""
+    assert source.host is not None
+    measure, plan = source.bind(base), dict[float, dict[str, int]]()
+    waiting = sorted(shares, reverse=True)
+    for widths in offered_widths(bench, layer_times(source.host.host, bench, base)):
+        if widths and waiting:
+            network = bench.material(Configuration(layers=bench.float_configuration().layers, channels=widths)).network
+            ratio = measure(network, SEARCH_PROCESSES).ratio_to_baseline
+            assert ratio is not None
+            print(f"  {' '.join(map(str, widths.values()))}: {ratio:.3f} of the latency", file=sys.stderr, flush=True)
+            while waiting and ratio <= waiting[0]:
+                plan[waiting.pop(0)] = widths
+    if waiting:
+        raise SystemExit(f"no widths have {waiting[0]:.0%} of the latency; give a larger share or a smaller --divisor")
+    return plan
 
 
 def uniform_widths(bench: Workbench, share: float) -> dict[str, int]:
-    """About the same share of every group, so that the multiply-accumulates are `share`."""
+    """About the same share of every group, so that the multiply-accumulates are `share`, which the latency need not
+    be."""
     factor = math.sqrt(share)
     groups = bench.variants.channels.groups
     return {group.name: max(1, round(factor * group.channels)) for group in groups}
 
 
-def plans(task: LoadedTask, base: Side, asked: argparse.Namespace) -> dict[float, dict[str, int]]:
-    """The widths of each share of the multiply-accumulates, before anything is trained."""
+def plans(
+    task: LoadedTask, base: Side, source: LatencySource, asked: argparse.Namespace
+) -> dict[float, dict[str, int]]:  # fmt: skip
+    """The widths of each share of the base's latency, before anything is trained."""
     bench = bench_of(task, base.network)
     keep = tuple(n / 64 for n in range(1, 65))
     bench.variants.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
-    choose = chosen_widths if asked.widths == "chosen" else uniform_widths
-    return {share: choose(bench, share) for share in asked.macs}
+    if asked.widths == "uniform":
+        return {share: uniform_widths(bench, share) for share in asked.latency}
+    return chosen_widths(bench, base.network, asked.latency, source)
 
 
 def ours(task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace) -> Side:
@@ -342,7 +377,7 @@ def goal_of(row: Row) -> Goal:
     """Better accuracy, and a latency that is no longer but for noise."""
     low, high = stats.paired_interval(row.scores[1], row.scores[0], 0)
     return Goal(
-        wanted=f"{row.kind}, {row.share:.0%} of the MACs: more accurate than scaled widths at equal latency",
+        wanted=f"{row.kind}, {row.share:.0%} of the latency: more accurate than scaled widths at equal latency",
         got=f"{row.gain:+.4f} (paired 95 % {low:+.4f} to {high:+.4f}), the other's latency {row.ratio:.3f} x ours",
         met=row.gain > 0 and row.ratio >= 1 / NOISE,
     )
@@ -364,7 +399,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base-epochs", type=int, default=recipe_of_the_network.EPOCHS)
     parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning, at most")
     parser.add_argument("--seconds", type=float, default=1800.0, help="of fine-tuning a point, at most")
-    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.35, 0.25], help="shares of the MACs")
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.65, 0.5, 0.4], help="shares of the base's")
     parser.add_argument("--widths", choices=("chosen", "uniform"), default="chosen")
     parser.add_argument("--steps", type=int, default=32, help="factors of the other side are whole shares of it")
     parser.add_argument("--divisor", type=int, default=8, help="chosen widths are multiples of it")
@@ -386,12 +421,12 @@ def main() -> int:
     task = load_task("fashion-mnist")
     base = base_of(task, asked)
     print(f"  float network: test accuracy {scores(task, base.network).mean():.4f}, {base.macs / 1e6:.2f} MMAC")
-    widths = plans(task, base, asked)
     with latency_on(load_device("local")) as source:
-        points = (point(task, base, share, widths[share], source, asked) for share in asked.macs)
+        widths = plans(task, base, source, asked)
+        points = (point(task, base, share, widths[share], source, asked) for share in asked.latency)
         rows = list(itertools.chain.from_iterable(points))
-    header = ("MACs", "kind", "channels", "MMAC", "epochs", "accuracy", "ms", "scaled to", "MMAC", "epochs", "accuracy",
-              "its latency / ours")  # fmt: skip
+    header = ("share", "kind", "channels", "MMAC", "epochs", "accuracy", "ms", "scaled to", "MMAC", "epochs",
+              "accuracy", "its latency / ours")  # fmt: skip
     print_table("Ours, and the same network scaled as a whole (test accuracy)", header, [shown(row) for row in rows])
     return judge([goal_of(row) for row in rows])
 
