@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import cached_property
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import CandidateError, DeviceError, UnmetError
-from autocompress.records import Configuration, Evaluation, Measurement, StudyRecord
+from autocompress.records import Configuration, Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.search import finish, opening, store
 from autocompress.search.asked import Asked, announce, asked_of, withdraw
@@ -22,15 +22,8 @@ from autocompress.search.history import Reference
 from autocompress.search.landscape import Landscape, configurations, landscape_of
 from autocompress.search.ledger import Ledger
 from autocompress.search.locks import Floor, Roll, Turn, locked
-from autocompress.search.objective import (
-    SEARCH_PROCESSES,
-    Known,
-    Latency,
-    Workbench,
-    constraint_value,
-    objective_values,
-)
-from autocompress.search.patterns import Others, PatternLatency
+from autocompress.search.measuring import Measuring
+from autocompress.search.objective import Known, Latency, Workbench, constraint_value, objective_values
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.rivals import Rivals
 from autocompress.search.sampler import GUIDED, corners, make_sampler, parameters, suggest
@@ -65,14 +58,11 @@ class Search:
         self.request, self._joins = request, joins
         self._folder = store.study_folder(request.runs, request.study_name)
         self._floor = Floor()
-        self._measure = latency
-        self._patterns = PatternLatency(self._undisturbed, self._others()) if self._measures else None
-        self._screens = self._measures and expected is not None
+        self._measuring = Measuring(request, latency, expected, self._floor, self._folder, lambda: self.study)
         self.workbench = Workbench(
-            request.task, request.profile, self._patterns or latency, runs=request.runs,
+            request.task, request.profile, self._measuring.latency, runs=request.runs,
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
-            size=request.size, pause=self._floor.pause, known=self._known,
-            expected=expected if self._measures else self._known,
+            size=request.size, pause=self._floor.pause, known=self._measuring.known, expected=self._measuring.expected,
         )  # fmt: skip
         sparse = self.workbench.sparse_path.layers
         self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
@@ -99,37 +89,9 @@ class Search:
             withdraw(self.study)
         self._stack.close()
 
-    @property
-    def _measures(self) -> bool:
-        return self.request.latency_source == "measured"
-
-    def _known(self, file: bytes) -> Measurement | None:
-        """A latency that costs nothing: modelled, or measured before for the same kernels."""
-        if self._patterns is not None:
-            return self._patterns.known(file, SEARCH_PROCESSES)
-        return self._measure(file, SEARCH_PROCESSES)
-
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """While a measurement runs: nobody builds where it runs."""
-        host = self.request.profile.host
-        here = host == "local" or (isinstance(host, Mapping) and "command" in host)
-        return self._floor.alone() if here else self._floor.idle()
-
-    def _undisturbed(self, file: bytes, processes: int) -> Measurement:
-        with self.undisturbed():
-            return self._measure(file, processes)
-
-    def _others(self) -> Others:
-        @contextlib.contextmanager
-        def turn() -> Iterator[None]:
-            with self._floor.idle(), Turn(self._folder / "measuring"):
-                yield
-
-        return Others(
-            turn=turn,
-            measured=lambda: store.measurements_of(self.study, ()),
-            tell=lambda measurement: store.store_pattern(self.study, measurement),
-        )
+        return self._measuring.undisturbed()
 
     def _guided(self) -> GuidedSampler:
         request = self.request
@@ -170,7 +132,7 @@ class Search:
             workbench.baseline = self.baseline
         else:
             opening.lay_ground(self.study, request, workbench, identity)
-            if self._screens:
+            if self._measuring.screens:
                 opening.note(self.study, self._screening())
             if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
                 opening.note(self.study, said)
@@ -181,9 +143,7 @@ class Search:
         self._ledger.read()
         spared = {corner.normalised().digest for corner in self._corners}
         self._rivals = Rivals(request, self._ledger, workbench.validation_scores, spared)
-        if self._patterns is not None:
-            for measurement in store.measurements_of(self.study, self._ledger.seen.values()):
-                self._patterns.keep(measurement)
+        self._measuring.recall(self._ledger.seen.values())
         self._record = self.record()
 
     def _screening(self) -> str:
@@ -371,7 +331,7 @@ class Search:
             if known is not None:
                 evaluation, divergence = known, None
             elif self._rivals.may_end(configuration):
-                screen = self._rivals.screen if self._screens else None
+                screen = self._rivals.screen if self._measuring.screens else None
                 evaluation, divergence = self.workbench.evaluate(configuration, self._rivals.bar, screen)
             else:
                 evaluation, divergence = self.workbench.evaluate(configuration)
