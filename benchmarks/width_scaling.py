@@ -186,13 +186,23 @@ def uniform_widths(bench: Workbench, share: float) -> dict[str, int]:
 def plans(
     task: LoadedTask, base: Side, source: LatencySource, asked: argparse.Namespace
 ) -> dict[float, dict[str, int]]:  # fmt: skip
-    """The widths of each share of the base's latency, before anything is trained."""
-    bench = bench_of(task, base.network)
-    keep = tuple(n / 64 for n in range(1, 65))
-    bench.variants.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
-    if asked.widths == "uniform":
-        return {share: uniform_widths(bench, share) for share in asked.latency}
-    return chosen_widths(bench, base.network, asked.latency, source)
+    """The widths of each share of the base's latency, before anything is trained; of a former run what it chose, for
+    latencies differ a little each time."""
+    path = None if asked.runs is None else asked.runs / f"{asked.widths}-by-{asked.divisor}.json"
+    known = {} if path is None or not path.exists() else json.loads(path.read_text())
+    if missing := [share for share in asked.latency if f"{share:g}" not in known]:
+        bench = bench_of(task, base.network)
+        keep = tuple(n / 64 for n in range(1, 65))
+        bench.variants.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
+        if asked.widths == "uniform":
+            found = {share: uniform_widths(bench, share) for share in missing}
+        else:
+            found = chosen_widths(bench, base.network, missing, source)
+        known |= {f"{share:g}": widths for share, widths in found.items()}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(known))
+    return {share: known[f"{share:g}"] for share in asked.latency}
 
 
 def ours(task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace) -> Side:

@@ -18,8 +18,8 @@ from autocompress.search.request import Request
 
 
 class Measuring:
-    """`latency` is the search's `Latency`, `known` what a file's costs nothing to tell, `expected` what a model says of
-    it; `screens`: whether that decides what is measured at all."""
+    """`latency`: the search's `Latency`. `known`: a file's, where telling it costs nothing; `expected`: what a model
+    says of it; `screens`: whether a measured search lets that decide what is measured at all."""
 
     def __init__(
         self, request: Request, latency: Latency, expected: Known | None, floor: Floor, folder: Path,
