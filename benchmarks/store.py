@@ -2,7 +2,8 @@
 
 The network is the ResNet-8 of `fashion-mnist` on rpi4 with its real layer tables. The trials' configurations are drawn
 at random; their evaluations are made up from the tables (damage, bytes, modelled latency of the usual containers) and
-go through the storage of a real study. Loading and the report run in processes of their own, as commands do; a
+go through the storage of a real study; their file is the float network's, for the report looks at
+files. Loading and the report run in processes of their own, as commands do; a
 suggestion is asked of the opened search, so with what it reads of the storage.
 
 About 5 minutes, most of it for writing: `python benchmarks/store.py`."""
@@ -60,7 +61,7 @@ def fill(search: Search, count: int) -> None:
         evaluation = replace(
             baseline, configuration=configuration.normalised(), accuracy=float(baseline.accuracy - 0.3 * hurt**0.85),
             measurement=replace(baseline.measurement, latency_ms=float(baseline.measurement.latency_ms * (1 - 1e-9))),
-            download_bytes=int(4000 + size), sha256=f"{random.integers(2**62):064x}",
+            download_bytes=int(4000 + size),
         )  # fmt: skip
         search.study.add_trial(made(evaluation, float(hurt), parameters, space, search))
 
