@@ -2,9 +2,9 @@
 
 The network is the ResNet-8 of `fashion-mnist` on rpi4 with its real layer tables. The trials' configurations are drawn
 at random; their evaluations are made up from the tables (damage, bytes, modelled latency of the usual containers) and
-go through the storage of a real study; their file is the float network's, for the report looks at
-files. Loading and the report run in processes of their own, as commands do; a
-suggestion is asked of the opened search, so with what it reads of the storage.
+go through the storage of a real study; their file is the float network's, for the report looks at files. Loading and
+the report run in processes of their own, as commands do; a suggestion is asked of the opened search, so with what it
+reads of the storage.
 
 About 5 minutes, most of it for writing: `python benchmarks/store.py`."""
 
@@ -27,6 +27,7 @@ from optuna.trial import TrialState, create_trial
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.records import Evaluation
+from autocompress.search.guided import OWN_BETWEEN
 from autocompress.search.landscape import ACTIVATIONS
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
@@ -102,7 +103,7 @@ def suggestions(search: Search, count: int) -> tuple[list[float], list[float]]:
 
     sampler.sample_relative = timed_sample  # type: ignore[method-assign]
     waiting = len(search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-    waiting += 3 * len(corners(search.activations, search.choices))  # each third of the first suggestions is a corner
+    waiting += (OWN_BETWEEN + 1) * len(corners(search.activations, search.choices))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats
         for _ in range(waiting + 1 + count):

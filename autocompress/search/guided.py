@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 # The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later
 # every other one is, as long as they have new ones: a hedge against what was learned from noise.
 _FROM_TABLES = 6
-_OWN_BETWEEN = 2  # suggestions between two corners: a corner seldom stays on the front
+OWN_BETWEEN = 2  # suggestions between two corners: a corner seldom stays on the front
 _EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs promises, farther out than the reference;
 _UNEXPLORED = 16  # but not of the first
 _FARTHER = 1.3
@@ -46,7 +46,7 @@ _VALUES = {
 
 class GuidedSampler(BaseSampler):
     """See the module. `landscape` is asked for the tables at the first suggestion. `corners`: the parameters of uniform
-    configurations, which stand among the first suggestions, one behind each _OWN_BETWEEN others."""
+    configurations, which stand among the first suggestions, one behind each OWN_BETWEEN others."""
 
     def __init__(
         self, *, seed: int, landscape: Callable[[], Landscape], reference: Callable[[], Reference],
@@ -117,8 +117,8 @@ class GuidedSampler(BaseSampler):
         """The row to evaluate next, given all other trials; None where every row has been tried."""
         land, history = self._landscape(), self._history
         tried = self._tried()
-        turns, place = divmod(history.proposed, _OWN_BETWEEN + 1)
-        if place == _OWN_BETWEEN and (corner := self._corner(tried)) is not None:
+        turns, place = divmod(history.proposed, OWN_BETWEEN + 1)
+        if place == OWN_BETWEEN and (corner := self._corner(tried)) is not None:
             return corner
         own = history.proposed - min(turns, len(self._corners))
         beliefs = self._beliefs(rng)
