@@ -258,8 +258,9 @@ def refused(done: Any, message: str, code: int = 2) -> None:
     assert done.exit_code == code, done.output
     # Another test may be measuring on this machine; that the command waits for it is no error.
     said = [line for line in done.stderr.splitlines() if not line.startswith("waiting for another measurement")]
-    assert len(said) == 1 and said[0].startswith("error: ")
-    assert message in said[0]
+    (line,) = said
+    assert line.startswith("error: ")
+    assert message in line
     assert done.stdout == ""
 
 

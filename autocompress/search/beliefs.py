@@ -74,8 +74,11 @@ class Beliefs:
     def predict(self, x: Array) -> Prediction:
         """What is believed of rows x (n, 1 + L)."""
         found = {"loss": self._loss(x), "download": self._sizes(x)}
-        for name, cost in (("latency", self._land.latency), ("file", self._land.file), ("memory", self._land.file)):
-            found[name] = self._pattern(x, cost, self._patterns[name])
+        for cost, names in ((self._land.latency, ("latency",)), (self._land.file, ("file", "memory"))):
+            features, usual = self._pattern_features(x, cost), self._pattern_mean(x, cost)
+            for name in names:
+                mean, variance = self._patterns[name].predict(features)
+                found[name] = mean + usual, variance + self._patterns[name].noise
         return Prediction(
             mean={name: mean for name, (mean, _) in found.items()},
             deviation={name: np.sqrt(np.maximum(variance, 0.0)) for name, (_, variance) in found.items()},
@@ -163,10 +166,6 @@ class Beliefs:
         if self._land.narrowing is not None:
             features = np.append(features, kind * (1.0 - self._land.work(x, cost))[:, None], axis=1)
         return features
-
-    def _pattern(self, x: Array, cost: Cost, linear: Linear) -> tuple[Array, Array]:
-        mean, variance = linear.predict(self._pattern_features(x, cost))
-        return mean + self._pattern_mean(x, cost), variance + linear.noise
 
 
 def _chosen(landscape: Landscape, x: Array) -> Seen:

@@ -72,9 +72,14 @@ class Proposer:
     ) -> None:
         self._land, self._beliefs, self._goal, self._known, self._rng = landscape, beliefs, goal, known, rng
         self._value = beliefs.parts[0]
-        self._steps = [_efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
-                       for n, row in enumerate(landscape.rows)]  # fmt: skip
-        self._steps += [np.arange(len(row)) for row in landscape.widths.values()]
+        efficient = [_efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
+                     for n, row in enumerate(landscape.rows)]  # fmt: skip
+        widths = [np.arange(len(row)) for row in landscape.widths.values()]
+        values = [np.arange(len(landscape.activations)), *efficient, *widths]
+        self._counts = np.array([len(each) for each in values])
+        # The efficient values of all places of a row, (place, value), those of a place one behind the other.
+        self._changes = np.stack([np.repeat(np.arange(len(values)), self._counts), np.concatenate(values)], axis=1)
+        self._starts = self._counts.cumsum() - self._counts
 
     def best(self, elites: Array) -> Row | None:
         """The row with the greatest expected gain that is not known; None where every row is. `elites` (m, 1 + L)."""
@@ -112,9 +117,9 @@ class Proposer:
 
     def _new(self, x: Array, but: Array | None = None) -> Array:
         """The canonical rows of x, each once, without known ones and those of `but`."""
-        skip = set() if but is None else set(map(_row, but))
-        kept = dict.fromkeys(row for row in map(_row, self._land.canonical(x)) if row not in self._known)
-        rows = [row for row in kept if row not in skip]
+        skip = set() if but is None else set(map(tuple, but.tolist()))
+        once = dict.fromkeys(map(tuple, self._land.canonical(x).tolist()))
+        rows = [row for row in once if row not in self._known and row not in skip]
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._land.counts))
 
     def _priced(self) -> Array:
@@ -144,19 +149,23 @@ class Proposer:
         return np.minimum(rows, self._land.counts - 1)
 
     def _mutants(self, pool: Array) -> Array:
-        parents = pool[self._rng.integers(len(pool), size=_MUTANTS)].copy()
+        """Rows of the pool with one to three places changed."""
+        parents = pool[self._rng.integers(len(pool), size=_MUTANTS)]
         changes = self._rng.integers(1, 4, size=_MUTANTS)
-        for row, count in zip(parents, changes, strict=True):
-            for place in self._rng.integers(len(row), size=count):
-                row[place] = self._another(int(place))
+        places = self._rng.integers(parents.shape[1], size=(3, _MUTANTS))
+        for n, place in enumerate(places):
+            changed = np.flatnonzero(changes > n)
+            parents[changed, place[changed]] = self._others(place[changed])
         mutants: Array = parents
         return mutants
 
-    def _another(self, place: int) -> int:
-        """A value for this place of a row, mostly one of the efficient choices."""
-        if place == 0 or self._rng.random() < 0.2:
-            return int(self._rng.integers(self._land.counts[place]))
-        return int(self._rng.choice(self._steps[place - 1]))
+    def _others(self, places: Array) -> Array:
+        """A value for each of these places of a row, mostly one of the efficient choices."""
+        share = self._rng.random(len(places))
+        any_value = (share * self._land.counts[places]).astype(np.int64)
+        efficient = self._changes[self._starts[places] + (share * self._counts[places]).astype(np.int64), 1]
+        others: Array = np.where(self._rng.random(len(places)) < 0.2, any_value, efficient)
+        return others
 
     def _crossings(self, pool: Array) -> Array:
         one, other = (pool[self._rng.integers(len(pool), size=_CROSSINGS)] for _ in range(2))
@@ -164,13 +173,11 @@ class Proposer:
 
     def _neighbours(self, row: Array) -> Array:
         """Rows that differ from `row` in one place, by efficient choices; a sample of them where there are many."""
-        changes = [(1 + layer, int(choice)) for layer, steps in enumerate(self._steps) for choice in steps]
-        changes += [(0, kind) for kind in range(len(self._land.activations))]
+        changes = self._changes
         if len(changes) > _NEIGHBOURS:
-            changes = [changes[n] for n in self._rng.choice(len(changes), _NEIGHBOURS, replace=False)]
+            changes = changes[self._rng.choice(len(changes), _NEIGHBOURS, replace=False)]
         around = np.repeat(row[None], len(changes), axis=0)
-        for n, (place, value) in enumerate(changes):
-            around[n, place] = value
+        around[np.arange(len(changes)), changes[:, 0]] = changes[:, 1]
         return around
 
     def _anything(self) -> Row | None:

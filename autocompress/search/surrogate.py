@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-_STEPS = 12  # of Gauss-Newton
+_STEPS, _CLOSE = 12, 0.03  # of Gauss-Newton, at most; a step so small is little against the posterior's deviations
 _POWERS = np.linspace(0.6, 1.1, 6)  # of the curve from damage to loss
 _POWER, _POWER_DEVIATION = 0.85, 0.12
 _FLOOR = 1e-9
@@ -65,7 +65,7 @@ class Seen:
 
     def parts(self, own: Array, shared: Array) -> Array:
         """exp(log d + f . theta) for weights (L, h) and (g,): the damage of each, (n, L)."""
-        found: Array = np.exp(self.log_damage + (self.own * own).sum(-1) + self.shared @ shared)
+        found: Array = np.exp(self.log_damage + np.einsum("nlh,lh->nl", self.own, own) + self.shared @ shared)
         return found
 
 
@@ -116,7 +116,7 @@ def fit_damage(
         step = np.linalg.solve(precision, slope.T @ (weight * gap) + (prior_mean - theta) / prior)
         theta = theta + np.clip(step, -1.5, 1.5)
         noise = max(least_noise, float(np.median(np.abs(gap))) * 1.4826) if len(gap) > 4 else noise
-        if np.abs(step).max() < 1e-3:
+        if np.abs(step).max() < _CLOSE:
             break
     root = np.linalg.inv(np.linalg.cholesky(precision)).T
     return Damage(mean=theta, root=root, noise=noise, offsets=offsets)
