@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -227,8 +228,9 @@ def size_rows(task: LoadedTask, line: Line, runs: Path, threads: int) -> list[tu
     return [(e.download_bytes, base - split.quality((runs / e.artifact).read_bytes()).value) for e in near]
 
 
-def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]] | None) -> list[Goal]:
-    """The stated goals on what was run; `sizes` None: of a network that no size is stated for."""
+def goals_of(lines: Sequence[Line], sizes: Sequence[Sequence[tuple[int, float]]]) -> list[Goal]:
+    """The stated goals on what was run; `sizes`: what `size_rows` finds for each seed, none for a network that no size
+    is stated for."""
     goals: list[Goal] = []
     guided_lines = [line for line in lines if line.sampler == "guided"]
     if not guided_lines:
@@ -251,15 +253,20 @@ def goals_of(lines: Sequence[Line], sizes: Sequence[tuple[int, float]] | None) -
             wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} table solves to all",
             got=f"{guided:.4f}, tables {tables:.4f}, all {best:.4f}: {share:.0%}", met=share >= 0.25,
         ))  # fmt: skip
-    for most_bytes, most_lost in () if sizes is None else SIZE_GOALS:
-        fitting = [(size, lost) for size, lost in sizes or () if lost <= most_lost]
-        smallest = min(fitting, default=None)
-        got = "none" if smallest is None else f"{smallest[0] / 1000:.1f} KB, test accuracy {-smallest[1]:+.4f}"
-        goals.append(Goal(
-            wanted=f"<= {most_bytes / 1000:.0f} KB download at test accuracy >= float - {most_lost:.4f}", got=got,
-            met=smallest is not None and smallest[0] <= most_bytes,
-        ))  # fmt: skip
+    if sizes:
+        goals += [size_goal(sizes, most_bytes, most_lost) for most_bytes, most_lost in SIZE_GOALS]
     return goals
+
+
+def size_goal(sizes: Sequence[Sequence[tuple[int, float]]], most_bytes: int, most_lost: float) -> Goal:
+    """The smallest file that loses no more than this, the median over seeds."""
+    least = [min((size for size, lost in rows if lost <= most_lost), default=math.inf) for rows in sizes]
+    median = float(np.median(least))
+    each = ", ".join(f"{size / 1000:.1f}" for size in least)
+    return Goal(
+        wanted=f"<= {most_bytes / 1000:.0f} KB download at test accuracy >= float - {most_lost:.4f}",
+        got=f"median {median / 1000:.1f} KB of {each}", met=median <= most_bytes,
+    )  # fmt: skip
 
 
 def best_of_all(lines: Sequence[Line]) -> float:
@@ -300,10 +307,14 @@ def main() -> int:
         counts = [n for n in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if n <= asked.trials]
         print_lines(lines, counts)
         print_plot(lines)
-        sizes = size_rows(whole, lines[0], runs, asked.threads)
-        table = [[f"{size / 1000:.1f}", f"{-lost:+.4f}"] for size, lost in sorted(sizes)]
-        print_table(f"{lines[0].sampler}: download (KB) and test accuracy against float", ["KB", "test"], table)
-        return judge(goals_of(lines, sizes if asked.task == SIZED_TASK else None))
+        sizes = []
+        for line in [line for line in lines if line.sampler == "guided"]:
+            sizes.append(size_rows(whole, line, runs, asked.threads))
+            table = [[f"{size / 1000:.1f}", f"{-lost:+.4f}"] for size, lost in sorted(sizes[-1])]
+            print_table(
+                f"guided, seed {line.seed}: download (KB) and test accuracy against float", ["KB", "test"], table
+            )
+        return judge(goals_of(lines, sizes if asked.task == SIZED_TASK else ()))
 
 
 if __name__ == "__main__":
