@@ -2,7 +2,7 @@
 as long: test accuracy at equal latency on `local`, three points.
 
     python benchmarks/width_scaling.py [--images N] [--base-epochs N] [--epochs N] [--seconds S] [--latency SHARE...]
-                                       [--runs DIR]
+                                       [--seeds N...] [--runs DIR]
 
 Ours: the ResNet-8 of fashion-mnist, its groups of channels narrowed to a share of its latency (`--widths chosen`: the
 widths that the layer tables say cost least of those measured within the share, `uniform`: the same share of every
@@ -12,7 +12,8 @@ The other side: `train.py`'s network with all blocks scaled by one factor, the r
 as the original took plus what the fine-tuning looked at, rounded up, on all training images, the last state. The
 factor: the largest whose file takes at most 3 % longer than ours, but none that is faster.
 Both float networks become files of each kind in the same way (int8: static, by the sequential reconstruction, without
-training). Latencies: `local`, ours and the other in turn, in fresh processes. Test data are looked at last.
+training). Latencies: `local`, ours and the other in turn, in fresh processes. With several seeds both sides are trained
+with each, and their test images count together. Test data are looked at last.
 With `--runs DIR` the trained networks stay there, and a run that was cut off trains what is missing."""
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A point in one kind of file: who has which test image right, and the latencies."""
+    """A point in one kind of file: both sides (of the first seed), who has which test image right (with all seeds), and
+    the latencies."""
 
     share: float
     kind: str
@@ -205,20 +206,25 @@ def plans(
     return {share: known[f"{share:g}"] for share in asked.latency}
 
 
-def ours(task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace) -> Side:
+def ours(
+    task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace, seed: int
+) -> Side:  # fmt: skip
     """The base with these widths, fine-tuned."""
     bench = bench_of(task, base.network)
     configuration = Configuration(layers=bench.float_configuration().layers, channels=widths)
     material, lesson = bench.material(configuration), lesson_of(task, asked.images)
     recipe = Recipe(loss=asked.loss, learning_rate=asked.learning_rate, batch=asked.batch, budget_s=asked.seconds,
-                    epochs=asked.epochs, seed=asked.seed, augment=("mirror",))  # fmt: skip
+                    epochs=asked.epochs, seed=seed, augment=("mirror",))  # fmt: skip
     found = finetune(
         material.network, material.layers, configuration, material.solved, lesson, task.metric, recipe, ranges=None,
-        path=FOLDER / "state.npz", watch=Printer(f"ours, {share:.0%}"), teacher=material.teacher,
+        path=FOLDER / "state.npz", watch=Printer(f"ours, {share:.0%}, seed {seed}"), teacher=material.teacher,
     )  # fmt: skip
     weights = [(solved.weight, solved.bias) for solved in found.layers]
     losses = f"{found.loss_before:.4f} -> {found.loss_after:.4f}"
-    print(f"  ours, {share:.0%}: {found.steps} steps in {found.seconds:.0f} s, held-out loss {losses}", flush=True)
+    print(
+        f"  ours, {share:.0%}, seed {seed}: {found.steps} steps in {found.seconds:.0f} s, held-out loss {losses}",
+        flush=True,
+    )
     whole = {group.name: group.channels for group in bench.variants.channels.groups}
     return Side(
         network=keras.with_weights(material.network, material.layers, weights),
@@ -269,7 +275,9 @@ class Printer:
 # --- the other side
 
 
-def from_scratch(task: LoadedTask, widths: Sequence[int], epochs: int, asked: argparse.Namespace) -> Side:
+def from_scratch(
+    task: LoadedTask, widths: Sequence[int], epochs: int, asked: argparse.Namespace, seed: int
+) -> Side:  # fmt: skip
     """A network of these widths by the recipe of `train.py`."""
     import keras as keras_3
     import tensorflow as tf
@@ -278,7 +286,7 @@ def from_scratch(task: LoadedTask, widths: Sequence[int], epochs: int, asked: ar
     x, y = next(iter(task.train()[0].values())), task.train()[1]
     assert y is not None
     keras_3.backend.clear_session()  # numbers its names anew: the input is called as in the task's network
-    keras_3.utils.set_random_seed(asked.seed)
+    keras_3.utils.set_random_seed(seed)
     network = recipe_of_the_network.build(widths)
     recipe_of_the_network.fit(network, x[: asked.images], y[: asked.images], epochs, verbose=0)
     model = tf.lite.TFLiteConverter.from_keras_model(network).convert()
@@ -334,12 +342,10 @@ def point(
     asked: argparse.Namespace,
 ) -> list[Row]:  # fmt: skip
     """One point in each kind of file."""
-    common = [asked.images, asked.base_epochs, asked.seed]
-    how = [*common, asked.epochs, asked.seconds, asked.loss, asked.learning_rate, asked.batch, widths_of_ours]
-    own = kept(f"ours-{share:g}", asked.runs, how, lambda: ours(task, base, share, widths_of_ours, asked))
-    others, rows = dict[tuple[int, ...], Side](), []
+    own = [trained_ours(task, base, share, widths_of_ours, asked, seed) for seed in asked.seeds]
+    rows = []
     for kind in asked.kinds:
-        file = file_of(task, own.network, kind)
+        file = file_of(task, own[0].network, kind)
         measure = source.bind(file)
 
         def over_ours(
@@ -349,22 +355,17 @@ def point(
                 return 1.0
             return float(measure(other, processes).ratio_to_baseline)
 
-        widths = equal_factor(task, base, over_ours, kind, math.sqrt(share), asked.steps)
-        if widths not in others:
-            epochs = math.ceil(own.epochs - 1e-6)
-            print(f"  the other side: widths {widths}, {epochs} epochs from scratch", flush=True)
-            name = "-".join(map(str, ("scaled", *widths, "epochs", epochs)))
-            others[widths] = kept(name, asked.runs, common, partial(from_scratch, task, widths, epochs, asked))
-        against = file_of(task, others[widths].network, kind)
-        found = measure(against, FRONT_PROCESSES)
+        widths, epochs = equal_factor(task, base, over_ours, kind, math.sqrt(share), asked.steps), own[0].epochs
+        others = [trained_from_scratch(task, widths, math.ceil(epochs - 1e-6), asked, seed) for seed in asked.seeds]
+        found = measure(file_of(task, others[0].network, kind), FRONT_PROCESSES)
         assert found.ratio_to_baseline is not None
         rows.append(
             Row(
                 share=share,
                 kind=kind,
-                ours=own,
-                other=others[widths],
-                scores=(scores(task, file), scores(task, against)),
+                ours=own[0],
+                other=others[0],
+                scores=(scores(task, own, kind), scores(task, others, kind)),
                 ours_ms=found.latency_ms / found.ratio_to_baseline,
                 ratio=found.ratio_to_baseline,
                 ratio_interval=found.ratio_ci or (math.nan, math.nan),
@@ -373,10 +374,30 @@ def point(
     return rows
 
 
-def scores(task: LoadedTask, file: bytes) -> Array:
-    """Which test images a file has right."""
-    outputs = Runner(file, len(os.sched_getaffinity(0))).run(task.x_test)
-    found: Array = (outputs.argmax(1) == task.y_test).astype(float)
+def trained_ours(
+    task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace, seed: int
+) -> Side:  # fmt: skip
+    """Ours with this seed, now or by a former run."""
+    how = [asked.images, asked.base_epochs, seed, asked.epochs, asked.seconds, asked.loss, asked.learning_rate,
+           asked.batch, widths]  # fmt: skip
+    return kept(f"ours-{share:g}-seed-{seed}", asked.runs, how, lambda: ours(task, base, share, widths, asked, seed))
+
+
+def trained_from_scratch(
+    task: LoadedTask, widths: tuple[int, ...], epochs: int, asked: argparse.Namespace, seed: int
+) -> Side:  # fmt: skip
+    """The other side with this seed, now or by a former run."""
+    print(f"  the other side: widths {widths}, {epochs} epochs from scratch, seed {seed}", flush=True)
+    name = "-".join(map(str, ("scaled", *widths, "epochs", epochs, "seed", seed)))
+    how = [asked.images, asked.base_epochs, seed]
+    return kept(name, asked.runs or FOLDER, how, lambda: from_scratch(task, widths, epochs, asked, seed))
+
+
+def scores(task: LoadedTask, sides: Sequence[Side], kind: str) -> Array:
+    """Which test images the files of all seeds have right, one seed behind the other."""
+    threads = len(os.sched_getaffinity(0))
+    outputs = [Runner(file_of(task, side.network, kind), threads).run(task.x_test) for side in sides]
+    found: Array = np.concatenate([each.argmax(1) == task.y_test for each in outputs]).astype(float)
     return found
 
 
@@ -407,7 +428,7 @@ def base_of(task: LoadedTask, asked: argparse.Namespace) -> Side:
         widths = " ".join(map(str, recipe_of_the_network.WIDTHS))
         return Side(network=task.network, channels=widths, epochs=asked.base_epochs)
     print(f"  the original: {asked.base_epochs} epochs of {asked.images:,} images", flush=True)
-    return from_scratch(task, recipe_of_the_network.WIDTHS, asked.base_epochs, asked)
+    return from_scratch(task, recipe_of_the_network.WIDTHS, asked.base_epochs, asked, asked.seeds[0])
 
 
 def arguments() -> argparse.Namespace:
@@ -425,7 +446,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loss", choices=("distillation", "labels", "both"), default="both")
     parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, help="where trained networks stay")
     return parser.parse_args()
 
@@ -435,10 +456,10 @@ def main() -> int:
     asked = arguments()
     print_run("Fewer channels against scaled widths", ("ai-edge-litert", "tensorflow", "keras"))
     print(f"  fashion-mnist on local; {asked.images:,} training images, {asked.base_epochs} + at most {asked.epochs} "
-          f"epochs, widths {asked.widths}, loss {asked.loss}, seed {asked.seed}", flush=True)  # fmt: skip
+          f"epochs, widths {asked.widths}, loss {asked.loss}, seeds {asked.seeds}", flush=True)  # fmt: skip
     task = load_task("fashion-mnist")
     base = base_of(task, asked)
-    print(f"  float network: test accuracy {scores(task, base.network).mean():.4f}, {base.macs / 1e6:.2f} MMAC")
+    print(f"  float network: test accuracy {scores(task, [base], 'float32').mean():.4f}, {base.macs / 1e6:.2f} MMAC")
     with latency_on(load_device("local")) as source:
         widths = plans(task, base, source, asked)
         points = (point(task, base, share, widths[share], source, asked) for share in asked.latency)
