@@ -218,13 +218,12 @@ def print_plot(lines: Sequence[Line], width: int = 72, height: int = 16) -> None
 
 
 def size_rows(task: LoadedTask, line: Line, runs: Path, threads: int) -> list[tuple[int, float]]:
-    """(download bytes, test accuracy lost) of the points in accuracy and size that no other dominates."""
+    """(download bytes, test accuracy lost) of the front's points, the files that a user gets."""
     assert line.record is not None
     split = Split(task.x_test, task.y_test, task.metric, task.network, threads=threads, seed=0)
-    base = split.baseline().value
-    points = np.array([[-e.accuracy, e.download_bytes] for e in line.evaluations])
-    kept = [e for e, on in zip(line.evaluations, pareto.non_dominated(points), strict=True) if on]
-    near = [e for e in kept if e.accuracy > line.record.baseline.accuracy - 0.03]
+    base, least = split.baseline().value, line.record.baseline.accuracy - 0.03
+    found = [trial.evaluation for trial in rows.front(line.record)]
+    near = [e for e in found if e is not None and e.accuracy > least]
     return [(e.download_bytes, base - split.quality((runs / e.artifact).read_bytes()).value) for e in near]
 
 
