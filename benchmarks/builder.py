@@ -23,7 +23,7 @@ from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.tasks import load_task
 
 GOAL_MS = 50.0

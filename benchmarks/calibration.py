@@ -25,7 +25,7 @@ from verdict import Goal, judge, print_run, print_table
 from autocompress.measure.host import local_host
 from autocompress.measure.predict import predict
 from autocompress.network.designs import Design
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search.calibration import calibrate, specimens
 from autocompress.specs import CalibratedModel, load_device
 from autocompress.specs.user_profiles import as_yaml

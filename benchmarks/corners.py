@@ -19,7 +19,8 @@ from pathlib import Path
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.measure.accuracy import Split
-from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import sampler
 from autocompress.search.latency import latency_on

@@ -19,7 +19,8 @@ import zopfli.zlib
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress import download
-from autocompress.records import Configuration, LayerChoice, Measurement
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Measurement
 from autocompress.search.objective import Workbench
 from autocompress.specs import load_device
 from autocompress.tasks import load_task

@@ -32,7 +32,8 @@ from autocompress.compress.download import download_bytes
 from autocompress.compress.skeleton import quantize_plainly
 from autocompress.finetune.recipe import Progress, Recipe
 from autocompress.measure.accuracy import Split
-from autocompress.records import Configuration, LayerChoice, Measurement
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Measurement
 from autocompress.search.latency import latency_on
 from autocompress.search.objective import FRONT_PROCESSES, Workbench
 from autocompress.specs import load_device

@@ -19,7 +19,7 @@ from autocompress.measure.host import Host, profile_host
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.latency import latency_on
 from autocompress.search.objective import Workbench
 from autocompress.specs import load_device

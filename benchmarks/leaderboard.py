@@ -28,7 +28,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 from verdict import Goal, judge, print_run
 
-from autocompress.records import Configuration, Environment, Evaluation, LayerChoice, Measurement
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Environment, Measurement
+from autocompress.records.study import Evaluation
 from autocompress.search import store
 from autocompress.search.storage import open_storage
 

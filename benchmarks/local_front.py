@@ -34,7 +34,8 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.pattern import kernel_pattern
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, Measurement
+from autocompress.records.configuration import Configuration
+from autocompress.records.measurement import Measurement
 from autocompress.report.rows import summary
 from autocompress.search.latency import latency_on
 from autocompress.specs import load_device

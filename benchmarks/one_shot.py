@@ -12,7 +12,7 @@ import numpy as np
 from rebuild import to_keras, weights_of
 
 from autocompress.network.layers import Layer
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Weights = list[tuple[Array, Array | None]]

@@ -19,7 +19,7 @@ from autocompress.compress.skeleton import quantize_plainly
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import INPUTS, Layer, layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.tasks import LoadedTask, load_task
 
 

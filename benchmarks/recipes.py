@@ -28,7 +28,8 @@ from autocompress.errors import CandidateError
 from autocompress.measure.accuracy import Split
 from autocompress.network import flatbuffer, trace
 from autocompress.network.run import Runner
-from autocompress.records import Measurement, StudyRecord
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import StudyRecord
 from autocompress.report import rows
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request

@@ -18,7 +18,7 @@ from local_front import plain_int8
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.measure.host import LEAST_RUN_S, WARMUP_S, Host, local_host
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search.latency import steady
 from autocompress.tasks import load_task
 

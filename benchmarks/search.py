@@ -29,7 +29,8 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress import pareto
 from autocompress.measure.accuracy import Split
-from autocompress.records import Configuration, Evaluation, StudyRecord
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on

@@ -29,7 +29,7 @@ from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.network import flatbuffer
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import container_bits, load_device
 from autocompress.tasks import LoadedTask, load_task
 

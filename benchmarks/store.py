@@ -26,7 +26,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.records import Evaluation
+from autocompress.records.study import Evaluation
 from autocompress.search.guided import OWN_BETWEEN
 from autocompress.search.landscape import ACTIVATIONS
 from autocompress.search.latency import latency_on

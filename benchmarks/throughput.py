@@ -26,7 +26,7 @@ from one_shot import TFMOT_PACKAGES
 from plain_pipeline import BATCH, PlainCandidate, PlainPipeline
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.records import StudyRecord
+from autocompress.records.study import StudyRecord
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
 from autocompress.search.sampler import corners
@@ -132,7 +132,7 @@ def interlude(
 
 def trial_times(study: optuna.Study, known: set[str], behind: set[int]) -> tuple[TrialTime, ...]:
     """The times of all complete trials that were evaluated, not answered from the study's records."""
-    from autocompress.records import Evaluation
+    from autocompress.records.study import Evaluation
 
     times = []
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):

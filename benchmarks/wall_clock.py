@@ -17,7 +17,7 @@ import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import pareto
-from autocompress.records import StudyRecord
+from autocompress.records.study import StudyRecord
 from autocompress.report import rows
 from autocompress.search.store import load_study, read_record
 

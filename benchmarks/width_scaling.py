@@ -45,7 +45,8 @@ from autocompress.network.channels import prune
 from autocompress.network.layers import layers_of
 from autocompress.network.pattern import kernel_pattern
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice, Measurement
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Measurement
 from autocompress.search.latency import LatencySource, latency_on
 from autocompress.search.objective import FRONT_PROCESSES, SEARCH_PROCESSES, Workbench
 from autocompress.specs import SearchSpace, Widths, load_device

@@ -29,7 +29,7 @@ from verdict import Goal, judge, print_run, print_table
 from autocompress.measure.host import local_host
 from autocompress.network import flatbuffer
 from autocompress.network.layers import layers_of
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search import store
 from autocompress.search.latency import latency_on
 from autocompress.search.locks import Floor

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from autocompress.records import StudyRecord, TrialRecord
+from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.search import store
 from autocompress.search.storage import open_storage
 

@@ -18,7 +18,7 @@ from autocompress.network import c_source, flatbuffer, trace
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.scales import short
-from autocompress.records import ACTIVATIONS, Configuration, LayerChoice
+from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
 from autocompress.search.bundle import verify as program
 from autocompress.tasks import LoadedTask, load_task
 

@@ -29,7 +29,7 @@ from autocompress.network import designs, flatbuffer
 from autocompress.network.blueprint import Blueprint
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search import calibration
 from autocompress.specs import (
     CalibratedModel,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import stats
-from autocompress.records import Constraint, StudyRecord
+from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import rows
 from autocompress.search import early, store
 from autocompress.search.latency import latency_on

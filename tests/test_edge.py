@@ -20,7 +20,7 @@ from tiny_models import dense_model, int4_conv_model
 
 from autocompress.errors import CandidateError
 from autocompress.measure.host import Host, local_host
-from autocompress.records import StudyRecord
+from autocompress.records.study import StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.tasks import load_task

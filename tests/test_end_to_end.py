@@ -30,7 +30,7 @@ from autocompress.cli import app
 from autocompress.compress.skeleton import quantize_plainly
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
-from autocompress.records import Evaluation
+from autocompress.records.study import Evaluation
 from autocompress.report import rows
 from autocompress.search import store
 

@@ -41,7 +41,7 @@ from autocompress.network.channels import Channels, prune
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.scales import short
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search import store
 from autocompress.tasks import digits, load_task
 

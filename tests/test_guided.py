@@ -16,7 +16,9 @@ from optuna.trial import TrialState
 
 from autocompress import pareto
 from autocompress.compress.sensitivity import LayerTable, Tables
-from autocompress.records import Configuration, Constraint, Evaluation, LayerChoice, Measurement
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.costs import Cost, pattern_cost
 from autocompress.search.guided import GuidedSampler
 from autocompress.search.history import Reference

@@ -17,7 +17,9 @@ from playwright.sync_api import Browser, Page
 from test_rows import ALL, make_record, make_trial
 
 from autocompress.errors import AutocompressError
-from autocompress.records import Configuration, Environment, Importance, LayerChoice, SearchRun, StudyRecord
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Environment
+from autocompress.records.study import Importance, SearchRun, StudyRecord
 from autocompress.report import rows
 from autocompress.report.html import json_block
 from autocompress.report.html_study import repeat_command, study_data, study_page

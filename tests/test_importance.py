@@ -10,7 +10,8 @@ import pytest
 from test_guided import BASE_MS, World, guided, new_study, objective, world
 from test_rows import ALL, make_record
 
-from autocompress.records import Configuration, Evaluation, Importance
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, Importance
 from autocompress.report.importance import advice_lines, importance_lines, whole_channel_lines
 from autocompress.search.landscape import Landscape
 from autocompress.search.sampler import suggest

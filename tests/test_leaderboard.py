@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 from autocompress import pareto
 from autocompress.cli import app
 from autocompress.errors import AutocompressError
-from autocompress.records import Configuration, Constraint, LayerChoice, SearchRun
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.study import Constraint, SearchRun
 from autocompress.report import rows
 from autocompress.report.leaderboard import groups_of, parse_limit, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables

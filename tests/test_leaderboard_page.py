@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 from test_html import EVIL
 from test_rows import ALL, make_record, make_trial
 
-from autocompress.records import SearchRun
+from autocompress.records.study import SearchRun
 from autocompress.report.leaderboard import groups_of
 from autocompress.report.leaderboard_html import board_page
 from autocompress.report.leaderboard_text import document

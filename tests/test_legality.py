@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress import records
 from autocompress.errors import AutocompressError
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import ACTIVATIONS, BITS, LayerChoice
 from autocompress.specs import (
     DeviceProfile,
     Rule,
@@ -80,7 +79,7 @@ def test_one_and_1_0_are_the_same_and_null_is_none(tmp_path):
 
 values = {
     "sparsity": st.sampled_from([0.0, 0.25, 0.5]),
-    "bits": st.sampled_from(records.BITS),
+    "bits": st.sampled_from(BITS),
     "clusters": st.sampled_from([None, 2, 4, 15, 16, 255, 256]),
 }
 rules = st.builds(
@@ -92,7 +91,7 @@ rules = st.builds(
 spaces = st.builds(
     SearchSpace,
     name=st.just("drawn"),
-    activations=st.lists(st.sampled_from(records.ACTIVATIONS), min_size=1, unique=True).map(tuple),
+    activations=st.lists(st.sampled_from(ACTIVATIONS), min_size=1, unique=True).map(tuple),
     rules=st.lists(rules, max_size=5).map(tuple),
 )
 layers = st.fixed_dictionaries(
@@ -138,7 +137,7 @@ def test_rules_merge_per_key_and_later_ones_win(space, layer):
 kernel_tables = st.dictionaries(
     st.sampled_from(["CONV_2D", "FULLY_CONNECTED"]),
     st.lists(
-        st.tuples(st.sampled_from([8, 4, 2]), st.sampled_from(records.ACTIVATIONS))
+        st.tuples(st.sampled_from([8, 4, 2]), st.sampled_from(ACTIVATIONS))
         | st.sampled_from([(32, "float32"), (16, "float32")]),
         max_size=6,
     ).map(tuple),
@@ -176,8 +175,8 @@ def slow_container(kernels, op: str, bits: int, activations: str) -> int | None:
 @given(
     kernel_tables,
     st.sampled_from(["CONV_2D", "FULLY_CONNECTED", "CONV_3D"]),
-    st.sampled_from(records.BITS),
-    st.sampled_from(records.ACTIVATIONS),
+    st.sampled_from(BITS),
+    st.sampled_from(ACTIVATIONS),
 )
 def test_weights_go_into_the_smallest_container_that_runs(kernels, op, bits, activations):
     assert container_bits(kernels, op, bits, activations) == slow_container(kernels, op, bits, activations)

@@ -18,7 +18,7 @@ from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.measure.accuracy import device_accuracy
 from autocompress.metrics import get_metric
-from autocompress.records import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
+from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
 from autocompress.report.measurement import document, histogram, print_measurement
 from autocompress.search.objective import Workbench
 from autocompress.specs import load_device

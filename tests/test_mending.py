@@ -13,7 +13,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
 from autocompress.network.segments import Patchable
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 from autocompress.tasks import LoadedTask, load_task
 
 SAMPLES = 128

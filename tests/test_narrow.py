@@ -25,7 +25,7 @@ from autocompress.network.blueprint import Blueprint
 from autocompress.network.channels import Channels, prune
 from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.sampler import corners, parameters
 from autocompress.search.variants import Variant, Variants
 from autocompress.specs import SearchSpace, Widths

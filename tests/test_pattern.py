@@ -18,7 +18,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.pattern import kernel_pattern
 from autocompress.network.run import Runner
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search.patterns import PatternLatency
 from autocompress.tasks import load_task
 

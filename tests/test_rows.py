@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError
-from autocompress.records import (
-    Configuration,
-    Constraint,
-    Evaluation,
-    LayerChoice,
-    Measurement,
-    StudyRecord,
-    TrialRecord,
-)
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 
 

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from autocompress.measure.predict import predict
-from autocompress.records import Constraint, Measurement, StudyRecord
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import rows, terminal
 from autocompress.search import store
 from autocompress.search.latency import latency_on

@@ -18,7 +18,8 @@ import pytest
 
 from autocompress.errors import AutocompressError, DeviceError, UnmetError
 from autocompress.measure.host import at_host
-from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on

@@ -25,7 +25,7 @@ from autocompress.compress.sensitivity import (
 )  # fmt: skip
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 CHOICES = tuple(
     LayerChoice(sparsity=s, bits=b, clusters=k).normalised()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autocompress.compress import levels as lv
 from autocompress.compress import solve as sv
 from autocompress.compress.solve import Problem, output_error, solve
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 CHOICES = st.builds(

@@ -32,7 +32,7 @@ from autocompress.network.layers import Layer, layers_of
 from autocompress.network.pattern import kernel_pattern
 from autocompress.network.run import Runner
 from autocompress.network.sparse_kernels import SparsePath, runs_sparse, sparse_path
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.bundle import verify as program
 from autocompress.specs import load_device, sparse_containers
 

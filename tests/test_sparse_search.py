@@ -21,7 +21,7 @@ from autocompress.compress.survey import survey
 from autocompress.errors import AutocompressError
 from autocompress.network import flatbuffer
 from autocompress.network.sparse_kernels import runs_sparse
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 from autocompress.search import latency
 from autocompress.search.costs import Cost, less, with_doubt
 from autocompress.search.latency import LatencySource

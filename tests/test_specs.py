@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from autocompress import records
 from autocompress.errors import AutocompressError
+from autocompress.records.configuration import BITS
 from autocompress.specs import (
     Rule,
     Runtime,
@@ -253,7 +253,7 @@ def test_the_json_schema_names_every_key_and_no_other():
     assert space["additionalProperties"] is False
     rule = space["$defs"]["RuleFile"]["properties"]
     assert set(rule) == {"match", "op", "sparse_kernels", "sparsity", "granularity", "bits", "clusters"}
-    assert rule["bits"]["items"]["enum"] == list(records.BITS)
+    assert rule["bits"]["items"]["enum"] == list(BITS)
     assert {"runtime", "host", "kernels", "power_w", "latency_model"} <= set(profile["properties"])
     with pytest.raises(AutocompressError, match="did you mean 'space'"):
         json_schema("spaces")

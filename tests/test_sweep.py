@@ -25,7 +25,7 @@ from processes import children, is_dead, wait_for
 
 from autocompress.errors import AutocompressError
 from autocompress.network import flatbuffer
-from autocompress.records import StudyRecord
+from autocompress.records.study import StudyRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.specs import VerdictRules, load_sweep

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from test_rows import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
-from autocompress.records import Constraint
+from autocompress.records.study import Constraint
 from autocompress.report import rows, terminal
 
 MEASURED = {"latency_source": "measured", "latency_error": None}

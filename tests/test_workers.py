@@ -21,7 +21,7 @@ from processes import Background, children, is_dead, wait_for
 
 from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
-from autocompress.records import StudyRecord
+from autocompress.records.study import StudyRecord
 from autocompress.report import rows
 from autocompress.search import locks, store
 from autocompress.search.locks import Floor, Roll

@@ -29,7 +29,7 @@ from autocompress.errors import unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autocompress.records import StudyRecord
+    from autocompress.records.study import StudyRecord
     from autocompress.search.study import Search
     from autocompress.search.team import Team
 

@@ -25,7 +25,7 @@ from autocompress.errors import AutocompressError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autocompress.records import StudyRecord
+    from autocompress.records.study import StudyRecord
 
 
 @guarded

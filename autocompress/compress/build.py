@@ -19,7 +19,7 @@ from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer, sparse, trace
 from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.scales import short
-from autocompress.records import STATIC_ACTIVATIONS, Configuration, LayerChoice
+from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]  # (op, bits, activations) -> container bits, None: not allowed

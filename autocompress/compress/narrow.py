@@ -28,7 +28,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels, Kept
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.segments import Patchable
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
 CRITERIA = ("error", "activation", "contribution")

@@ -21,7 +21,7 @@ from autocompress.compress.solve import Problem, Solution, solve
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import Layer
 from autocompress.network.segments import Segments, State
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
 RIDGE = 0.005  # of the mean diagonal of the moment of X'

@@ -28,7 +28,7 @@ from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
 from autocompress.files import exclusive, write_whole
 from autocompress.network import trace
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)

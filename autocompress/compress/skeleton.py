@@ -22,7 +22,7 @@ from autocompress.network import flatbuffer
 from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.scales import short
 from autocompress.network.segments import Patchable
-from autocompress.records import STATIC_ACTIVATIONS
+from autocompress.records.configuration import STATIC_ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and largest value seen in calibration

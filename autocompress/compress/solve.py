@@ -24,7 +24,7 @@ import numpy as np
 from autocompress.compress import levels as lv
 from autocompress.network.scales import short
 from autocompress.network.sparse import block_of
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT

@@ -18,7 +18,7 @@ from autocompress.compress.download import coded_bytes
 from autocompress.compress.solve import Problem
 from autocompress.compress.storage import sparse_bytes
 from autocompress.network.scales import short
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 _MOST_WEIGHTS = 20_000  # looked at

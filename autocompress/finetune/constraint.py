@@ -18,7 +18,7 @@ from autocompress.finetune.schedule import share_of_zeros
 from autocompress.network import keras, sparse
 from autocompress.network.layers import Layer
 from autocompress.network.scales import SCALE_BITS
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 _TINY = 1e-12

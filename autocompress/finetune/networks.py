@@ -12,7 +12,7 @@ from autocompress.finetune.constraint import ConstrainedLayer
 from autocompress.network import flatbuffer, keras
 from autocompress.network.layers import Layer
 from autocompress.network.scales import short
-from autocompress.records import Configuration
+from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and largest value seen in calibration

@@ -10,7 +10,7 @@ import numpy as np
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import CandidateError
 from autocompress.network.layers import Layer
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 
 
 def check_kept(

@@ -11,7 +11,7 @@ import numpy as np
 
 from autocompress.errors import AutocompressError
 from autocompress.network.layers import Layer
-from autocompress.records import Configuration
+from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]
 RISES_UNTIL = 0.6  # of the plan; then the mask stays and the weights settle

@@ -25,7 +25,7 @@ from autocompress.finetune.schedule import RISES_UNTIL
 from autocompress.metrics import Metric
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
-from autocompress.records import Configuration
+from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]
 _LOOKS = 12  # at the held-out data, over the whole plan

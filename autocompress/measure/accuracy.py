@@ -12,7 +12,7 @@ import numpy as np
 from autocompress import stats
 from autocompress.metrics import Metric, predicted_classes
 from autocompress.network.run import Runner
-from autocompress.records import DeviceAccuracy
+from autocompress.records.measurement import DeviceAccuracy
 
 Array = np.ndarray[Any, Any]
 Interval = tuple[float, float]

@@ -21,7 +21,7 @@ from autocompress.measure.connection import Connection
 from autocompress.measure.operators import least_memory_bytes
 from autocompress.measure.profile import PROFILED_RUNTIME, profile_of
 from autocompress.measure.ssh import host_of, ssh_argv
-from autocompress.records import Environment, Measurement, OpProfile
+from autocompress.records.measurement import Environment, Measurement, OpProfile
 from autocompress.specs import DeviceProfile
 
 LEAST_RUN_S = 0.3

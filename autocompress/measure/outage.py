@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from autocompress.errors import CandidateError, DeviceError, NotStartedError, UnreachableError
 from autocompress.measure.host import Host
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 
 T = TypeVar("T")
 Say = Callable[[str], None]

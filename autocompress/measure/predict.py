@@ -21,7 +21,7 @@ import numpy as np
 from autocompress.errors import AutocompressError
 from autocompress.measure.operators import DENSE_OPS, UNKNOWN_OP, Operator, operators
 from autocompress.measure.terms import LAYER_CLASSES, NETWORK, Key, terms_of
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.specs import CalibratedModel, Coefficients, DeviceProfile, FittedPoint, LatencyModel
 
 # Their work is in none of the three terms.

@@ -9,7 +9,7 @@ from typing import Any
 
 from autocompress.network import flatbuffer
 from autocompress.network.layers import EXPANDING_OPS, INPUTS, LAYER_OPS
-from autocompress.records import OpProfile, OpTime
+from autocompress.records.measurement import OpProfile, OpTime
 
 PROFILED_RUNTIME = "ai-edge-litert"
 # How the kernels of XNNPACK that do a layer's work are called: a 1x1 convolution runs as a fully connected layer.

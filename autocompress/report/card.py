@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.records import Measurement, StudyRecord, TrialRecord
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.report.units import digits, kilobytes
 

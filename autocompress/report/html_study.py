@@ -12,7 +12,9 @@ from string import Template
 from typing import Any
 
 from autocompress.errors import AutocompressError
-from autocompress.records import CONSTRAINT_NAMES, Evaluation, LayerChoice, Measurement, StudyRecord, TrialRecord
+from autocompress.records.configuration import LayerChoice
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import CONSTRAINT_NAMES, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import card, rows
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import advice_lines, whole_channel_lines

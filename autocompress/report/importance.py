@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autocompress.records import Importance, StudyRecord
+from autocompress.records.study import Importance, StudyRecord
 
 _TECHNIQUES = ("sparsity", "bits", "clusters")
 _WORTH_NAMING = 0.05  # of the largest saving: what saves less is no bargain to speak of

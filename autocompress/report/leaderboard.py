@@ -16,7 +16,7 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records import CONSTRAINT_NAMES, Constraint, Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import CONSTRAINT_NAMES, Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.report.progress import Step, hypervolume_steps
 

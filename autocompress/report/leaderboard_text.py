@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from autocompress.records import Evaluation, StudyRecord
+from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.report.html_study import latency_words
 from autocompress.report.leaderboard import Group, Point, Standing

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from autocompress.records import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile
+from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile
 from autocompress.report.units import digits, kilobytes, text
 
 _BINS, _BAR = 8, 40

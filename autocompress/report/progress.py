@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autocompress import pareto
-from autocompress.records import Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 
 

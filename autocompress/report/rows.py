@@ -13,7 +13,8 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
-from autocompress.records import Configuration, Constraint, Evaluation, StudyRecord, TrialRecord, value_name
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord, value_name
 
 _GROUPS_SHOWN = 6  # of the groups that lost channels
 

@@ -19,7 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autocompress.records import Constraint, Evaluation, Measurement, StudyRecord, TrialRecord
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.report.importance import whole_channel_lines
 from autocompress.report.units import digits as _digits

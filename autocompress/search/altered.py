@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocompress.files import unchanged
-from autocompress.records import Evaluation, StudyRecord
+from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
 
 

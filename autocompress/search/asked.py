@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import optuna
 
-from autocompress.records import StudyRecord
+from autocompress.records.study import StudyRecord
 from autocompress.report import rows
 from autocompress.search.request import Request
 

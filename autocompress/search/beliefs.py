@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.records import STATIC_ACTIVATIONS
+from autocompress.records.configuration import STATIC_ACTIVATIONS
 from autocompress.search.costs import Cost
 from autocompress.search.landscape import Landscape
 from autocompress.search.surrogate import Curve, Damage, Linear, Seen, fit_curve, fit_damage, fit_linear

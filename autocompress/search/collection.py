@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.errors import AutocompressError
-from autocompress.records import Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.search import store
 
 _SAMPLES = '"samples_ms": [['  # the key of what is left out; in a text its quotes would be escaped

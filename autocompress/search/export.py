@@ -15,7 +15,7 @@ from autocompress.files import unchanged, write_whole
 from autocompress.network import android, flatbuffer
 from autocompress.network.c_source import c_files, identifier, mixed_layers
 from autocompress.network.layers import layers_of
-from autocompress.records import Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.report.card import Shipped, markdown, model_card
 from autocompress.search.contents import stored_weights

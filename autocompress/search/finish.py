@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import optuna
 
-from autocompress.records import Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.guided import GuidedSampler

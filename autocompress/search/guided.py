@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from autocompress import pareto
-from autocompress.records import Constraint, Importance, value_name
+from autocompress.records.study import Constraint, Importance, value_name
 from autocompress.search.beliefs import MOST_TRIALS, Beliefs, Trials
 from autocompress.search.history import History, Known, Reference, scale_of
 from autocompress.search.importance import importance_of

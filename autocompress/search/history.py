@@ -13,7 +13,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
-from autocompress.records import Constraint, Evaluation
+from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.landscape import ACTIVATIONS, Landscape
 from autocompress.search.place import died_unborn, first_try
 from autocompress.search.propose import Row

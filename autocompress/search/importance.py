@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.records import Importance, LayerChoice
+from autocompress.records.configuration import LayerChoice
+from autocompress.records.study import Importance
 from autocompress.search.beliefs import Beliefs
 from autocompress.search.landscape import Landscape
 

@@ -20,7 +20,7 @@ from autocompress.compress.sensitivity import Tables
 from autocompress.errors import CandidateError
 from autocompress.network.layers import Layer
 from autocompress.network.sparse import block_of, index_bytes
-from autocompress.records import Configuration, LayerChoice
+from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.costs import Cost, less, pattern_cost, usual_pattern, with_doubt
 from autocompress.search.objective import Workbench
 from autocompress.search.surrogate import Seen

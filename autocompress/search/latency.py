@@ -11,7 +11,7 @@ from autocompress.measure.outage import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.predict import predict
 from autocompress.network import flatbuffer
 from autocompress.network.sparse_kernels import runs_sparse
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search.objective import Latency
 from autocompress.specs import CalibratedModel, DeviceProfile, load_device
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.records import Evaluation, TrialRecord
+from autocompress.records.study import Evaluation, TrialRecord
 from autocompress.search import store
 from autocompress.search.early import Screened, StoppedEarly
 

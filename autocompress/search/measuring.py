@@ -9,7 +9,8 @@ from pathlib import Path
 
 from optuna.study import Study
 
-from autocompress.records import Evaluation, Measurement
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Evaluation
 from autocompress.search import store
 from autocompress.search.locks import Floor, Turn
 from autocompress.search.objective import SEARCH_PROCESSES, Known, Latency

@@ -27,15 +27,9 @@ from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.sparse_kernels import SparsePath, sparse_path
-from autocompress.records import (
-    STATIC_ACTIVATIONS,
-    Configuration,
-    Constraint,
-    Evaluation,
-    LayerChoice,
-    Measurement,
-    value_name,
-)
+from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, Evaluation, value_name
 from autocompress.search import early
 from autocompress.search.early import Bar, Screened, StoppedEarly
 from autocompress.search.variants import Narrowing, Variant, Variants

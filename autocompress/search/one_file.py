@@ -15,7 +15,7 @@ from autocompress.measure.predict import energy_mj, predict
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network import flatbuffer
 from autocompress.network.run import Runner
-from autocompress.records import DeviceAccuracy, MeasuredFile, Measurement, OpProfile
+from autocompress.records.measurement import DeviceAccuracy, MeasuredFile, Measurement, OpProfile
 from autocompress.search.latency import patient_host
 from autocompress.specs import DeviceProfile
 from autocompress.tasks import load_test_data

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 
 from autocompress.errors import AutocompressError
 from autocompress.network.sparse_kernels import SparsePath
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from autocompress.network.pattern import kernel_pattern
-from autocompress.records import Measurement
+from autocompress.records.measurement import Measurement
 from autocompress.search.objective import Latency
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import Metric
 from autocompress.network.layers import Layer
-from autocompress.records import OBJECTIVES, Constraint, LayerChoice
+from autocompress.records.configuration import LayerChoice
+from autocompress.records.study import OBJECTIVES, Constraint
 from autocompress.search.sampler import Choices
 from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
 from autocompress.tasks import LoadedTask

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.records import Configuration, Evaluation, value_name
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, value_name
 from autocompress.search.early import Bar
 from autocompress.search.ledger import Ledger
 from autocompress.search.objective import constraint_value

@@ -25,7 +25,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records import Constraint, Evaluation, Importance, Measurement, SearchRun, StudyRecord, TrialRecord
+from autocompress.records.measurement import Measurement
+from autocompress.records.study import Constraint, Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
 SCHEMA = 1  # raise it when what is stored of a study cannot be read as before
@@ -291,7 +292,7 @@ def _identity(stored: Mapping[str, Any]) -> Identity:
 
 def parse_constraint(text: str) -> Constraint:
     """A constraint from `NAME<=NUMBER` or `NAME>=NUMBER`; AutocompressError for anything else."""
-    from autocompress.records import CONSTRAINT_NAMES
+    from autocompress.records.study import CONSTRAINT_NAMES
 
     found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
     if found is None:

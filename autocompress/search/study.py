@@ -12,7 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import CandidateError, DeviceError, UnmetError
-from autocompress.records import Configuration, Evaluation, StudyRecord
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.search import finish, opening, store
 from autocompress.search.asked import Asked, announce, asked_of, withdraw

@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress import pareto
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.objective import Material, constraint_value

@@ -22,7 +22,7 @@ from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
 from autocompress.network.layers import Layer
-from autocompress.records import STATIC_ACTIVATIONS, Configuration
+from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration
 from autocompress.specs import SearchSpace, Widths
 
 Array = np.ndarray[Any, Any]

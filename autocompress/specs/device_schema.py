@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
-from autocompress.records import ACTIVATIONS
+from autocompress.records.configuration import ACTIVATIONS
 from autocompress.specs.device import (
     CALIBRATED_DTYPES,
     FIGURES,

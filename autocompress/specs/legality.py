@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from autocompress.errors import AutocompressError
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 from autocompress.specs.device import DeviceProfile, LatencyModel
 from autocompress.specs.space import SearchSpace, unique
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.records import LayerChoice
+from autocompress.records.configuration import LayerChoice
 
 # What a rule may set, in the order of the design, with what holds where no rule sets it.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {

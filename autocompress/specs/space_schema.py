@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import ValidationInfo
 
-from autocompress.records import GRANULARITIES
+from autocompress.records.configuration import GRANULARITIES
 from autocompress.specs.faults import hint, not_one_of, shown
 from autocompress.specs.space import Rule, SearchSpace, Widths
 

@@ -16,7 +16,8 @@ from autocompress.files import unchanged
 from autocompress.measure.host import at_host
 from autocompress.measure.outage import PatientHost
 from autocompress.network.pattern import kernel_pattern
-from autocompress.records import Configuration, Evaluation, StudyRecord, TrialRecord
+from autocompress.records.configuration import Configuration
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search.latency import LatencySource, latency_on
 from autocompress.search.opening import versions
