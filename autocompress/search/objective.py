@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 
 from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.sensitivity import Tables, build_tables, divergence, kept_tables, table_key
+from autocompress.compress.sensitivity import Tables, build_tables, kept_tables, table_key
 from autocompress.compress.skeleton import Ranges, quantize_plainly
 from autocompress.compress.storage import Storage
 from autocompress.errors import AutocompressError, CandidateError
@@ -29,9 +28,9 @@ from autocompress.network.run import Runner
 from autocompress.network.sparse_kernels import SparsePath, sparse_path
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
-from autocompress.records.study import Constraint, Evaluation, value_name
-from autocompress.search import early
-from autocompress.search.early import Bar, Screened, StoppedEarly
+from autocompress.records.study import Evaluation
+from autocompress.search.early import Bar, Screened
+from autocompress.search.judge import Judge
 from autocompress.search.variants import Narrowing, Variant, Variants
 from autocompress.specs import DeviceProfile, container_bits, sparse_containers
 from autocompress.tasks import LoadedTask
@@ -87,7 +86,7 @@ class Workbench:
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers = layers_of(flatbuffer.read(task.network))
-        self._scores: dict[str, Array] = {}  # of evaluated candidates, by sha256
+        self._judge = Judge(task, threads=threads, seed=seed)
         self.storage = Storage(sparse=partial(sparse_containers, profile.kernels), size=size)
         common = (lambda: self._calibration, self._container, threads)
         whole = Variant(task.network, self.layers, *common, storage=self.storage)
@@ -125,13 +124,6 @@ class Workbench:
         return self.variants.whole.reconstruction
 
     @cached_property
-    def _validation(self) -> Split:
-        task = self._task
-        return Split(
-            task.x_validation, task.y_validation, task.metric, task.network, threads=self._threads, seed=self._seed
-        )
-
-    @cached_property
     def _test(self) -> Split:
         task = self._task
         return Split(task.x_test, task.y_test, task.metric, task.network, threads=self._threads, seed=self._seed)
@@ -144,7 +136,7 @@ class Workbench:
     def baseline(self) -> Evaluation:
         """The float network, its file as given."""
         try:
-            quality, model = self._validation.baseline(), self._task.original
+            quality, model = self._judge.baseline(), self._task.original
             measurement, download = self._latency(model, FRONT_PROCESSES), download_bytes(model)
             return self._evaluation(self.float_configuration(), model, download, quality, measurement, 0.0)
         except CandidateError as fault:
@@ -174,16 +166,16 @@ class Workbench:
         before = self._before(model, download, measurement, expected)
         bar = None if bar_of is None else bar_of(before)
         self._pause()
-        outputs = self._outputs(model, bar)
+        outputs = self._judge.outputs(model, bar)
         self._pause()
-        apart = float(divergence(self._validation.baseline_outputs, outputs).mean())
-        quality = self._validation.judged(outputs)
+        apart = self._judge.divergence(outputs)
+        quality = self._judge.judged(outputs)
         if measurement is None:
             if screen is not None and expected is not None:
                 self._screen(model, {**before, "accuracy": quality.value}, apart, len(outputs), screen, expected)
             measurement = self._latency(model, SEARCH_PROCESSES)
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
-        self._remember_scores(evaluation.sha256, outputs)
+        self._judge.remember(evaluation.sha256, outputs)
         return evaluation, apart
 
     def _screen(
@@ -213,7 +205,7 @@ class Workbench:
         start = time.perf_counter()
         model = self.variants.of(configuration.channels).builder.build(configuration, solved)
         build_s = time.perf_counter() - start
-        quality, measurement = self._validation.quality(model), self._latency(model, SEARCH_PROCESSES)
+        quality, measurement = self._judge.quality(model), self._latency(model, SEARCH_PROCESSES)
         found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
         return replace(found, finetuned=True)
 
@@ -230,45 +222,10 @@ class Workbench:
             "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
         }  # fmt: skip
 
-    def _outputs(self, model: bytes, bar: Bar | None) -> Array:
-        """The outputs on all validation data; StoppedEarly after a part where the candidate is surely below its bar."""
-        samples = len(self._validation.baseline_outputs)
-        after = early.looks(samples)
-        if bar is None or not after or not self._validation.scored:
-            return self._validation.outputs(model)
-        order = early.order_of(samples, self._seed)
-        found: list[Array] = []
-        for piece in early.pieces(order, after):
-            found.append(self._validation.outputs(model, piece))
-            seen = order[: sum(map(len, found))]
-            if len(seen) < samples:
-                self._look(np.concatenate(found), seen, bar, len(after))
-        outputs = np.concatenate(found)
-        whole = np.empty_like(outputs)
-        whole[order] = outputs
-        return whole
-
-    def _look(self, outputs: Array, seen: Array, bar: Bar, looks: int) -> None:
-        scores = self._validation.scores(outputs, seen)
-        assert scores is not None
-        reason = early.verdict(scores, seen, bar, looks)
-        if reason is not None:
-            apart = divergence(self._validation.baseline_outputs[seen], outputs).mean()
-            raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=float(apart))
-
-    def _remember_scores(self, sha256: str, outputs: Array) -> None:
-        scores = self._validation.scores(outputs) if self._validation.scored else None
-        if scores is not None:
-            self._scores[sha256] = scores.astype(np.float32)
-
     def validation_scores(self, evaluation: Evaluation) -> Array | None:
         """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file
         where this process has not evaluated it."""
-        if not self._validation.scored:
-            return None
-        if evaluation.sha256 not in self._scores:
-            self._remember_scores(evaluation.sha256, self._validation.outputs(self._file(evaluation)))
-        return self._scores[evaluation.sha256]
+        return self._judge.scores(evaluation.sha256, lambda: self._file(evaluation))
 
     def _evaluation(
         self, configuration: Configuration, model: bytes, download: int, quality: Quality, measurement: Measurement,
@@ -370,21 +327,3 @@ def store(model: bytes, folder: Path) -> tuple[str, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, model)
     return sha256, path
-
-
-def objective_values(evaluation: Evaluation, objectives: Sequence[str], size: str) -> tuple[float, ...]:
-    """The values of the study's objectives, in their order; CandidateError where one could not be had."""
-    return tuple(_had(evaluation, value_name(name, size)) for name in objectives)
-
-
-def constraint_value(evaluation: Evaluation, constraint: Constraint) -> float:
-    """How far a validation value is beyond its bound: <= 0 where the constraint holds."""
-    gap = _had(evaluation, constraint.name) - constraint.bound
-    return gap if constraint.relation == "<=" else -gap
-
-
-def _had(evaluation: Evaluation, name: str) -> float:
-    value = evaluation.value(name)
-    if value is None or not math.isfinite(value):
-        raise CandidateError(f"the candidate has no {name} on this device")
-    return float(value)

@@ -11,8 +11,8 @@ from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, value_name
 from autocompress.search.early import Bar
 from autocompress.search.ledger import Ledger
-from autocompress.search.objective import constraint_value
 from autocompress.search.request import Request
+from autocompress.search.values import constraint_value
 
 Array = np.ndarray[Any, Any]
 Values = Mapping[str, float | None]  # by the names of an evaluation's values; None: not known yet

@@ -24,11 +24,12 @@ from autocompress.search.landscape import Landscape, configurations, landscape_o
 from autocompress.search.ledger import Ledger
 from autocompress.search.locks import Floor, Roll, Turn, locked
 from autocompress.search.measuring import Measuring
-from autocompress.search.objective import Known, Latency, Workbench, constraint_value, objective_values
+from autocompress.search.objective import Known, Latency, Workbench
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.rivals import Rivals
 from autocompress.search.sampler import GUIDED, corners, make_sampler, parameters, suggest
 from autocompress.search.storage import StorageAwayError, running
+from autocompress.search.values import constraint_value, objective_values
 from autocompress.specs import CalibratedModel
 
 Progress = Callable[[StudyRecord], None]

@@ -22,8 +22,9 @@ from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import store
-from autocompress.search.objective import Material, constraint_value
+from autocompress.search.objective import Material
 from autocompress.search.study import Search
+from autocompress.search.values import constraint_value
 
 PARENT = "finetuned_from"  # a trial's user attribute
 FOLDER = "finetune"  # below a study's folder: states of trainings that run

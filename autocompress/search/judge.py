@@ -1,0 +1,89 @@
+"""A candidate's outputs on validation data: run part by part, ended where it is surely not worth the rest, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.sensitivity import divergence
+from autocompress.measure.accuracy import Quality, Split
+from autocompress.search import early
+from autocompress.search.early import Bar, StoppedEarly
+from autocompress.tasks.task import LoadedTask
+
+Array = np.ndarray[Any, Any]
+
+
+class Judge:
+    """Judges files on the validation data of a task, in an order that `seed` draws; remembers each one's scores."""
+
+    def __init__(self, task: LoadedTask, *, threads: int, seed: int) -> None:
+        self._task, self._threads, self._seed = task, threads, seed
+        self._scores: dict[str, Array] = {}  # by sha256
+
+    @cached_property
+    def _split(self) -> Split:
+        task = self._task
+        return Split(
+            task.x_validation, task.y_validation, task.metric, task.network, threads=self._threads, seed=self._seed
+        )
+
+    def baseline(self) -> Quality:
+        """The float network's metric."""
+        return self._split.baseline()
+
+    def quality(self, model: bytes) -> Quality:
+        """A file's metric, on all data."""
+        return self._split.quality(model)
+
+    def judged(self, outputs: Array) -> Quality:
+        """The metric of outputs on all data."""
+        return self._split.judged(outputs)
+
+    def divergence(self, outputs: Array) -> float:
+        """How far outputs on all data are from the float network's, in the mean."""
+        return float(divergence(self._split.baseline_outputs, outputs).mean())
+
+    def outputs(self, model: bytes, bar: Bar | None) -> Array:
+        """The outputs on all data; StoppedEarly after a part where the candidate is surely below its bar."""
+        samples = len(self._split.baseline_outputs)
+        after = early.looks(samples)
+        if bar is None or not after or not self._split.scored:
+            return self._split.outputs(model)
+        order = early.order_of(samples, self._seed)
+        found: list[Array] = []
+        for piece in early.pieces(order, after):
+            found.append(self._split.outputs(model, piece))
+            seen = order[: sum(map(len, found))]
+            if len(seen) < samples:
+                self._look(np.concatenate(found), seen, bar, len(after))
+        outputs = np.concatenate(found)
+        whole = np.empty_like(outputs)
+        whole[order] = outputs
+        return whole
+
+    def _look(self, outputs: Array, seen: Array, bar: Bar, looks: int) -> None:
+        scores = self._split.scores(outputs, seen)
+        assert scores is not None
+        reason = early.verdict(scores, seen, bar, looks)
+        if reason is not None:
+            apart = divergence(self._split.baseline_outputs[seen], outputs).mean()
+            raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=float(apart))
+
+    def remember(self, sha256: str, outputs: Array) -> None:
+        """Keep the scores of a file's outputs on all data."""
+        scores = self._split.scores(outputs) if self._split.scored else None
+        if scores is not None:
+            self._scores[sha256] = scores.astype(np.float32)
+
+    def scores(self, sha256: str, file: Callable[[], bytes]) -> Array | None:
+        """The metric of each sample by a file; None where the metric has none. `file` is asked for, and run, where its
+        scores are not remembered."""
+        if not self._split.scored:
+            return None
+        if sha256 not in self._scores:
+            self.remember(sha256, self._split.outputs(file()))
+        return self._scores[sha256]
