@@ -260,7 +260,7 @@ def goals_of(lines: Sequence[Line], sizes: Sequence[Sequence[tuple[int, float]]]
 
 def size_goal(sizes: Sequence[Sequence[tuple[int, float]]], most_bytes: int, most_lost: float) -> Goal:
     """The smallest file that loses no more than this, the median over seeds."""
-    least = [min((size for size, lost in rows if lost <= most_lost), default=math.inf) for rows in sizes]
+    least = [min((size for size, lost in points if lost <= most_lost), default=math.inf) for points in sizes]
     median = float(np.median(least))
     each = ", ".join(f"{size / 1000:.1f}" for size in least)
     return Goal(

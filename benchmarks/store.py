@@ -6,7 +6,7 @@ go through the storage of a real study; their file is the float network's, for t
 the report run in processes of their own, as commands do; a suggestion is asked of the opened search, so with what it
 reads of the storage.
 
-About 5 minutes, most of it for writing: `python benchmarks/store.py`."""
+About ten minutes, most of it for writing: `python benchmarks/store.py`."""
 
 from __future__ import annotations
 

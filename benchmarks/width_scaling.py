@@ -346,7 +346,8 @@ def point(
     own = [trained_ours(task, base, share, widths_of_ours, asked, seed) for seed in asked.seeds]
     rows = []
     for kind in asked.kinds:
-        file = file_of(task, own[0].network, kind)
+        files = [file_of(task, side.network, kind) for side in own]
+        file = files[0]
         measure = source.bind(file)
 
         def over_ours(
@@ -356,9 +357,11 @@ def point(
                 return 1.0
             return float(measure(other, processes).ratio_to_baseline)
 
-        widths, epochs = equal_factor(task, base, over_ours, kind, math.sqrt(share), asked.steps), own[0].epochs
-        others = [trained_from_scratch(task, widths, math.ceil(epochs - 1e-6), asked, seed) for seed in asked.seeds]
-        found = measure(file_of(task, others[0].network, kind), FRONT_PROCESSES)
+        widths = equal_factor(task, base, over_ours, kind, math.sqrt(share), asked.steps)
+        epochs = math.ceil(own[0].epochs - 1e-6)
+        others = [trained_from_scratch(task, widths, epochs, asked, seed) for seed in asked.seeds]
+        against = [file_of(task, side.network, kind) for side in others]
+        found = measure(against[0], FRONT_PROCESSES)
         assert found.ratio_to_baseline is not None
         rows.append(
             Row(
@@ -366,7 +369,7 @@ def point(
                 kind=kind,
                 ours=own[0],
                 other=others[0],
-                scores=(scores(task, own, kind), scores(task, others, kind)),
+                scores=(scores(task, files), scores(task, against)),
                 ours_ms=found.latency_ms / found.ratio_to_baseline,
                 ratio=found.ratio_to_baseline,
                 ratio_interval=found.ratio_ci or (math.nan, math.nan),
@@ -387,17 +390,17 @@ def trained_ours(
 def trained_from_scratch(
     task: LoadedTask, widths: tuple[int, ...], epochs: int, asked: argparse.Namespace, seed: int
 ) -> Side:  # fmt: skip
-    """The other side with this seed, now or by a former run."""
+    """The other side with this seed, now, by a former run, or for another kind of file."""
     print(f"  the other side: widths {widths}, {epochs} epochs from scratch, seed {seed}", flush=True)
     name = "-".join(map(str, ("scaled", *widths, "epochs", epochs, "seed", seed)))
     how = [asked.images, asked.base_epochs, seed]
     return kept(name, asked.runs or FOLDER, how, lambda: from_scratch(task, widths, epochs, asked, seed))
 
 
-def scores(task: LoadedTask, sides: Sequence[Side], kind: str) -> Array:
-    """Which test images the files of all seeds have right, one seed behind the other."""
+def scores(task: LoadedTask, files: Sequence[bytes]) -> Array:
+    """Which test images the files have right, one file behind the other."""
     threads = len(os.sched_getaffinity(0))
-    outputs = [Runner(file_of(task, side.network, kind), threads).run(task.x_test) for side in sides]
+    outputs = [Runner(file, threads).run(task.x_test) for file in files]
     found: Array = np.concatenate([each.argmax(1) == task.y_test for each in outputs]).astype(float)
     return found
 
@@ -460,7 +463,7 @@ def main() -> int:
           f"epochs, widths {asked.widths}, loss {asked.loss}, seeds {asked.seeds}", flush=True)  # fmt: skip
     task = load_task("fashion-mnist")
     base = base_of(task, asked)
-    print(f"  float network: test accuracy {scores(task, [base], 'float32').mean():.4f}, {base.macs / 1e6:.2f} MMAC")
+    print(f"  float network: test accuracy {scores(task, [base.network]).mean():.4f}, {base.macs / 1e6:.2f} MMAC")
     with latency_on(load_device("local")) as source:
         widths = plans(task, base, source, asked)
         points = (point(task, base, share, widths[share], source, asked) for share in asked.latency)

@@ -257,8 +257,7 @@ def test_records_come_back_from_json_and_old_ones_too() -> None:
 def refused(done: Any, message: str, code: int = 2) -> None:
     assert done.exit_code == code, done.output
     # Another test may be measuring on this machine; that the command waits for it is no error.
-    said = [line for line in done.stderr.splitlines() if not line.startswith("waiting for another measurement")]
-    (line,) = said
+    (line,) = [x for x in done.stderr.splitlines() if not x.startswith("waiting for another measurement")]
     assert line.startswith("error: ")
     assert message in line
     assert done.stdout == ""

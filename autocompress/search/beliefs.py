@@ -65,20 +65,21 @@ class Beliefs:
         self.parts = np.stack(tables)  # (draws, L, C): the damage of each choice
         self._curve = self._fit_curve(trials)
         self._download = self._fit_download(trials)
-        self._patterns = {
-            "latency": self._fit_pattern(trials, landscape.latency, trials.latency),
-            "file": self._fit_pattern(trials, landscape.file, trials.file),
-            "memory": self._fit_pattern(trials, landscape.file, trials.memory),
-        }
+        # What follows from a file's kernels and containers, by the cost whose tables say how.
+        self._patterns = (
+            (landscape.latency, {"latency": self._fit_pattern(trials, landscape.latency, trials.latency)}),
+            (landscape.file, {"file": self._fit_pattern(trials, landscape.file, trials.file),
+                              "memory": self._fit_pattern(trials, landscape.file, trials.memory)}),
+        )  # fmt: skip
 
     def predict(self, x: Array) -> Prediction:
         """What is believed of rows x (n, 1 + L)."""
         found = {"loss": self._loss(x), "download": self._sizes(x)}
-        for cost, names in ((self._land.latency, ("latency",)), (self._land.file, ("file", "memory"))):
+        for cost, fits in self._patterns:
             features, usual = self._pattern_features(x, cost), self._pattern_mean(x, cost)
-            for name in names:
-                mean, variance = self._patterns[name].predict(features)
-                found[name] = mean + usual, variance + self._patterns[name].noise
+            for name, fit in fits.items():
+                mean, variance = fit.predict(features)
+                found[name] = mean + usual, variance + fit.noise
         return Prediction(
             mean={name: mean for name, (mean, _) in found.items()},
             deviation={name: np.sqrt(np.maximum(variance, 0.0)) for name, (_, variance) in found.items()},

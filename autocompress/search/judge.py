@@ -1,47 +1,26 @@
-"""A candidate's outputs on validation data: run part by part, ended where it is surely not worth the rest, judged."""
+"""A candidate's outputs on validation data: run part by part, and ended where it is surely not worth the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from autocompress.compress.sensitivity import divergence
-from autocompress.measure.accuracy import Quality, Split
+from autocompress.measure.accuracy import Split
 from autocompress.search import early
 from autocompress.search.early import Bar, StoppedEarly
-from autocompress.tasks.task import LoadedTask
 
 Array = np.ndarray[Any, Any]
 
 
 class Judge:
-    """Judges files on the validation data of a task, in an order that `seed` draws; remembers each one's scores."""
+    """Runs files on a split in an order that `seed` draws, and remembers each one's scores."""
 
-    def __init__(self, task: LoadedTask, *, threads: int, seed: int) -> None:
-        self._task, self._threads, self._seed = task, threads, seed
+    def __init__(self, split: Split, seed: int) -> None:
+        self._split, self._seed = split, seed
         self._scores: dict[str, Array] = {}  # by sha256
-
-    @cached_property
-    def _split(self) -> Split:
-        task = self._task
-        return Split(
-            task.x_validation, task.y_validation, task.metric, task.network, threads=self._threads, seed=self._seed
-        )
-
-    def baseline(self) -> Quality:
-        """The float network's metric."""
-        return self._split.baseline()
-
-    def quality(self, model: bytes) -> Quality:
-        """A file's metric, on all data."""
-        return self._split.quality(model)
-
-    def judged(self, outputs: Array) -> Quality:
-        """The metric of outputs on all data."""
-        return self._split.judged(outputs)
 
     def divergence(self, outputs: Array) -> float:
         """How far outputs on all data are from the float network's, in the mean."""

@@ -86,7 +86,6 @@ class Workbench:
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers = layers_of(flatbuffer.read(task.network))
-        self._judge = Judge(task, threads=threads, seed=seed)
         self.storage = Storage(sparse=partial(sparse_containers, profile.kernels), size=size)
         common = (lambda: self._calibration, self._container, threads)
         whole = Variant(task.network, self.layers, *common, storage=self.storage)
@@ -124,9 +123,19 @@ class Workbench:
         return self.variants.whole.reconstruction
 
     @cached_property
+    def _validation(self) -> Split:
+        return self._split(self._task.x_validation, self._task.y_validation)
+
+    @cached_property
     def _test(self) -> Split:
-        task = self._task
-        return Split(task.x_test, task.y_test, task.metric, task.network, threads=self._threads, seed=self._seed)
+        return self._split(self._task.x_test, self._task.y_test)
+
+    def _split(self, x: Mapping[str, Array], y: Array | None) -> Split:
+        return Split(x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(self._validation, self._seed)
 
     def float_configuration(self) -> Configuration:
         """All layers as they came."""
@@ -136,7 +145,7 @@ class Workbench:
     def baseline(self) -> Evaluation:
         """The float network, its file as given."""
         try:
-            quality, model = self._judge.baseline(), self._task.original
+            quality, model = self._validation.baseline(), self._task.original
             measurement, download = self._latency(model, FRONT_PROCESSES), download_bytes(model)
             return self._evaluation(self.float_configuration(), model, download, quality, measurement, 0.0)
         except CandidateError as fault:
@@ -169,7 +178,7 @@ class Workbench:
         outputs = self._judge.outputs(model, bar)
         self._pause()
         apart = self._judge.divergence(outputs)
-        quality = self._judge.judged(outputs)
+        quality = self._validation.judged(outputs)
         if measurement is None:
             if screen is not None and expected is not None:
                 self._screen(model, {**before, "accuracy": quality.value}, apart, len(outputs), screen, expected)
@@ -205,7 +214,7 @@ class Workbench:
         start = time.perf_counter()
         model = self.variants.of(configuration.channels).builder.build(configuration, solved)
         build_s = time.perf_counter() - start
-        quality, measurement = self._judge.quality(model), self._latency(model, SEARCH_PROCESSES)
+        quality, measurement = self._validation.quality(model), self._latency(model, SEARCH_PROCESSES)
         found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
         return replace(found, finetuned=True)
 
