@@ -1,13 +1,14 @@
 """The pipeline that a user would write by hand for one candidate: prune, cluster (tfmot), convert, evaluate.
 
-One sparsity and one cluster count for the whole ResNet-8, one short epoch of training after each of the two,
-the TFLite converter with its default optimization (dynamic range)."""
+One sparsity and one cluster count for the whole ResNet-8, one short epoch of training after each of the two, the TFLite
+converter: float, with its default optimization (dynamic range), or static int8."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,17 @@ from autocompress.network import flatbuffer
 from autocompress.network.run import Runner
 from autocompress.tasks import LoadedTask
 
-SPARSITY, CLUSTERS = 0.5, 16
 BATCH, LEARNING_RATE = 32, 1e-4
+CALIBRATION = 256  # images that the converter finds the ranges of static activations with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is done to the whole network: `clusters` None for no clustering, `dtype` "float32", "dynamic" or "int8"."""
+
+    sparsity: float = 0.5
+    clusters: int | None = 16
+    dtype: str = "dynamic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +41,7 @@ class PlainCandidate:
     convert_s: float
     evaluate_s: float
     accuracy: float
-    file_bytes: int
+    file: bytes
 
     @property
     def total_s(self) -> float:
@@ -51,42 +61,42 @@ class PlainPipeline:
         self._tree = flatbuffer.read(task.network)
         self.images = len(self._x)
 
-    def candidate(self) -> PlainCandidate:
+    def candidate(self, setting: Setting = Setting()) -> PlainCandidate:
         """Make and evaluate one candidate from a fresh copy of the trained network."""
         import tf_keras
 
         tf_keras.backend.clear_session()  # what earlier candidates left behind slows down the next
         network = to_keras(self._tree)
         marks = [time.perf_counter()]
-        pruned = self._prune(network)
+        pruned = self._prune(network, setting.sparsity) if setting.sparsity else network
         marks.append(time.perf_counter())
-        clustered = self._cluster(pruned)
+        clustered = pruned if setting.clusters is None else self._cluster(pruned, setting.clusters)
         marks.append(time.perf_counter())
-        model = _convert(clustered)
+        file = self._convert(clustered, setting.dtype)
         marks.append(time.perf_counter())
-        accuracy = self._accuracy(model)
+        accuracy = self._accuracy(file)
         marks.append(time.perf_counter())
         steps = dict(zip(("prune_s", "cluster_s", "convert_s", "evaluate_s"), np.diff(marks), strict=True))
-        return PlainCandidate(**steps, accuracy=accuracy, file_bytes=len(model))
+        return PlainCandidate(**steps, accuracy=accuracy, file=file)
 
-    def _prune(self, network: Any) -> Any:
+    def _prune(self, network: Any, sparsity: float) -> Any:
         import tensorflow_model_optimization as tfmot
 
         pruning = tfmot.sparsity.keras
         steps = -(-self.images // BATCH)
-        schedule = pruning.PolynomialDecay(0.0, SPARSITY, 0, steps, frequency=10)
+        schedule = pruning.PolynomialDecay(0.0, sparsity, 0, steps, frequency=10)
         wrapped = pruning.prune_low_magnitude(network, schedule)
         self._train(wrapped, [pruning.UpdatePruningStep()])
         return pruning.strip_pruning(wrapped)
 
-    def _cluster(self, network: Any) -> Any:
+    def _cluster(self, network: Any, clusters: int) -> Any:
         import tensorflow_model_optimization as tfmot
         from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster
 
         clustering = tfmot.clustering.keras
         wrapped = cluster.cluster_weights(
             network,
-            number_of_clusters=CLUSTERS,
+            number_of_clusters=clusters,
             cluster_centroids_init=clustering.CentroidInitialization.KMEANS_PLUS_PLUS,
             preserve_sparsity=True,
         )
@@ -106,11 +116,19 @@ class PlainPipeline:
         assert self._task.y_validation is not None
         return float((outputs.argmax(-1) == self._task.y_validation).mean())
 
+    def _convert(self, network: Any, dtype: str) -> bytes:
+        import tensorflow as tf
 
-def _convert(network: Any) -> bytes:
-    import tensorflow as tf
+        converter = tf.lite.TFLiteConverter.from_keras_model(network)
+        if dtype != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if dtype == "int8":
+            converter.representative_dataset = self._calibration
+        nowhere = io.StringIO()  # it says where it keeps a SavedModel meanwhile
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            return bytes(converter.convert())
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(network)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with contextlib.redirect_stdout(io.StringIO()):  # it says where it keeps a SavedModel meanwhile
-        return bytes(converter.convert())
+    def _calibration(self) -> Iterator[list[Any]]:
+        (values,) = self._task.x_calibration.values()
+        for n in range(min(CALIBRATION, len(values))):
+            yield [values[n : n + 1]]

@@ -176,7 +176,7 @@ def print_plain(candidates: Sequence[PlainCandidate]) -> None:
     steps = ("prune_s", "cluster_s", "convert_s", "evaluate_s", "total_s")
     medians = [float(np.median([getattr(c, step) for c in candidates])) for step in steps]
     accuracy = np.median([candidate.accuracy for candidate in candidates])
-    size = np.median([candidate.file_bytes for candidate in candidates])
+    size = np.median([len(candidate.file) for candidate in candidates])
     row = [*(f"{value:.2f}" for value in medians), f"{accuracy:.4f}", f"{size:.0f}"]
     header = (*(step[:-2] for step in steps), "accuracy", "file bytes")
     print_table("The plain pipeline, median seconds a step", header, [row])
