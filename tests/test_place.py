@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.search.place import place_of
+from autocompress.search.place import Places
 
 Fate = st.sampled_from(["complete", "fails", "dies", "dies before its parameters"])
 
@@ -42,4 +42,6 @@ def test_places_are_the_numbers_of_a_study_that_was_never_cut(fates: list[str]) 
     if again is not None:  # a dead trial is queued again at once
         trials.append(made(len(trials), "complete", again))
         expected.append(place)
-    assert [place_of(trial, trials) for trial in trials] == expected
+    assert [Places().of(trial, trials) for trial in trials] == expected
+    growing = Places()
+    assert [growing.of(trial, trials[: trial.number + 1]) for trial in trials] == expected

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 ACTIVATIONS = ("float32", "int8", "int16", "weight_only")
@@ -54,6 +54,11 @@ class LayerChoice:
 
     def to_json(self) -> str:
         """Compact JSON; the categorical value of this choice in the study."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        # Every trial asks for those of all choices of a space.
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
     @classmethod

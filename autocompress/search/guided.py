@@ -27,7 +27,7 @@ from autocompress.search.history import History, Known, Reference, scale_of
 from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
 from autocompress.search.landscape import ACTIVATIONS, Landscape, width_parameter
-from autocompress.search.place import place_of
+from autocompress.search.place import Places
 from autocompress.search.propose import Goal, Limit, Proposer, Row
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +55,7 @@ class GuidedSampler(BaseSampler):
     ) -> None:  # fmt: skip
         self._seed, self._landscape, self._reference = seed, landscape, reference
         self._objectives = tuple(value_name(name, size) for name in objectives)
-        self._constraints, self._corners = tuple(constraints), tuple(corners)
+        self._constraints, self._corners, self._places = tuple(constraints), tuple(corners), Places()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters, drawn together; none for a trial whose parameters are all given."""
@@ -95,7 +95,7 @@ class GuidedSampler(BaseSampler):
         if not search_space:
             return {}
         trials = study.get_trials(deepcopy=False)
-        rng = np.random.default_rng((self._seed, place_of(trial, trials)))
+        rng = np.random.default_rng((self._seed, self._places.of(trial, trials)))
         self._history.update(trials, but=trial.number)
         land = self._landscape()
         with self._blas.limit(limits=1):  # its matrices are small: threads only wait for each other

@@ -8,21 +8,30 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 
-def place_of(trial: FrozenTrial, others: Sequence[FrozenTrial]) -> int:
-    """The number that the trial would have if none had died: of one that runs again what another died of, that one's
-    place; else its number less those that died before."""
-    if not any(each.state == TrialState.FAIL for each in others):  # the usual case, and others may be thousands
-        return trial.number
-    trial = first_try(trial, others)
-    again = {each.user_attrs.get("retry_of") for each in others}
-    return trial.number - sum(each.number < trial.number and _died(each, again) for each in others)
+class Places:
+    """The places of the trials of one study. A finished trial does not change: each is looked at once, for they may be
+    thousands."""
+
+    def __init__(self) -> None:
+        self._settled = 0  # so many first trials are finished, and what they say of dead ones is in `_dead`
+        self._dead: set[int] = set()
+
+    def of(self, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> int:
+        """The number that the trial would have if none had died: of one that runs again what another died of, that
+        one's place; else its number less those that died before. `others`: all of the study, by number."""
+        while self._settled < len(others) and others[self._settled].state.is_finished():
+            self._dead |= _told_dead(others[self._settled])
+            self._settled += 1
+        dead = self._dead.union(*map(_told_dead, others[self._settled :]))
+        number = first_try(trial, others).number
+        return number - sum(each < number for each in dead)
 
 
-def _died(trial: FrozenTrial, again: set[int | None]) -> bool:
-    """Whether its process ended under it: it runs again, or failed without a reason before it had any parameters."""
-    if trial.number in again:
-        return True
-    return died_unborn(trial)
+def _told_dead(trial: FrozenTrial) -> set[int]:
+    """The numbers of the trials that died by what this one says: the one that it runs again, and itself where it died
+    before it had any parameters."""
+    again = trial.user_attrs.get("retry_of")
+    return ({trial.number} if died_unborn(trial) else set()) | (set() if again is None else {again})
 
 
 def died_unborn(trial: FrozenTrial) -> bool:

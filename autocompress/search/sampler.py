@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.landscape import ACTIVATIONS, width_parameter
-from autocompress.search.place import place_of
+from autocompress.search.place import Places
 
 Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order
 Widths = Mapping[str, tuple[int, ...]]  # by channel group: how many channels it may keep, all first
@@ -28,11 +28,11 @@ class Reseeded(BaseSampler):
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make, self._seed = make, seed
-        self._number, self._inner = -1, make(seed)
+        self._number, self._inner, self._places = -1, make(seed), Places()
 
     def _for(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if trial.number != self._number:
-            place = place_of(trial, study.get_trials(deepcopy=False))
+            place = self._places.of(trial, study.get_trials(deepcopy=False))
             drawn = np.random.default_rng((self._seed, place)).integers(2**31)
             self._number, self._inner = trial.number, self._make(int(drawn))
         return self._inner
