@@ -105,7 +105,8 @@ class PatientStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         with _create_scoped_session(self.scoped_session) as session:
             StudyModel.find_or_raise_by_id(study_id, session)
-            return self._reader.read(session, of_study(study_id, states, included_trial_ids, trial_id_greater_than))
+            condition = of_study(session, study_id, states, included_trial_ids, trial_id_greater_than)
+            return [] if condition is None else self._reader.read(session, condition)
 
     get_all_studies = _patiently(RDBStorage.get_all_studies)
     get_study_id_from_name = _patiently(RDBStorage.get_study_id_from_name)

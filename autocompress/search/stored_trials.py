@@ -20,23 +20,27 @@ from optuna.storages._rdb.models import (
     TrialValueModel,
 )
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 _MOST_NAMED = 500  # trials that are asked for one by one; databases limit the variables of a statement
 
 
 def of_study(
-    study_id: int, states: Container[TrialState] | None, named: Iterable[int], later_than: int
-) -> ColumnElement[bool]:
+    session: Session, study_id: int, states: Container[TrialState] | None, named: Iterable[int], later_than: int
+) -> ColumnElement[bool] | None:
     """The trials of a study in `states` (None: in any) that are `named` or have an id above `later_than`, as Optuna's
-    cache asks for what may have changed; with very many names all from the lowest on."""
-    named = sorted(trial_id for trial_id in named if trial_id <= later_than)
-    if len(named) > _MOST_NAMED:
-        named, later_than = [], named[0] - 1
-    wanted = or_(TrialModel.trial_id > later_than, TrialModel.trial_id.in_(named))
+    cache asks for what may have changed; with very many all from the lowest on. None: there are none.
+
+    They are looked up first, for a database that is asked for either one or the other reads the whole study."""
+    later = select(TrialModel.trial_id).where(TrialModel.study_id == study_id, TrialModel.trial_id > later_than)
+    wanted = sorted({*named, *session.scalars(later)})
+    if not wanted:
+        return None
+    many = len(wanted) > _MOST_NAMED
+    which = TrialModel.trial_id >= wanted[0] if many else TrialModel.trial_id.in_(wanted)
     stated = [] if states is None else [TrialModel.state.in_([state for state in TrialState if state in states])]
-    return and_(TrialModel.study_id == study_id, wanted, *stated)
+    return and_(TrialModel.study_id == study_id, which, *stated)
 
 
 class TrialReader:
