@@ -39,7 +39,7 @@ def state(history: History) -> tuple[object, ...]:
     """All that a suggestion depends on."""
     return (
         [k.number for k in history.done], [k.row for k in history.done], [k.number for k in history.front.members],
-        [k.number for k in history.untrained.members], history.rows(), history.proposed, history.fails().tolist(),
+        [k.number for k in history.untrained.members], history.tried(), history.proposed, history.fails().tolist(),
         np.nan_to_num([k.values for k in history.done]).tolist(), sorted(history.pending),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from autocompress.search.surrogate import Curve, Damage, Linear, Seen, fit_curve
 
 Array = np.ndarray[Any, Any]
 _DRAWS = 8  # of the damage model's parameters; the first is their mean
-MOST_TRIALS = 800  # that the regressions need, the latest: more cost time and teach little
+MOST_TRIALS = 600  # that the regressions need, the latest: more cost time and teach little
 _OWN = (0.1, 0.1)  # prior variances of each layer's corrections: its damage, and more of it with its zeros
 _SHARED = (1.0, 0.05, 0.25, 0.1, 0.1, 0.1)  # and of those of all layers
 _WIDTH = 1.0  # of one of the widths of all groups of channels

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
 from autocompress.search.landscape import ACTIVATIONS, Landscape, width_parameter
 from autocompress.search.place import Places
-from autocompress.search.propose import Goal, Limit, Proposer, Row
+from autocompress.search.propose import Goal, Key, Limit, Proposer, Row, key_of
 
 Array = np.ndarray[Any, Any]
 # The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later
@@ -130,10 +131,10 @@ class GuidedSampler(BaseSampler):
         found = proposer.of_tables() if by_tables else None
         return proposer.best(self._elites(land, rng)) if found is None else found
 
-    def _corner(self, tried: set[Row]) -> Row | None:
+    def _corner(self, tried: set[Key]) -> Row | None:
         """The next uniform corner that has not been tried; None where all have."""
         rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._corners)
-        return next((row for row in rows if row is not None and row not in tried), None)
+        return next((row for row in rows if row is not None and key_of(row) not in tried), None)
 
     def _beliefs(self, rng: np.random.Generator) -> Beliefs:
         land, unit = self._landscape(), self._reference().unit("download_bytes")
@@ -159,10 +160,10 @@ class GuidedSampler(BaseSampler):
         land = self._landscape()
         return len(self._tried()) >= land.configurations
 
-    def _tried(self) -> set[Row]:
-        """The rows that must not be proposed."""
-        rows, whole = self._history.rows(), self._float_row(self._landscape())
-        return rows if whole is None else rows | {whole}
+    def _tried(self) -> set[Key]:
+        """The keys of the rows that must not be proposed."""
+        whole = self._float_row(self._landscape())
+        return self._history.tried() if whole is None else self._history.tried(whole)
 
     def _float_row(self, land: Landscape) -> Row | None:
         """The row of the float network, which is no candidate; None where it is not in the space."""
@@ -210,8 +211,9 @@ class GuidedSampler(BaseSampler):
 
 
 def _arrays(done: Sequence[Known], land: Landscape) -> Trials:
-    x = np.array([k.row for k in done], dtype=np.int64).reshape(len(done), len(land.counts))
-    values = np.array([k.values for k in done]).reshape(len(done), 7)
+    rows = chain.from_iterable(k.row for k in done if k.row is not None)
+    x = np.fromiter(rows, np.int64).reshape(len(done), len(land.counts))
+    values = np.fromiter(chain.from_iterable(k.values for k in done), np.float64).reshape(len(done), 7)
     names = ("divergence", "loss", "doubt", "latency", "file", "download", "memory")
     return Trials(x=x, **dict(zip(names, values.T, strict=True)))
 

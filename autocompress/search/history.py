@@ -16,7 +16,7 @@ from autocompress import pareto
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.landscape import ACTIVATIONS, Landscape
 from autocompress.search.place import died_unborn, first_try
-from autocompress.search.propose import Row
+from autocompress.search.propose import Key, Row, key_of
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +73,7 @@ class History:
         self._settled = 0  # so many first trials are finished, and known
         self._finished: set[int] = set()
         self._bad, self._good = np.zeros(landscape.container.shape), np.zeros(landscape.container.shape, bool)
-        self._rows: set[Row] = set()
+        self._keys: set[Key] = set()  # of the rows of finished trials
         self._proposed = 0  # of the finished ones
         self.done: list[Known] = []  # with a row and not failed, by number
         self.front = Front()  # of all that have objectives
@@ -99,9 +99,9 @@ class History:
             self._settled += 1
         self.proposed = self._proposed + unfinished - _counted_before(trials, but)
 
-    def rows(self) -> set[Row]:
-        """All that was tried, runs or waits."""
-        return self._rows.union(self.pending)
+    def tried(self, *others: Row) -> set[Key]:
+        """The keys of all rows that were tried, run or wait, and of the others."""
+        return self._keys.union(map(key_of, self.pending), map(key_of, others))
 
     def fails(self) -> Array:
         """The chance (A, L, C) that a choice cannot be built: it grows with every failed trial that had its container,
@@ -138,7 +138,7 @@ class History:
             self.front.add(known)
         if known.row is None:
             return
-        self._rows.add(known.row)
+        self._keys.add(key_of(known.row))
         self._count_failure(known, known.row)
         if not known.failed:
             bisect.insort(self.done, known, key=lambda each: each.number)

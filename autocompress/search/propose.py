@@ -18,6 +18,7 @@ from autocompress.search.landscape import Landscape
 
 Array = np.ndarray[Any, Any]
 Row = tuple[int, ...]
+Key = bytes  # a row as what sets of thousands hold
 _PRICES = 48  # of a byte, for each kind of activations
 _TABLE_PRICES = 300
 _MUTANTS, _CROSSINGS = 96, 64
@@ -65,10 +66,10 @@ def feasibility(limits: Sequence[Limit], prediction: Prediction) -> Array | floa
 
 
 class Proposer:
-    """Looks for the best next row. `known` holds every row that must not be proposed again."""
+    """Looks for the best next row. `known` holds the keys of all rows that must not be proposed again."""
 
     def __init__(
-        self, landscape: Landscape, beliefs: Beliefs, goal: Goal, known: set[Row], rng: np.random.Generator
+        self, landscape: Landscape, beliefs: Beliefs, goal: Goal, known: set[Key], rng: np.random.Generator
     ) -> None:
         self._land, self._beliefs, self._goal, self._known, self._rng = landscape, beliefs, goal, known, rng
         self._value = beliefs.parts[0]
@@ -117,10 +118,13 @@ class Proposer:
 
     def _new(self, x: Array, but: Array | None = None) -> Array:
         """The canonical rows of x, each once, without known ones and those of `but`."""
-        skip = set() if but is None else set(map(tuple, but.tolist()))
-        once = dict.fromkeys(map(tuple, self._land.canonical(x).tolist()))
-        rows = [row for row in once if row not in self._known and row not in skip]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self._land.counts))
+        x = self._land.canonical(x)
+        skip = set() if but is None else set(keys_of(but))
+        first: dict[Key, int] = {}
+        for n, key in enumerate(keys_of(x)):
+            first.setdefault(key, n)
+        new: Array = x[[n for key, n in first.items() if key not in self._known and key not in skip]]
+        return new
 
     def _priced(self) -> Array:
         """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
@@ -186,7 +190,19 @@ class Proposer:
             row = self._rng.integers(self._land.counts)[None]
             if len(new := self._new(row)):
                 return _row(new[0])
-        return next((row for row in self._land.all_rows() if row not in self._known), None)
+        return next((row for row in self._land.all_rows() if key_of(row) not in self._known), None)
+
+
+def key_of(row: Row) -> Key:
+    """The key of one row."""
+    return np.array(row, dtype=np.int64).tobytes()
+
+
+def keys_of(x: Array) -> list[Key]:
+    """The keys of rows x (n, 1 + L)."""
+    whole = np.ascontiguousarray(x, dtype=np.int64)
+    keys: list[Key] = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel().tolist()
+    return keys
 
 
 def _row(x: Array) -> Row:

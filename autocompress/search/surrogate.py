@@ -182,17 +182,14 @@ def fit_curve(
     floor = 0.05 * scale
     seen = float(np.mean(deviation**2 / (np.abs(loss) + floor))) if len(loss) else 0.0
     noise = max(seen, 1e-4 * scale)
-    hot, offset_prior = np.eye(kinds)[activations], (0.03 * scale) ** 2
+    features = _of_powers(damage, np.eye(kinds)[activations])
     for _ in range(3):
         weight = 1.0 / (noise * (np.abs(loss) + floor)) / (1.0 + (loss / scale) ** 2)
-        fits = [_fit_power(damage, hot, loss, weight, power, offset_prior, scale) for power in _POWERS]
-        costs = np.array([cost for cost, _, _ in fits]) + ((_POWERS - _POWER) / _POWER_DEVIATION) ** 2
+        costs, means, variances = _fit_powers(features, loss, weight, (0.03 * scale) ** 2, scale)
+        costs = costs + ((_POWERS - _POWER) / _POWER_DEVIATION) ** 2
         trust = np.exp(-0.5 * (costs - costs.min()))
         trust /= trust.sum()
-        means, variances = np.array([m for _, m, _ in fits]), np.array([v for _, _, v in fits])
-        left = loss - trust @ np.stack(
-            [hot @ m[:-1] + m[-1] * damage**power for power, m in zip(_POWERS, means, strict=True)]
-        )
+        left = loss - np.einsum("k,knp,kp->n", trust, features, means, optimize=True)
         near = np.abs(loss) < 2 * scale
         noise = max(
             seen, float(np.mean(left[near] ** 2 / (np.abs(loss[near]) + floor))) if near.any() else noise, 1e-4 * scale
@@ -203,15 +200,25 @@ def fit_curve(
     )  # fmt: skip
 
 
-def _fit_power(
-    damage: Array, hot: Array, loss: Array, weight: Array, power: float, offset_prior: float, scale: float
-) -> tuple[float, Array, Array]:
-    """Misfit, means and variances of the offsets and the slope (last) for one power."""
-    X = np.column_stack([hot, damage**power])
-    start = np.append(np.zeros(hot.shape[1]), 4.0 * scale)  # a tenth of a nat costs about half of the scale
-    prior = np.append(np.full(hot.shape[1], offset_prior), (8.0 * scale) ** 2)
-    covariance = np.linalg.inv((X.T * weight) @ X + np.diag(1.0 / prior))
-    mean = covariance @ (X.T @ (weight * loss) + start / prior)
-    mean[-1] = max(mean[-1], 1e-6 * scale)
-    left = loss - X @ mean
-    return float((weight * left * left).sum() + ((mean - start) ** 2 / prior).sum()), mean, np.diag(covariance)
+def _of_powers(damage: Array, hot: Array) -> Array:
+    """For each of K powers the features of n trials: the kind of activations (n, A) `hot`, the damage raised; (K, n,
+    A + 1)."""
+    raised = damage[None] ** _POWERS[:, None]
+    kinds = np.broadcast_to(hot, (len(_POWERS), *hot.shape))
+    return np.concatenate([kinds, raised[:, :, None]], axis=2)
+
+
+def _fit_powers(
+    features: Array, loss: Array, weight: Array, offset_prior: float, scale: float
+) -> tuple[Array, Array, Array]:
+    """Misfit (K,), means and variances (K, A + 1) of the offsets and the slope (last) for each power."""
+    kinds = features.shape[2] - 1
+    start = np.append(np.zeros(kinds), 4.0 * scale)  # a tenth of a nat costs about half of the scale
+    prior = np.append(np.full(kinds, offset_prior), (8.0 * scale) ** 2)
+    weighted = np.swapaxes(features * weight[:, None], 1, 2)
+    covariance = np.linalg.inv(weighted @ features + np.diag(1.0 / prior))
+    means = np.einsum("kpq,kq->kp", covariance, weighted @ loss + start / prior)
+    means[:, -1] = np.maximum(means[:, -1], 1e-6 * scale)
+    left = loss - np.einsum("knp,kp->kn", features, means)
+    costs = (weight * left * left).sum(axis=1) + ((means - start) ** 2 / prior).sum(axis=1)
+    return costs, means, np.diagonal(covariance, axis1=1, axis2=2)
