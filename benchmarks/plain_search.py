@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import optuna
 from one_shot import TFMOT_PACKAGES
-from plain_pipeline import PlainPipeline, Setting
+from plain_pipeline import PlainCandidate, PlainPipeline, Setting
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import pareto
@@ -87,13 +87,28 @@ def plain(asked: argparse.Namespace) -> list[Candidate]:
         measure, start = latency.bind(task.original), time.time()
         while time.time() - start < 60 * asked.minutes:
             trial = study.ask()
-            made = pipeline.candidate(setting(trial))
+            made = attempted(pipeline, setting(trial))
+            if made is None:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
             latency_ms, size = measure(made.file, 1).latency_ms, download_bytes(made.file)
             study.tell(trial, [made.accuracy, latency_ms, size])
             found.append(Candidate(
                 at_s=time.time() - start, accuracy=made.accuracy, latency_ms=latency_ms, download_bytes=size,
             ))  # fmt: skip
     return found
+
+
+def attempted(pipeline: PlainPipeline, asked: Setting) -> PlainCandidate | None:
+    """The candidate; None, with a line, where tfmot cannot make it: its k-means++ refuses a layer that has fewer
+    weights left than clusters."""
+    import tensorflow as tf
+
+    try:
+        return pipeline.candidate(asked)
+    except tf.errors.InvalidArgumentError as fault:
+        print(f"  plain: {asked} fails: {' '.join(str(fault).split())[:160]}", flush=True)
+        return None
 
 
 def setting(trial: optuna.Trial) -> Setting:
