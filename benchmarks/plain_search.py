@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,8 @@ import numpy as np
 import optuna
 from one_shot import TFMOT_PACKAGES
 from plain_pipeline import PlainCandidate, PlainPipeline, Setting
-from verdict import Goal, judge, print_run, print_table
+from verdict import Goal, judge, print_plot, print_run, print_table
+from wall_clock import run_search
 
 from autocompress import pareto
 from autocompress.compress.download import download_bytes
@@ -55,11 +55,8 @@ class Candidate:
 
 def ours(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, list[Candidate], int]:
     """The study of a search that ran for the asked time, its candidates, and how many trials were begun."""
-    command = [sys.executable, "-m", "autocompress.cli", "search", "--task", TASK, "--device", DEVICE, "--space", SPACE]
-    command += ["--time-budget", f"{asked.minutes}m", "--trials", "100000", "--seed", str(asked.seed)]
-    command += ["--runs", str(runs), "--study", "s"]
     start = time.time()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run_search(runs, TASK, DEVICE, f"{asked.minutes}m", "guided", asked.seed)
     study = load_study(runs, "s", None)
     record = read_record(study)
     ended = {t.number: t.datetime_complete for t in study.get_trials() if t.datetime_complete is not None}
@@ -116,10 +113,10 @@ def setting(trial: optuna.Trial) -> Setting:
     values = load_space(SPACE).rules[0]
     assert values.sparsity is not None
     assert values.clusters is not None
-    names: dict[str, Any] = {"none" if n is None else str(n): n for n in values.clusters}
+    clusters: Any = trial.suggest_categorical("clusters", list(values.clusters))
     return Setting(
         sparsity=trial.suggest_categorical("sparsity", list(values.sparsity)),
-        clusters=names[trial.suggest_categorical("clusters", list(names))],
+        clusters=clusters,
         dtype=trial.suggest_categorical("dtype", DTYPES),
     )
 
@@ -140,21 +137,6 @@ def volumes(record: StudyRecord, candidates: Sequence[Candidate]) -> Callable[[f
     return after
 
 
-def print_plot(sides: Sequence[tuple[str, Callable[[float], float]]], end_s: float) -> None:
-    """Hypervolume over seconds in characters."""
-    seconds, height = np.linspace(0, end_s, 73)[1:], 16
-    values = {name: [after(s) for s in seconds] for name, after in sides}
-    high = max(map(max, values.values())) or 1.0
-    grid = [[" "] * len(seconds) for _ in range(height)]
-    for name in reversed(values):
-        for x, value in enumerate(values[name]):
-            grid[round((1 - value / high) * (height - 1))][x] = name[0]
-    print("\nHypervolume over time: " + ", ".join(f"{name[0]} {name}" for name in values))
-    for y, row in enumerate(grid):
-        print(f"  {high * (1 - y / (height - 1)):.3f} |{''.join(row)}")
-    print(f"        0 ... {end_s:.0f} s")
-
-
 def main() -> int:
     """Run both sides; exit code 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,7 +153,8 @@ def main() -> int:
     moments = [s for s in (30, 60, 120, 180, 300, 600, 1200, 1800) if s < end_s] + [end_s]
     rows = [[name, *(f"{after(s):.4f}" for s in moments)] for name, after in sides]
     print_table("Hypervolume after so many seconds", ["side", *(f"{s:.0f}" for s in moments)], rows)
-    print_plot(sides, end_s)
+    curves = {name: [after(s) for s in np.linspace(0, end_s, 73)[1:]] for name, after in sides}
+    print_plot("Hypervolume over time", curves, 0.0, f"0 ... {end_s:.0f} s")
     # Theirs changes when a candidate of theirs ends, ours never falls.
     seconds = [FROM_S, *(c.at_s for c in theirs if c.at_s > FROM_S), end_s]
     ahead = [sides[0][1](s) > sides[1][1](s) for s in seconds]

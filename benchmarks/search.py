@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from verdict import Goal, judge, print_run, print_table
+from verdict import Goal, judge, print_plot, print_run, print_table
 
 from autocompress import pareto
 from autocompress.measure.accuracy import Split
@@ -208,21 +208,14 @@ def print_lines(lines: Sequence[Line], counts: Sequence[int]) -> None:
     print_table("Hypervolume after n candidates (tables counted)", ["sampler", "probes", *map(str, counts)], table)
 
 
-def print_plot(lines: Sequence[Line], width: int = 72, height: int = 16) -> None:
+def print_curves(lines: Sequence[Line], width: int = 72) -> None:
     """Hypervolume over candidates (logarithmic) in characters, the median over seeds."""
-    names = list(dict.fromkeys(line.sampler for line in lines))
+    names = dict.fromkeys(line.sampler for line in lines)
     longest = max(len(line.hypervolumes) + line.probes for line in lines)
     counts = np.unique(np.geomspace(8, longest, width).astype(int))
-    values = {n: [np.median([li.after(c) for li in lines if li.sampler == n]) for c in counts] for n in names}
-    low, high = min(min(v) for v in values.values()), max(max(v) for v in values.values())
-    grid = [[" "] * len(counts) for _ in range(height)]
-    for name in reversed(names):
-        for x, value in enumerate(values[name]):
-            grid[round((high - value) / (high - low or 1) * (height - 1))][x] = name[0]
-    print("\nHypervolume over candidates (logarithmic): " + ", ".join(f"{n[0]} {n}" for n in names))
-    for y, row in enumerate(grid):
-        print(f"  {high - (high - low) * y / (height - 1):.3f} |{''.join(row)}")
-    print(f"        {counts[0]} ... {counts[-1]}")
+    values = {n: [float(np.median([li.after(c) for li in lines if li.sampler == n])) for c in counts] for n in names}
+    low = min(map(min, values.values()))
+    print_plot("Hypervolume over candidates (logarithmic)", values, low, f"{counts[0]} ... {counts[-1]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,7 +341,7 @@ def main() -> int:
                 lines.append(table_solves(asked, task, runs, lines[-len(asked.samplers)], shared))
         counts = [n for n in (10, 20, 30, 50, 100, 200, 300, 500, 1000) if n <= asked.trials]
         print_lines(lines, counts)
-        print_plot(lines)
+        print_curves(lines)
         sizes = []
         for line in [line for line in lines if line.sampler == "guided" and asked.task == SIZED_TASK]:
             sizes.append(sized(whole, line, runs, asked.threads))

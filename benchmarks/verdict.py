@@ -1,10 +1,10 @@
-"""What the benchmarks print alike: tables, what was run with which versions, goals and the exit code."""
+"""What the benchmarks print alike: tables, plots, what was run with which versions, goals and the exit code."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -30,6 +30,20 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
             for text, width, left in zip(row, widths, to_the_left, strict=True)
         ]
         print("  " + "  ".join(cells).rstrip())
+
+
+def print_plot(title: str, values: Mapping[str, Sequence[float]], low: float, ends: str, height: int = 16) -> None:
+    """Curves in characters, each with the first letter of its name, the first on top; from `low` to the highest value.
+    `ends`: what the axis reaches from and to."""
+    high = max(map(max, values.values()))
+    grid = [[" "] * len(next(iter(values.values()))) for _ in range(height)]
+    for name in reversed(list(values)):
+        for x, value in enumerate(values[name]):
+            grid[round((high - value) / (high - low or 1) * (height - 1))][x] = name[0]
+    print(f"\n{title}: " + ", ".join(f"{name[0]} {name}" for name in values))
+    for y, row in enumerate(grid):
+        print(f"  {high - (high - low) * y / (height - 1):.3f} |{''.join(row)}")
+    print(f"        {ends}")
 
 
 def print_run(title: str, packages: Sequence[str]) -> None:

@@ -61,12 +61,17 @@ def searched(asked: argparse.Namespace, runs: Path, sampler: str, seed: int) -> 
     """The study of one search; layer tables are its own, so that guided pays for them."""
     done = runs / "done"
     if not done.exists():
-        command = [sys.executable, "-m", "autocompress.cli", "search", "--task", asked.task, "--device", asked.device]
-        command += ["--sampler", sampler, "--seed", str(seed), "--time-budget", asked.time_budget]
-        command += ["--trials", "100000", "--runs", str(runs), "--study", "s"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run_search(runs, asked.task, asked.device, asked.time_budget, sampler, seed)
         done.touch()
     return read_record(load_study(runs, "s", None))
+
+
+def run_search(runs: Path, task: str, device: str, time_budget: str, sampler: str, seed: int) -> None:
+    """The study "s" below `runs`, by the command that a user gives, in the default space."""
+    command = [sys.executable, "-m", "autocompress.cli", "search", "--task", task, "--device", device]
+    command += ["--sampler", sampler, "--seed", str(seed), "--time-budget", time_budget]
+    command += ["--trials", "100000", "--runs", str(runs), "--study", "s"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def covered(guided: StudyRecord, other: StudyRecord) -> float:
