@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from splits import test_split
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.measure.accuracy import Split
 from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
@@ -137,10 +137,10 @@ class Tested:
         return None if self.by is None else self.by.download_bytes / self.download_bytes
 
 
-def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path, threads: int) -> list[Tested]:
+def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[Tested]:
     """Each corner that could be built against the front, on the test split; nothing was chosen by it."""
     task = load_task("fashion-mnist")
-    split = Split(task.x_test, task.y_test, task.metric, task.network, threads=threads, seed=0)
+    split = test_split(task)
     known = {cover.corner.digest for cover in covers}
     front = [evaluation_of(trial) for trial in rows.front(record)]
     fresh = [(e, record.test_accuracy[e.sha256]) for e in front if e.configuration.digest not in known]
@@ -241,7 +241,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as runs:
         record, corners = searched(asked, Path(runs))
         covers = covers_of(record, corners)
-        tested = tested_of(record, covers, Path(runs), asked.threads)
+        tested = tested_of(record, covers, Path(runs))
     print_covers(covers)
     print_tested(tested)
     print_front(record, corners)

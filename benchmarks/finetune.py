@@ -25,13 +25,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of TensorFlow
 
 import numpy as np
+from splits import test_split
 
 from autocompress import stats
 from autocompress.cli.finetune import trainer
 from autocompress.compress.download import download_bytes
 from autocompress.compress.skeleton import quantize_plainly
 from autocompress.finetune.recipe import Progress, Recipe
-from autocompress.measure.accuracy import Split
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.search.latency import latency_on
@@ -86,7 +86,7 @@ def tuned(
     after = bench.evaluate_trained(trained.configuration, trained.layers)
     seconds = time.perf_counter() - begun
     # Test data: here for the first time, when nothing is left to be chosen.
-    test = Split(task.x_test, task.y_test, task.metric, task.network, threads=len(os.sched_getaffinity(0)), seed=0)
+    test = test_split(task)
     files = {name: (FOLDER / e.artifact).read_bytes() for name, e in (("before", before), ("after", after))}
     outputs = {name: test.outputs(file) for name, file in files.items()}
     tested = {name: test.judged(values) for name, values in outputs.items()}

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from splits import validation_split
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
 from autocompress.compress.skeleton import quantize_plainly
-from autocompress.measure.accuracy import Split
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
 from autocompress.network.pattern import kernel_pattern
@@ -102,7 +102,7 @@ def points_of(document: Mapping[str, Any], runs: Path) -> list[Point]:
 def references(task: LoadedTask, folder: Path) -> list[Point]:
     """The float network and plain int8, measured as carefully as the reported front."""
     files = {FLOAT: task.original, PLAIN: plain_int8(task)}
-    split = Split(task.x_validation, task.y_validation, task.metric, task.network, threads=1, seed=0)
+    split = validation_split(task)
     found = []
     with latency_on(load_device("local")) as latency:
         measure = latency.bind(task.original)

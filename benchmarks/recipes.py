@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from splits import test_split
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress.download import download_bytes
@@ -119,7 +120,7 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
         measure = latency.bind(task.original)
         with Search(request, measure) as search:
             record = search.run(lambda _: None)
-        split = Split(task.x_test, task.y_test, task.metric, task.network, threads=asked.threads, seed=0)
+        split = test_split(task)
         recipes = list(recipe_points(task, split, measure))
     front = [
         Point(

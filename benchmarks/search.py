@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from splits import test_split
 from verdict import Goal, judge, print_plot, print_run, print_table
 
-from autocompress import pareto
-from autocompress.measure.accuracy import Split
 from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
@@ -183,18 +182,7 @@ def corners_of(search: Search, guided: Line) -> list[Evaluation]:
 def hypervolumes(record: StudyRecord, evaluations: Sequence[Evaluation]) -> tuple[float, ...]:
     """Hypervolume after each evaluation."""
     assert record.int8_download_bytes is not None
-    return tuple(
-        pareto.study_hypervolume(
-            [e.accuracy for e in evaluations[: n + 1]],
-            [e.measurement.latency_ms for e in evaluations[: n + 1]],
-            [e.download_bytes for e in evaluations[: n + 1]],
-            baseline_accuracy=record.baseline.accuracy,
-            baseline_latency_ms=record.baseline.measurement.latency_ms,
-            int8_download_bytes=record.int8_download_bytes,
-            higher_is_better=record.higher_is_better,
-        )
-        for n in range(len(evaluations))
-    )
+    return tuple(rows.volume(record, evaluations[: n + 1]) or 0.0 for n in range(len(evaluations)))
 
 
 def print_lines(lines: Sequence[Line], counts: Sequence[int]) -> None:
@@ -227,10 +215,10 @@ class Sized:
     front: bool
 
 
-def sized(task: LoadedTask, line: Line, runs: Path, threads: int) -> list[Sized]:
+def sized(task: LoadedTask, line: Line, runs: Path) -> list[Sized]:
     """All candidates near the float network, the smallest first, their files run on test data."""
     assert line.record is not None
-    split = Split(task.x_test, task.y_test, task.metric, task.network, threads=threads, seed=0)
+    split = test_split(task)
     base, least = split.baseline().value, line.record.baseline.accuracy - 0.03
     front = {t.evaluation.sha256 for t in rows.front(line.record) if t.evaluation is not None}
     near = sorted((e for e in line.evaluations if e.accuracy > least), key=lambda e: e.download_bytes)
@@ -344,7 +332,7 @@ def main() -> int:
         print_curves(lines)
         sizes = []
         for line in [line for line in lines if line.sampler == "guided" and asked.task == SIZED_TASK]:
-            sizes.append(sized(whole, line, runs, asked.threads))
+            sizes.append(sized(whole, line, runs))
             table = [[f"{p.download_bytes / 1000:.1f}", f"{-p.lost:+.4f}"] for p in sizes[-1] if p.front]
             print_table(f"guided, seed {line.seed}: the front's downloads (KB) on test data", ["KB", "test"], table)
         if sizes:

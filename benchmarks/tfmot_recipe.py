@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from splits import test_split
 
-from autocompress.measure.accuracy import Split
 from autocompress.network import flatbuffer, keras
 from autocompress.tasks.task import LoadedTask
 
@@ -29,7 +29,7 @@ def run(task: LoadedTask, budget_s: float, size_of: Callable[[bytes], int]) -> N
     for stage in (prune, cluster, quantize):
         model = stage(model, images, y, budget_s / 3)
     exported = export(model)
-    test = Split(task.x_test, task.y_test, task.metric, task.network, threads=2, seed=0)
+    test = test_split(task)
     quality = test.judged(outputs_of(exported, task))
     print(json.dumps({
         "float_test": test.baseline().value, "test": quality.value, "delta_ci": quality.delta_interval,

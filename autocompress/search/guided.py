@@ -27,9 +27,9 @@ from autocompress.search.beliefs import MOST_TRIALS, Beliefs, Trials
 from autocompress.search.history import History, Known, Reference, scale_of
 from autocompress.search.importance import importance_of
 from autocompress.search.improvement import Cells
-from autocompress.search.landscape import ACTIVATIONS, Landscape, width_parameter
+from autocompress.search.landscape import ACTIVATIONS, Landscape, Row, width_parameter
 from autocompress.search.place import Places
-from autocompress.search.propose import Goal, Key, Limit, Proposer, Row, key_of
+from autocompress.search.propose import Goal, Key, Limit, Proposer, key_of
 
 Array = np.ndarray[Any, Any]
 # The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
 from autocompress.records.study import Constraint, Evaluation
-from autocompress.search.landscape import ACTIVATIONS, Landscape
+from autocompress.search.landscape import ACTIVATIONS, Landscape, Row
 from autocompress.search.place import died_unborn, first_try
-from autocompress.search.propose import Key, Row, key_of
+from autocompress.search.propose import Key, key_of
 
 Array = np.ndarray[Any, Any]
 

@@ -12,10 +12,9 @@ import numpy as np
 from autocompress.records.configuration import LayerChoice
 from autocompress.records.study import Importance
 from autocompress.search.beliefs import Beliefs
-from autocompress.search.landscape import Landscape
+from autocompress.search.landscape import Landscape, Row
 
 Array = np.ndarray[Any, Any]
-Row = tuple[int, ...]
 TECHNIQUES = ("sparsity", "bits", "clusters")
 
 

@@ -27,6 +27,7 @@ from autocompress.search.surrogate import Seen
 from autocompress.search.variants import Narrowing
 
 Array = np.ndarray[Any, Any]
+Row = tuple[int, ...]
 Choices = Mapping[str, tuple[LayerChoice, ...]]
 ACTIVATIONS = "activations"  # the name of the parameter
 _LEAST_DAMAGE = 1e-9
@@ -169,7 +170,7 @@ class Landscape:
         same[:, 0] = np.where(integer, x[:, 0], 0)
         return same
 
-    def row_of(self, parameters: Mapping[str, Any], activations_name: str) -> tuple[int, ...] | None:
+    def row_of(self, parameters: Mapping[str, Any], activations_name: str) -> Row | None:
         """The canonical row of a trial's parameters; None where they are not of this space."""
         try:
             found = [self.activations.index(parameters.get(activations_name, self.activations[0]))]
@@ -191,7 +192,7 @@ class Landscape:
         kept = {name: counts[n] for (name, counts), n in zip(self.widths.items(), behind, strict=True) if n}
         return Configuration(activations=self.activations[row[0]], layers=layers, channels=kept)
 
-    def all_rows(self) -> Iterator[tuple[int, ...]]:
+    def all_rows(self) -> Iterator[Row]:
         """Every canonical row."""
         for row in itertools.product(*(range(int(n)) for n in self.counts)):
             if row[0] == 0 or any(self.integer[layer, row[1 + layer]] for layer in range(len(self.rows))):

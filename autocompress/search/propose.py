@@ -14,10 +14,9 @@ import numpy as np
 
 from autocompress.search.beliefs import Beliefs, Prediction
 from autocompress.search.improvement import Cells, normal_below
-from autocompress.search.landscape import Landscape
+from autocompress.search.landscape import Landscape, Row
 
 Array = np.ndarray[Any, Any]
-Row = tuple[int, ...]
 Key = bytes  # a row as what sets of thousands hold
 _PRICES = 48  # of a byte, for each kind of activations
 _TABLE_PRICES = 300
