@@ -250,10 +250,9 @@ def lenet_task(name: str, seed: int) -> LoadedTask:
                   "sparse_categorical_crossentropy")  # fmt: skip
     model.fit(images[:few], labels[:few], 128, 15, verbose=0)
     network = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    calibration, validation = fashion_mnist.chosen()
     made = Task(
-        name=name, network=network, metric="accuracy", x_calibration=images[calibration],
-        x_validation=images[validation], y_validation=labels[validation],
+        name=name, network=network, metric="accuracy", x_calibration=images[fashion_mnist.for_calibration()],
+        x_validation=images[few:], y_validation=labels[few:],
         x_test=read_images(folder, "t10k")[..., None] / np.float32(255), y_test=read_labels(folder, "t10k"),
         x_train=images[:few], y_train=labels[:few],
     )  # fmt: skip

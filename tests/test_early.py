@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import stats
+from autocompress.measure.accuracy import Split
 from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import rows
-from autocompress.search import early, store
+from autocompress.search import early, judge, store
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
 from autocompress.search.study import Search
@@ -154,3 +155,23 @@ def test_a_search_goes_flat_and_ends(task: LoadedTask, tmp_path: Path) -> None:
     assert rows.FLAT_TRIALS < len(rows.complete(record)) < 200
     shorter = dataclasses.replace(record, trials=record.trials[:-1])
     assert not rows.is_flat(shorter)
+
+
+def test_a_judge_forgets_scores_and_runs_the_file_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task("digits")
+    split = Split(task.x_validation, task.y_validation, task.metric, task.network, threads=1, seed=0)
+    monkeypatch.setattr(judge, "REMEMBERED", 2)
+    mine, outputs, asked = judge.Judge(split, 0), split.baseline_outputs, []
+    for name in ("a", "b"):
+        mine.remember(name, outputs)
+
+    def file() -> bytes:
+        asked.append(True)
+        return task.network
+
+    first = mine.scores("a", file)
+    assert first is not None
+    assert not asked
+    mine.remember("c", outputs)  # "b" was used longest ago
+    np.testing.assert_array_equal(first, mine.scores("b", file))
+    assert len(asked) == 1

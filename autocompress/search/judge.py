@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,14 +14,15 @@ from autocompress.search import early
 from autocompress.search.early import Bar, StoppedEarly
 
 Array = np.ndarray[Any, Any]
+REMEMBERED = 256  # files whose scores are kept: more than a front has, and 10 MB where there are 10,000 samples
 
 
 class Judge:
-    """Runs files on a split in an order that `seed` draws, and remembers each one's scores."""
+    """Runs files on a split in an order that `seed` draws, and remembers the scores of the last ones."""
 
     def __init__(self, split: Split, seed: int) -> None:
         self._split, self._seed = split, seed
-        self._scores: dict[str, Array] = {}  # by sha256
+        self._scores: OrderedDict[str, Array] = OrderedDict()  # by sha256, the last used at the end
 
     def divergence(self, outputs: Array) -> float:
         """How far outputs on all data are from the float network's, in the mean."""
@@ -57,6 +59,8 @@ class Judge:
         scores = self._split.scores(outputs) if self._split.scored else None
         if scores is not None:
             self._scores[sha256] = scores.astype(np.float32)
+            while len(self._scores) > REMEMBERED:
+                self._scores.popitem(last=False)
 
     def scores(self, sha256: str, file: Callable[[], bytes]) -> Array | None:
         """The metric of each sample by a file; None where the metric has none. `file` is asked for, and run, where its
@@ -65,4 +69,5 @@ class Judge:
             return None
         if sha256 not in self._scores:
             self.remember(sha256, self._split.outputs(file()))
+        self._scores.move_to_end(sha256)
         return self._scores[sha256]

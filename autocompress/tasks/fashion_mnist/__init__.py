@@ -2,7 +2,7 @@
 
 Data: Xiao, Rasul and Vollgraf, arXiv 1708.07747. Network: the ResNet-8 of MLPerf Tiny (arXiv 2106.07597),
 one channel in. Of the 60,000 training images the first 50,000 trained the network, the last 10,000 were
-held out; the validation images are some of those. The test split is the official one."""
+held out: they are the validation images. The test split is the official one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autocompress.tasks.task import Array, Task
 
 NETWORK = Path(__file__).with_name("float.tflite")
 TRAINING_IMAGES = 50_000
-CALIBRATION_IMAGES, VALIDATION_IMAGES = 1_024, 2_000
+CALIBRATION_IMAGES = 1_024
 
 
 def task() -> Task:
@@ -23,14 +23,13 @@ def task() -> Task:
     are read only when fine-tuning asks for them."""
     folder = find_files()
     images, labels = read_images(folder, "train"), read_labels(folder, "train")
-    calibration, validation = chosen()
     return Task(
         name="fashion-mnist",
         network=NETWORK,
         metric="accuracy",
-        x_calibration=prepare(images[calibration]),
-        x_validation=prepare(images[validation]),
-        y_validation=labels[validation],
+        x_calibration=prepare(images[for_calibration()]),
+        x_validation=prepare(images[TRAINING_IMAGES:]),
+        y_validation=labels[TRAINING_IMAGES:],
         x_test=prepare(read_images(folder, "t10k")),
         y_test=read_labels(folder, "t10k"),
         x_train=lambda: prepare(read_images(folder, "train")[:TRAINING_IMAGES]),
@@ -45,11 +44,7 @@ def prepare(images: Array) -> Array:
     return padded[..., None].astype(np.float32) / np.float32(255)
 
 
-def chosen() -> tuple[Array, Array]:
-    """Indices into the 60,000: calibration images (of the training part) and validation images (of the
-    held-out)."""
+def for_calibration() -> Array:
+    """Indices of the calibration images, in order; they are of the training part."""
     # RandomState's stream is frozen by NumPy's policy, default_rng's is not.
-    rng = np.random.RandomState(0)
-    calibration = np.sort(rng.permutation(TRAINING_IMAGES)[:CALIBRATION_IMAGES])
-    validation = TRAINING_IMAGES + np.sort(rng.permutation(60_000 - TRAINING_IMAGES)[:VALIDATION_IMAGES])
-    return calibration, validation
+    return np.sort(np.random.RandomState(0).permutation(TRAINING_IMAGES)[:CALIBRATION_IMAGES])
