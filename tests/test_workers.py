@@ -127,7 +127,7 @@ def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) ->
 
 
 def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(tmp_path: Path) -> None:
-    with started(command(tmp_path, "--space", "default", trials=24)) as process:
+    with started(command(tmp_path, "--space", "default", trials=60)) as process:
         wait_until(process, lambda: len(children(process.pid)) == 1)
         (other,) = children(process.pid)
 
@@ -142,7 +142,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(tmp_path
         said = ended(process)
     assert process.returncode == 0, said
     assert "was killed by SIGKILL; its trial is run again" in said
-    check_whole(tmp_path, 24)
+    check_whole(tmp_path, 60)
     trials = store.load_study(tmp_path, "s", None).get_trials()
     failed = [t for t in trials if t.state.name == "FAIL"]
     for trial in failed:

@@ -152,7 +152,7 @@ class _Training:
         loss = float(self._step(*self._batches.at_step(state.steps)))
         state.steps += 1
         if not math.isfinite(loss):
-            self._give_up(loss)
+            self._give_up(f"the loss became {loss}")
         last = self._finished()
         if last:
             self._move_masks(1.0)
@@ -196,7 +196,10 @@ class _Training:
     def _look_at_held_out(self) -> None:
         state, loss = self._state, self._held_out_loss()
         if not math.isfinite(loss):
-            self._give_up(loss)
+            self._give_up(f"the loss became {loss}")
+        # A loss may stay finite: what becomes of NaN in a ReLU depends on the processor.
+        if not all(np.isfinite(values).all() for values in checkpoint.values_of(self._student.variables)):
+            self._give_up("weights became infinite or NaN")
         self._checked()
         state.looks = max(state.looks + 1, int(self._share() * _LOOKS))
         moving = (self._rises or self._recipe.mask == "free") and state.masks_at < RISES_UNTIL
@@ -221,7 +224,7 @@ class _Training:
         checkpoint.save(self._path, state)
         self._saved_s = time.monotonic()
 
-    def _give_up(self, loss: float) -> None:
+    def _give_up(self, what: str) -> None:
         """Keep the best state as a new beginning, and say why it ended."""
         state, steps = self._state, self._state.steps
         state.values, state.moments, state.steps, state.elapsed_s, state.looks = state.best, [], 0, 0.0, 0
@@ -229,7 +232,7 @@ class _Training:
         checkpoint.save(self._path, state)
         kept = "the best state before it is kept, go on from it" if state.best else "none had all zeros yet, try again"
         raise CandidateError(
-            f"the loss became {loss} in step {steps} of fine-tuning; {kept} with a smaller --learning-rate than "
+            f"{what} in step {steps} of fine-tuning; {kept} with a smaller --learning-rate than "
             f"{self._recipe.learning_rate:g}"
         )
 
