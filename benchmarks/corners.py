@@ -1,7 +1,7 @@
 """Whether a search does better than the plain corners of its space: 100 trials of guided, fashion-mnist on rpi4.
 
-For each uniform corner (all layers dense at one bit-width, for each activation precision) the front must have a point no
-larger and at least as accurate on validation data; shown is the smallest such point that is no corner, or else a
+For each uniform corner (all layers dense at one bit-width, for each activation precision) the front must have a point
+no larger and at least as accurate on validation data; shown is the smallest such point that is no corner, or else a
 corner. The same on test data, where only points that are no corners count, and one must be at least a tenth smaller;
 the paired interval says what of it is luck. Then the front with its test accuracies, the share of its points that are
 no corners, and its hypervolume. About 3 minutes: `python benchmarks/corners.py`, with another sampler
