@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.datasets import load_digits
 
 from autocompress.errors import AutocompressError
 from autocompress.metrics import get_metric
@@ -65,14 +66,21 @@ def test_digits_splits_are_disjoint_stratified_and_repeat(digits_task: LoadedTas
     assert len(y) == len(x["image"]) == 898
 
 
+def test_digits_are_those_of_scikit_learn() -> None:
+    with np.load(digits.DATA) as shipped:
+        for name, wanted in zip(("images", "labels"), (load_digits().images, load_digits().target), strict=True):
+            np.testing.assert_array_equal(shipped[name], wanted)
+
+
 def test_shipped_networks_are_small_float_files() -> None:
     for network in (digits.NETWORK, fashion_mnist.NETWORK):
         assert network.stat().st_size <= 400_000
         assert network.with_name("train.py").is_file()
 
 
-def test_loading_a_built_in_task_leaves_tensorflow_alone() -> None:
-    code = "import sys; from autocompress.tasks import load_task; load_task(); assert 'tensorflow' not in sys.modules"
+def test_loading_a_built_in_task_leaves_tensorflow_and_scikit_learn_alone() -> None:
+    code = "import sys; from autocompress.tasks import load_task; load_task()\n"
+    code += "assert not {'tensorflow', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=networks.ROOT)
 
 
