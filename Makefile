@@ -11,7 +11,7 @@ demo: $(STAMP)
 	@echo "To type autocompress yourself: . $(BIN)/activate"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,6 +15,14 @@ from edge_host import Board
 # Set before any test runs, so that child processes inherit it.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="autocompress-tests-")
 
+# The files that take longest, which begin first: one that began last would run alone.
+LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end", "screening", "sparse_search", "ssh")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = [f"test_{name}" for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
