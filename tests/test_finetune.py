@@ -529,7 +529,8 @@ def test_a_loss_that_is_nan_ends_it_and_the_best_state_is_a_new_beginning(
     choice = LayerChoice(sparsity=0.5)
     with pytest.raises(
         CandidateError,
-        match=r"(the loss|weights) became (nan|inf|infinite or NaN) in step \d+ of fine-tuning; .* smaller --learn",
+        match=r"(the loss became (nan|inf)|weights became infinite or NaN) in step \d+ of fine-tuning; "
+        r".* smaller --learn",
     ):
         train(digits_network, few, choice, path, learning_rate=1e30)
     assert path.exists()

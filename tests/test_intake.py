@@ -120,7 +120,10 @@ def test_a_file_without_a_signature_is_quantized_and_leaves_without_one(activati
     np.testing.assert_array_equal(Runner(model).run({name: values}), wanted)
     layers, ranges = layers_of(flatbuffer.read(model)), trace.activation_ranges(model, {index: values}, SAMPLES, 1)
     built = make_skeleton(model, layers, [8] * len(layers), activations, ranges).patch.snapshot()
-    assert np.abs(Runner(built).run({name: values}) - wanted).mean() < 0.02
+    # What 8 bits do to single outputs of a network trained on the spot differs between processors.
+    gap = np.abs(Runner(built).run({name: values}) - wanted)
+    assert gap.max() < (0.2 if activations == "int8" else 0.1)
+    assert gap.mean() < 0.02
     assert not flatbuffer.read(built).signatureDefs
 
 

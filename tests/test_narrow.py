@@ -132,7 +132,8 @@ def test_reconstruction_brings_back_most_of_what_went_with_the_channels(name: st
         for model in (prune(network, kept), made.network)
     )  # fmt: skip
     assert len(made.network) < len(network)
-    assert mended < 0.5 * cut
+    # The MobileNetV2 has few samples for its many channels: what comes back differs between processors.
+    assert mended < (0.5 if name == "mobilenet-v2" else 0.3) * cut
 
 
 def _network(name: str) -> tuple[bytes, dict[str, Array]]:

@@ -151,8 +151,7 @@ class _Training:
             self._move_masks(self._share())
         loss = float(self._step(*self._batches.at_step(state.steps)))
         state.steps += 1
-        if not math.isfinite(loss):
-            self._give_up(f"the loss became {loss}")
+        self._check_finite(loss)
         last = self._finished()
         if last:
             self._move_masks(1.0)
@@ -195,8 +194,7 @@ class _Training:
 
     def _look_at_held_out(self) -> None:
         state, loss = self._state, self._held_out_loss()
-        if not math.isfinite(loss):
-            self._give_up(f"the loss became {loss}")
+        self._check_finite(loss)
         # A loss may stay finite: what becomes of NaN in a ReLU depends on the processor.
         if not all(np.isfinite(values).all() for values in checkpoint.values_of(self._student.variables)):
             self._give_up("weights became infinite or NaN")
@@ -223,6 +221,10 @@ class _Training:
         state.moments = checkpoint.values_of(self._optimizer.variables)
         checkpoint.save(self._path, state)
         self._saved_s = time.monotonic()
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            self._give_up(f"the loss became {loss}")
 
     def _give_up(self, what: str) -> None:
         """Keep the best state as a new beginning, and say why it ended."""
