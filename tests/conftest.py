@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import edge_host
 import pytest
 from edge_host import Board
-
-# Set before any test runs, so that child processes inherit it.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="autocompress-tests-")
 
 # The files that take longest, which begin first: one that began last would run alone.
 LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end", "screening", "sparse_search", "ssh")
@@ -22,6 +17,14 @@ LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = [f"test_{name}" for name in LONG]
     items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Profiles that one file's tests save are not found by another's, whichever ran first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        yield
 
 
 @pytest.fixture
