@@ -33,17 +33,17 @@ CHOICES = (
 
 def files_of(task_name: str) -> list[bytes]:
     """The network under each choice."""
-    task, folder = load_task(task_name), Path(tempfile.mkdtemp(prefix="autocompress-downloads-"))
+    task, found = load_task(task_name), []
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
-    bench = Workbench(
-        task, load_device("local"), lambda file, processes: nothing, runs=folder, artifacts=folder, seed=0,
-        threads=len(os.sched_getaffinity(0)), tier="independent",
-    )  # fmt: skip
-    whole = bench.variants.whole
-    found = []
-    for choice in CHOICES:
-        asked = Configuration(activations="int8", layers={layer.name: choice for layer in bench.layers}).normalised()
-        found.append(whole.builder.build(asked, whole.solve(asked, "independent")))
+    with tempfile.TemporaryDirectory() as name:
+        bench = Workbench(
+            task, load_device("local"), lambda file, processes: nothing, runs=Path(name), artifacts=Path(name), seed=0,
+            threads=len(os.sched_getaffinity(0)), tier="independent",
+        )  # fmt: skip
+        whole = bench.variants.whole
+        for choice in CHOICES:
+            asked = Configuration(activations="int8", layers={each.name: choice for each in bench.layers}).normalised()
+            found.append(whole.builder.build(asked, whole.solve(asked, "independent")))
     return found
 
 

@@ -42,7 +42,8 @@ from autocompress.tasks.check import checked
 from autocompress.tasks.fashion_mnist.files import find_files, read_images, read_labels
 from autocompress.tasks.task import LoadedTask, Task
 
-FOLDER = Path(tempfile.mkdtemp(prefix="autocompress-finetune-"))
+_OWN = tempfile.TemporaryDirectory(prefix="autocompress-finetune-")  # gone when the process ends
+FOLDER = Path(_OWN.name)
 RECIPE: dict[str, Any] = {}  # what the command changes
 Choices = dict[str, LayerChoice]
 Widths = dict[str, int]

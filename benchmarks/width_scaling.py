@@ -60,7 +60,8 @@ KINDS = {"float32": LayerChoice(), "int8": LayerChoice(bits=8)}  # activations -
 LONGER, NOISE = 1.03, 1.02
 MEASURED = 16  # of the offered widths
 HELD_OUT = 0.1
-FOLDER = Path(tempfile.mkdtemp(prefix="autocompress-widths-"))
+_OWN = tempfile.TemporaryDirectory(prefix="autocompress-widths-")  # gone when the process ends
+FOLDER = Path(_OWN.name)
 
 
 @dataclass(kw_only=True)
