@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,32 @@ def test_a_storage_that_is_locked_for_a_while_is_waited_for(tmp_path: Path, capl
     assert storage.get_study_user_attrs(study_id) == {"key": 7}
 
 
+def test_a_new_storage_is_opened_by_several_at_once(tmp_path: Path) -> None:
+    opened_by_all([f"sqlite:///{tmp_path}/{number}.db" for number in range(8)])
+
+
+def opened_by_all(urls: list[str]) -> None:
+    """Four processes open each in the same moment, as a report does while a search begins, and write a study each."""
+    spawn = multiprocessing.get_context("spawn")
+    together = spawn.Barrier(4, timeout=60)
+    with ProcessPoolExecutor(4, spawn, share, (together,)) as four:
+        list(four.map(make_study, [url for url in urls for _ in "abcd"], "abcd" * len(urls)))
+    for url in urls:
+        assert {study.study_name for study in open_storage(url).get_all_studies()} == set("abcd")
+
+
+TOGETHER: list[Any] = []  # the barrier, in a process of the pool
+
+
+def share(together: Any) -> None:
+    TOGETHER.append(together)
+
+
+def make_study(url: str, name: str) -> None:
+    TOGETHER[0].wait()
+    optuna.create_study(study_name=name, storage=open_storage(url))
+
+
 def test_what_waiting_cannot_heal_is_no_wait(tmp_path: Path) -> None:
     with pytest.raises(AutocompressError, match="cannot be opened"):
         open_storage(f"sqlite:///{tmp_path}/no/such/folder/study.db")
@@ -337,6 +365,11 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
         assert not (tmp_path / "s" / "study.db").exists()
         with study_of(tmp_path, server.url) as study:
             assert [t.state.name for t in study.get_trials()].count("FAIL") <= 2
+
+
+def test_a_new_database_is_opened_by_several_at_once() -> None:
+    with postgresql.server() as server:
+        opened_by_all([server.url])
 
 
 def test_what_a_server_that_goes_away_cuts_is_done_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,14 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import StudyModel, TrialModel
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from autocompress.errors import AutocompressError
 from autocompress.search.stored_trials import TrialReader, of_study
@@ -27,6 +34,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 # A worker on this machine is known to be dead by its lock; heartbeats are for those on others. A heartbeat that waits
 # for a busy database or processor must not make a live worker's trial be run twice.
 _HEARTBEAT_S, _GRACE_S = 5, 60
+_MOST_OPENINGS = 20  # each finds more of the tables that others are making
 _log = logging.getLogger(__name__)
 
 
@@ -131,16 +139,20 @@ def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sqlite = url.startswith("sqlite")
     engine: dict[str, Any] = {"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True}
+
+    def opened() -> PatientStorage:
+        return PatientStorage(
+            _with_driver(url),
+            engine_kwargs=engine,
+            heartbeat_interval=_HEARTBEAT_S,
+            grace_period=_GRACE_S,
+            heartbeat_stale_trial_callback=on_stale,
+        )
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are marked experimental
         try:
-            storage = PatientStorage(
-                _with_driver(url),
-                engine_kwargs=engine,
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=on_stale,
-            )
+            storage = _beside_others(opened)
         except ImportError as fault:
             extra = "pip install 'autocompress[postgresql]'" if "postgres" in url else "install the database's driver"
             raise AutocompressError(f"the storage '{url}' needs a package that is missing; {extra}") from fault
@@ -151,6 +163,28 @@ def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]
         sqlalchemy.event.listen(storage.engine, "connect", _log_ahead)
         storage.engine.dispose()  # the connections that made the tables
     return storage
+
+
+def _beside_others(opened: Callable[[], PatientStorage]) -> PatientStorage:
+    """A storage that others may open in the same moment: Optuna looks which tables are missing and then makes them, so
+    whoever comes second fails, but finds them when it looks again."""
+    for _ in range(_MOST_OPENINGS - 1):
+        try:
+            return opened()
+        except (StorageInternalError, SQLAlchemyError) as fault:
+            if not _made_meanwhile(fault):
+                raise
+            time.sleep(_FIRST_PAUSE_S)
+    return opened()
+
+
+def _made_meanwhile(fault: BaseException | None) -> bool:
+    """Whether the database says that what should be made is there already."""
+    while fault is not None:
+        if isinstance(fault, IntegrityError) or (isinstance(fault, DBAPIError) and "already exists" in str(fault.orig)):
+            return True
+        fault = fault.__cause__ or fault.__context__
+    return False
 
 
 def _with_driver(url: str) -> str:
