@@ -451,7 +451,7 @@ def damaged(network: bytes) -> bytes:
 
 
 def test_killed_with_9_a_night_ends_with_the_trials_of_an_undisturbed_one(tmp_path: Path) -> None:
-    file = sweep_file(tmp_path, "[rpi4]", budgets="[{trials: 30}]")  # more than are done before it is killed
+    file = sweep_file(tmp_path, "[rpi4]", budgets="[{trials: 70}]")  # by far more than are done before it is killed
     run(night(file, tmp_path / "whole"))
     runs = tmp_path / "killed"
     for after in (1, 5):
