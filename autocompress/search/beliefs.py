@@ -10,6 +10,7 @@ import numpy as np
 
 from autocompress.records.configuration import STATIC_ACTIVATIONS
 from autocompress.search.costs import Cost
+from autocompress.search.effects import Coded, Effects, fit_effects
 from autocompress.search.landscape import Landscape
 from autocompress.search.surrogate import Curve, Damage, Linear, Seen, fit_curve, fit_damage, fit_linear
 
@@ -25,6 +26,7 @@ _SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float and of static activat
 # to test data.
 _LUCK = 0.5
 _SIZE = 0.002  # prior variance of corrections of the download, in units of the reference
+_MOST_SIZES = 128  # downloads that the regression with effects needs, the latest: its time grows faster than they do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +120,18 @@ class Beliefs:
         steep = self._curve.slope(damage[0])
         return mean, doubt + steep**2 * log_variance + _LUCK**2 * self._curve.variance(mean)
 
-    def _fit_download(self, trials: Trials) -> Linear:
-        known = np.isfinite(trials.download)
+    def _fit_download(self, trials: Trials) -> Effects:
+        known = np.flatnonzero(np.isfinite(trials.download))[-_MOST_SIZES:]
         x = trials.x[known]
         left = trials.download[known] - self._land.download(x) / self._unit
-        features = self._size_features(x)
-        kinds = len(self._land.activations)
-        prior = np.full(features.shape[1], _SIZE)
-        prior[:kinds] = 0.05
-        return fit_linear(features, left, prior, 1e-6)
+        coded = self._coded(x)
+        prior = np.full(coded.features.shape[1], _SIZE)
+        prior[: len(self._land.activations)] = 0.05
+        return fit_effects(coded, left, prior)
+
+    def _coded(self, x: Array) -> Coded:
+        sizes = self._land.sizes(x) / self._unit
+        return Coded(features=self._size_features(x), sizes=sizes, choices=x[:, 1 : 1 + sizes.shape[1]])
 
     def _size_features(self, x: Array) -> Array:
         """What may be wrong with the count of blocks: a constant by activations, a factor, and what each layer's size
@@ -141,8 +146,8 @@ class Beliefs:
         return features
 
     def _sizes(self, x: Array) -> tuple[Array, Array]:
-        mean, variance = self._download.predict(self._size_features(x))
-        return mean + self._land.download(x) / self._unit, variance + self._download.noise
+        mean, variance = self._download.predict(self._coded(x))
+        return mean + self._land.download(x) / self._unit, variance
 
     def _fit_pattern(self, trials: Trials, cost: Cost, values: Array) -> Linear:
         known = np.isfinite(values)

@@ -2,8 +2,9 @@
 
 Two regressions, both Bayesian with normal priors, so that they say how sure they are:
 
-*Linear* for sizes and latencies: the tables' sum is the prior mean, and a few features of the configuration are
-regressed on what the trials differ from it (Bishop 2006, eq. 3.53-3.54 and 3.58).
+*Linear* for latencies, file sizes and memory: the tables' sum is the prior mean, and a few features of the
+configuration are regressed on what the trials differ from it (Bishop 2006, eq. 3.53-3.54 and 3.58); downloads have a
+regression of their own (effects.py).
 *Damage* for the outputs' divergence from the float network: D = a + sum_l exp(log d_l(choice) + f . theta), with a the
 share of the activations' precision, d_l the tables' damage and f features of the choice. Sequential reconstruction
 mends much of what the tables say, some layers' and some techniques' damage more than others': that is theta, with prior
