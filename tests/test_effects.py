@@ -92,5 +92,5 @@ def test_without_trials_the_tables_hold() -> None:
     fitted = fit_effects(rows(rng, 0), np.empty(0), np.array([0.05]))
     mean, variance = fitted.predict(other)
     assert (mean == 0).all()
-    assert (fitted.effect, fitted.scatter) == (0.01, 0.004)
+    assert (fitted.effect, fitted.scatter) == (0.01, 0.002)
     assert (variance > 0.05).all()

@@ -26,6 +26,7 @@ _SHARES = ((-9.0, 4.0), (-5.0, 4.0))  # log share of float and of static activat
 # to test data.
 _LUCK = 0.5
 _SIZE = 0.002  # prior variance of corrections of the download, in units of the reference
+_CLUSTERED = 4.0  # how much farther off the bytes of clusters are: which ones a layer ends with hangs on its inputs
 _MOST_SIZES = 128  # downloads that the regression with effects needs, the latest: its time grows faster than they do
 
 
@@ -130,7 +131,8 @@ class Beliefs:
         return fit_effects(coded, left, prior)
 
     def _coded(self, x: Array) -> Coded:
-        sizes = self._land.sizes(x) / self._unit
+        loose = 1.0 + (_CLUSTERED - 1.0) * self._land.gather(self._land.clustered, x)
+        sizes = loose * self._land.sizes(x) / self._unit
         return Coded(features=self._size_features(x), sizes=sizes, choices=x[:, 1 : 1 + sizes.shape[1]])
 
     def _size_features(self, x: Array) -> Array:

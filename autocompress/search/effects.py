@@ -5,9 +5,10 @@ there, and no few features tell by how much. So
 
     y = f . w + sum_l s_l e_(l, choice of l) + noise
 
-with s_l the layer's bytes by its table, w ~ N(0, prior), e ~ N(0, effect^2) and noise ~ N(0, (scatter sum_l s_l)^2).
-Choices that trials had are known well, others as badly as the tables know them, and the noise is relative: small files
-are known to a few bytes. With the weights integrated out it is a Gaussian process, of covariance
+with s_l the layer's bytes by its table (times more for choices that tables know worse), w ~ N(0, prior),
+e ~ N(0, effect^2) and noise ~ N(0, (scatter sum_l s_l)^2). Choices that trials had are known well, others as badly as
+the tables know them, and the noise is relative: small files are known to a few bytes. With the weights
+integrated out it is a Gaussian process, of covariance
 
     k(x, x') = sum_p prior_p f_p f'_p + effect^2 sum_l s_l s'_l [same choice in l]
 
@@ -25,9 +26,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _EFFECTS = (0.003, 0.01, 0.03)  # standard deviations, relative
-_SCATTERS = (0.001, 0.002, 0.004, 0.008, 0.016)
+_SCATTERS = (0.0005, 0.001, 0.002, 0.004, 0.008)
 # Before trials tell, the middle ones, as if the logarithm of each were normal with deviation 1.
-_USUAL = (0.01, 0.004)
+_USUAL = (0.01, 0.002)
 _LEAST = 1e-9  # variance
 
 

@@ -79,6 +79,11 @@ class Landscape:
         return self._padded([[c.sparsity for c in row] for row in self.rows])
 
     @cached_property
+    def clustered(self) -> Array:
+        """Whether a choice has clusters, (L, C)."""
+        return self._padded([[c.clusters is not None for c in row] for row in self.rows])
+
+    @cached_property
     def bytes(self) -> Array:
         """Deflated bytes of the weights by the tables, (L, C)."""
         return self._padded([row.bytes for row in self.tables.layers])
