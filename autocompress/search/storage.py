@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Container
@@ -34,6 +35,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 # A worker on this machine is known to be dead by its lock; heartbeats are for those on others. A heartbeat that waits
 # for a busy database or processor must not make a live worker's trial be run twice.
 _HEARTBEAT_S, _GRACE_S = 5, 60
+_SQLITE_WAIT_S = 30.0  # for a lock, before the database says that it is locked
 _MOST_OPENINGS = 20  # each finds more of the tables that others are making
 _log = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]
     """Optuna's storage at `url`; AutocompressError where it cannot be opened."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sqlite = url.startswith("sqlite")
-    engine: dict[str, Any] = {"connect_args": {"timeout": 30}} if sqlite else {"pool_pre_ping": True}
+    engine: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_WAIT_S}} if sqlite else {"pool_pre_ping": True}
 
     def opened() -> PatientStorage:
         return PatientStorage(
@@ -196,8 +198,22 @@ def _with_driver(url: str) -> str:
 def _log_ahead(connection: Any, _: Any) -> None:
     # A trial is some twenty small commits. With a write-ahead log they need not wait for the disk one by one; a killed
     # process still loses nothing that was committed.
-    connection.execute("PRAGMA journal_mode=WAL")
+    end_s = time.monotonic() + _SQLITE_WAIT_S
+    while not _switched(connection, patient=time.monotonic() < end_s):
+        time.sleep(0.02)
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _switched(connection: Any, patient: bool) -> bool:
+    """Whether the file has a write-ahead log now. Switching takes the whole file, and SQLite does not wait for others;
+    its error where that is not to be waited for."""
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as fault:
+        if not patient or "locked" not in str(fault):
+            raise
+        return False
+    return True
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
