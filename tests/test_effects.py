@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.search.effects import Coded, Effects, fit_effects, log_likelihood
@@ -25,6 +25,7 @@ def one_weight_each(coded: Coded) -> np.ndarray:
     return np.concatenate([coded.features, hot.reshape(len(hot), hot.shape[1] * CHOICES)], axis=1)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(0, 30))
 def test_it_is_the_regression_with_one_weight_for_each_choice(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
@@ -41,6 +42,7 @@ def test_it_is_the_regression_with_one_weight_for_each_choice(seed: int, count: 
     np.testing.assert_allclose(variance, ((wanted @ covariance) * wanted).sum(axis=1) + least, rtol=1e-3, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 12))
 def test_the_likelihood_is_the_normal_distributions(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)

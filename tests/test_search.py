@@ -131,7 +131,7 @@ def _digests(record: StudyRecord) -> list[str]:
 def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, after: int) -> None:
     command = [
         sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--space", "weights-only",
-        "--trials", "9", "--seed", "5", "--study", "k", "--runs", str(tmp_path),
+        "--trials", "16", "--seed", "5", "--study", "k", "--runs", str(tmp_path),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         _wait_for_complete(tmp_path, after, process)
@@ -142,8 +142,8 @@ def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, afte
     record = store.read_record(store.load_study(tmp_path, "k", None))
     kept = {t.number: t for t in record.trials}
     assert all(kept[t.number] == t for t in before.trials if t.state == "complete")
-    assert len(rows.complete(record)) == 9
-    assert len(set(_digests(record))) == 9
+    assert len(rows.complete(record)) == 16
+    assert len(set(_digests(record))) == 16
     assert not [t for t in record.trials if t.state == "running"]
 
 
