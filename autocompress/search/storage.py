@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import optuna
@@ -78,23 +78,49 @@ def _patiently(method: Callable[..., Any]) -> Any:
     return patiently
 
 
-def _passing(fault: BaseException | None) -> str | None:
+def _passing(fault: BaseException) -> str | None:
     """The database's words for a fault that may pass: a lock, a connection that broke or cannot be made; None for one
     that will not."""
-    while fault is not None:
-        broken = isinstance(fault, DBAPIError) and fault.connection_invalidated
-        if broken or isinstance(fault, (OperationalError, InterfaceError, PendingRollbackError)):
-            return " ".join(str(getattr(fault, "orig", fault)).split())[:120]
-        fault = fault.__cause__ or fault.__context__
+    for each in _causes(fault):
+        broken = isinstance(each, DBAPIError) and each.connection_invalidated
+        if broken or isinstance(each, (OperationalError, InterfaceError, PendingRollbackError)):
+            return " ".join(str(getattr(each, "orig", each)).split())[:120]
     return None
+
+
+def _made_meanwhile(fault: BaseException) -> bool:
+    """Whether the database says that what should be made is there already."""
+    return any(
+        isinstance(each, IntegrityError) or (isinstance(each, DBAPIError) and "already exists" in str(each.orig))
+        for each in _causes(fault)
+    )
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """The fault, what it came from, and so on."""
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__
 
 
 class PatientStorage(RDBStorage):
     """RDBStorage whose every operation is patient, and that reads thousands of trials in a second."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        self._open_beside_others(*args, **kwargs)
         self._reader = TrialReader()
+
+    def _open_beside_others(self, *args: Any, **kwargs: Any) -> None:
+        """Optuna looks which tables are missing and then makes them: where others open a new database in the same
+        moment, whoever comes second fails, but finds them when it looks again."""
+        for opening in range(1, _MOST_OPENINGS + 1):
+            try:
+                super().__init__(*args, **kwargs)
+                return
+            except (StorageInternalError, SQLAlchemyError) as fault:
+                if opening == _MOST_OPENINGS or not _made_meanwhile(fault):
+                    raise
+                time.sleep(_FIRST_PAUSE_S)
 
     @_patiently
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -141,20 +167,16 @@ def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sqlite = url.startswith("sqlite")
     engine: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_WAIT_S}} if sqlite else {"pool_pre_ping": True}
-
-    def opened() -> PatientStorage:
-        return PatientStorage(
-            _with_driver(url),
-            engine_kwargs=engine,
-            heartbeat_interval=_HEARTBEAT_S,
-            grace_period=_GRACE_S,
-            heartbeat_stale_trial_callback=on_stale,
-        )
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats are marked experimental
         try:
-            storage = _beside_others(opened)
+            storage = PatientStorage(
+                _with_driver(url),
+                engine_kwargs=engine,
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=_GRACE_S,
+                heartbeat_stale_trial_callback=on_stale,
+            )
         except ImportError as fault:
             extra = "pip install 'autocompress[postgresql]'" if "postgres" in url else "install the database's driver"
             raise AutocompressError(f"the storage '{url}' needs a package that is missing; {extra}") from fault
@@ -165,28 +187,6 @@ def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]
         sqlalchemy.event.listen(storage.engine, "connect", _log_ahead)
         storage.engine.dispose()  # the connections that made the tables
     return storage
-
-
-def _beside_others(opened: Callable[[], PatientStorage]) -> PatientStorage:
-    """A storage that others may open in the same moment: Optuna looks which tables are missing and then makes them, so
-    whoever comes second fails, but finds them when it looks again."""
-    for _ in range(_MOST_OPENINGS - 1):
-        try:
-            return opened()
-        except (StorageInternalError, SQLAlchemyError) as fault:
-            if not _made_meanwhile(fault):
-                raise
-            time.sleep(_FIRST_PAUSE_S)
-    return opened()
-
-
-def _made_meanwhile(fault: BaseException | None) -> bool:
-    """Whether the database says that what should be made is there already."""
-    while fault is not None:
-        if isinstance(fault, IntegrityError) or (isinstance(fault, DBAPIError) and "already exists" in str(fault.orig)):
-            return True
-        fault = fault.__cause__ or fault.__context__
-    return False
 
 
 def _with_driver(url: str) -> str:
