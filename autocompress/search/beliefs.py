@@ -131,14 +131,15 @@ class Beliefs:
         return fit_effects(coded, left, prior)
 
     def _coded(self, x: Array) -> Coded:
-        loose = 1.0 + (_CLUSTERED - 1.0) * self._land.gather(self._land.clustered, x)
-        sizes = loose * self._land.sizes(x) / self._unit
-        return Coded(features=self._size_features(x), sizes=sizes, choices=x[:, 1 : 1 + sizes.shape[1]])
+        sizes = self._land.sizes(x) / self._unit
+        loose = np.where(self._land.gather(self._land.clustered, x), _CLUSTERED, 1.0)
+        choices = x[:, 1 : 1 + sizes.shape[1]]
+        return Coded(features=self._size_features(x, sizes), sizes=loose * sizes, choices=choices)
 
-    def _size_features(self, x: Array) -> Array:
+    def _size_features(self, x: Array, size: Array) -> Array:
         """What may be wrong with the count of blocks: a constant by activations, a factor, and what each layer's size
-        and zeros do."""
-        size, share = self._land.sizes(x) / self._unit, self._land.share(x)
+        (by the tables, (n, L)) and zeros do."""
+        share = self._land.share(x)
         zeros = self._land.gather(self._land.sparsity, x) * share * self._land.largest / self._land.largest.sum()
         total = size.sum(axis=1, keepdims=True)
         hot = np.eye(len(self._land.activations))[x[:, 0]]

@@ -18,7 +18,6 @@ those of the greatest marginal likelihood (eq. 2.30) on a grid."""
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +76,17 @@ class Effects:
 def fit_effects(seen: Coded, values: Array, prior: Array) -> Effects:
     """The regression of `values` (n,), the features' weights having mean 0 and variances `prior` (p,)."""
     linear, shared = (seen.features * prior) @ seen.features.T, seen.shared(seen)
-    best, chosen = -math.inf, (*_USUAL, linear)
-    for effect, scatter in itertools.product(_EFFECTS, _SCATTERS):
-        covariance = linear + effect**2 * shared + np.diag(scatter**2 * seen.squared + _LEAST)
-        far = np.log(np.array([effect, scatter]) / _USUAL)
-        likelihood = log_likelihood(covariance, values) - 0.5 * float(far @ far)
-        if likelihood > best:
-            best, chosen = likelihood, (effect, scatter, covariance)
-    effect, scatter, covariance = chosen
-    inverse = np.linalg.inv(covariance)
+
+    def covariance(effect: float, scatter: float) -> Array:
+        found: Array = linear + effect**2 * shared + np.diag(scatter**2 * seen.squared + _LEAST)
+        return found
+
+    def posterior(each: tuple[float, float]) -> float:
+        far = np.log(np.array(each) / _USUAL)
+        return log_likelihood(covariance(*each), values) - 0.5 * float(far @ far)
+
+    effect, scatter = max(itertools.product(_EFFECTS, _SCATTERS), key=posterior)
+    inverse = np.linalg.inv(covariance(effect, scatter))
     return Effects(
         seen=seen, prior=prior, effect=effect, scatter=scatter, inverse=inverse, weights=inverse @ values,
     )  # fmt: skip
