@@ -8,10 +8,8 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from standstill import stop_when
 from tiny_models import dense_model
 from typer.testing import CliRunner
 
@@ -796,12 +795,8 @@ def test_a_killed_training_goes_on_where_it_was(searched: Path, tmp_path: Path) 
         [*words, "--time-budget", "10m"], env={**os.environ, "PYTHONPATH": root}, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while not state.exists():
-        assert child.poll() is None, "it ended before its first look"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
+    stop_when(state.exists, lambda: [child.pid])
+    child.kill()
     child.wait()
     with np.load(state) as archive:
         steps = json.loads(str(archive["facts"]))["steps"]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from standstill import counted, stop_when
 
 from autocompress.errors import AutocompressError, DeviceError, UnmetError
 from autocompress.measure.host import at_host
@@ -134,8 +131,8 @@ def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, afte
         "--trials", "16", "--seed", "5", "--study", "k", "--runs", str(tmp_path),
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _wait_for_complete(tmp_path, after, process)
-        process.send_signal(signal.SIGKILL)
+        stop_when(lambda: counted(tmp_path / "k" / "study.db") >= after, lambda: [process.pid])
+        process.kill()
     before = store.read_record(store.load_study(tmp_path, "k", None))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -145,26 +142,6 @@ def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, afte
     assert len(rows.complete(record)) == 16
     assert len(set(_digests(record))) == 16
     assert not [t for t in record.trials if t.state == "running"]
-
-
-def _wait_for_complete(runs: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the search ended before it could be killed"
-        if _complete_in(runs / "k" / "study.db") >= count:
-            return
-        time.sleep(0.2)
-    pytest.fail("no trial finished in time")
-
-
-def _complete_in(database: Path) -> int:
-    """Counted without Optuna, which would make the tables itself."""
-    if not database.exists():
-        return 0
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        if not connection.execute("select count(*) from sqlite_master where name = 'trials'").fetchone()[0]:
-            return 0
-        return int(connection.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0])
 
 
 def test_a_trial_killed_after_its_evaluation_was_stored_is_told_from_it(task: LoadedTask, tmp_path: Path) -> None:

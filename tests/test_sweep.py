@@ -22,6 +22,7 @@ from edge_host import Board
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import children, is_dead, wait_for
+from standstill import counted, family, go_on, stop_when
 
 from autocompress.errors import AutocompressError
 from autocompress.network import flatbuffer
@@ -451,14 +452,14 @@ def damaged(network: bytes) -> bytes:
 
 
 def test_killed_with_9_a_night_ends_with_the_trials_of_an_undisturbed_one(tmp_path: Path) -> None:
-    file = sweep_file(tmp_path, "[rpi4]", budgets="[{trials: 70}]")  # by far more than are done before it is killed
+    file = sweep_file(tmp_path, "[rpi4]", budgets="[{trials: 20}]")
     run(night(file, tmp_path / "whole"))
     runs = tmp_path / "killed"
     for after in (1, 5):
         with subprocess.Popen(night(file, runs), stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            wait_for_trials(runs, after, process)
-            (cell,) = children(process.pid)
+            _, cell = stop_when(partial(have_done, runs, after), partial(family, process))
             process.kill()
+        go_on([cell])
         wait_for(partial(is_dead, cell))  # a cell does not outlive its night
     run(night(file, runs))
     assert digests(runs) == digests(tmp_path / "whole")
@@ -467,19 +468,8 @@ def test_killed_with_9_a_night_ends_with_the_trials_of_an_undisturbed_one(tmp_pa
     assert not list(runs.glob("sweeps/s/open/*"))
 
 
-def wait_for_trials(runs: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 240
-    while sum(len(rows.complete(record)) for record in readable(runs)) < count:
-        assert process.poll() is None, "the night ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def readable(runs: Path) -> list[StudyRecord]:
-    try:
-        return list(records(runs).values())
-    except AutocompressError:  # no baseline yet
-        return []
+def have_done(runs: Path, trials: int) -> bool:
+    return sum(counted(database) for database in runs.glob("*/study.db")) >= trials
 
 
 class Lanes:
@@ -549,6 +539,7 @@ def test_two_nights_do_not_overlap_and_a_cell_that_dies_fails_alone(tmp_path: Pa
     file = sweep_file(tmp_path, "[rpi4, {name: other, profile: rpi4}]")
     with subprocess.Popen(night(file, tmp_path), stdout=subprocess.DEVNULL) as process:
         _, second = wait_for(lambda: found if len(found := sorted(children(process.pid))) == 2 else None)
+        os.kill(second, signal.SIGSTOP)
         said = run(night(file, tmp_path), 2).stderr
         os.kill(second, signal.SIGKILL)
         assert process.wait(300) == 1
@@ -617,12 +608,9 @@ def test_what_was_compared_before_a_board_went_away_stands(board: Board, tmp_pat
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(night(file, tmp_path, "--json"), stdout=subprocess.PIPE, stderr=said, text=True)
     with process:
-        deadline = time.monotonic() + 240
-        while "compared" not in (tmp_path / "said").read_text():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        night_and_cell = stop_when(lambda: "compared" in (tmp_path / "said").read_text(), partial(family, process))
         board.stop()
+        go_on(night_and_cell)
         output, _ = process.communicate()
     found = json.loads(output)
     by_metric = {each["metric"]: each for each in found["verdicts"]}

@@ -18,8 +18,10 @@ from typing import Any
 
 import optuna
 import postgresql
+import psycopg
 import pytest
 from processes import Background, children, is_dead, wait_for
+from standstill import PATIENCE_S, counted, family, go_on, stop_when
 
 from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
@@ -28,8 +30,6 @@ from autocompress.report import rows
 from autocompress.search import locks, store
 from autocompress.search.locks import Floor, Roll
 from autocompress.search.storage import PatientStorage, open_storage
-
-PATIENCE_S = 240.0
 
 
 def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
@@ -40,10 +40,10 @@ def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space
 
 
 @contextlib.contextmanager
-def started(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(words: list[str], cwd: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own; nothing of it stays."""
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=cwd
     ) as process:
         try:
             yield process
@@ -73,15 +73,20 @@ def record_of(runs: Path, storage: str | None = None) -> StudyRecord:
         return store.read_record(study)
 
 
-def counted(runs: Path, what: str = "state = 'COMPLETE'") -> int:
-    """Trials, counted without Optuna, which would make the tables itself."""
-    database = runs / "s" / "study.db"
-    if not database.exists():
-        return 0
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        if not connection.execute("select count(*) from sqlite_master where name = 'trials'").fetchone()[0]:
-            return 0
-        return int(connection.execute(f"select count(*) from trials where {what}").fetchone()[0])
+def done(runs: Path, by: int | None = None) -> int:
+    """Complete trials, those of one process or of all."""
+    return counted(runs / "s" / "study.db", "state = 'COMPLETE'" + ("" if by is None else f" and {of_worker(by)}"))
+
+
+def of_worker(pid: int) -> str:
+    """The trials of a process, in SQL."""
+    return noted("worker", f"%+{pid}+%")
+
+
+def noted(key: str, value: str = "%") -> str:
+    """The trials with a user attribute that is like the value, in SQL."""
+    found = f"select trial_id from trial_user_attributes where key = '{key}' and value_json like '{value}'"
+    return f"trial_id in ({found})"
 
 
 def wait_until(process: subprocess.Popen[str], condition: Any) -> None:
@@ -116,35 +121,34 @@ def check_whole(runs: Path, trials: int, storage: str | None = None) -> StudyRec
 
 
 def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) -> None:
-    trials = 40  # enough that the one started later has its share on a slow machine too
-    with started(command(tmp_path, trials=trials)) as process:
-        wait_until(process, lambda: len(children(process.pid)) == 1)
+    with started(command(tmp_path, trials=30)) as process:
+        wait_until(process, lambda: done(tmp_path) >= 1)
         (other,) = children(process.pid)
+        go_on(stop_when(lambda: done(tmp_path, by=other) >= 1, lambda: [process.pid], look_s=1.0))
         said = ended(process)
     assert process.returncode == 0, said
-    check_whole(tmp_path, trials)
+    check_whole(tmp_path, 30)
     assert len(workers_of(store.load_study(tmp_path, "s", None))) == 2
     assert is_dead(other)
     assert list((tmp_path / "s" / "workers").iterdir()) == []
 
 
 def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(tmp_path: Path) -> None:
-    with started(command(tmp_path, "--space", "default", trials=60)) as process:
+    with started(command(tmp_path, "--space", "default", trials=40)) as process:
         wait_until(process, lambda: len(children(process.pid)) == 1)
         (other,) = children(process.pid)
+        under_way = f"state = 'RUNNING' and {of_worker(other)} and not {noted('evaluation')}"
 
         def runs_a_trial() -> bool:
-            study = store.load_study(tmp_path, "s", None)
-            mine = [t for t in study.get_trials() if f"+{other}+" in t.user_attrs.get("worker", "")]
-            return bool(mine) and not mine[-1].state.is_finished() and "evaluation" not in mine[-1].user_attrs
+            return done(tmp_path) >= 4 and counted(tmp_path / "s" / "study.db", under_way) == 1
 
-        wait_until(process, lambda: counted(tmp_path) >= 4)
-        wait_until(process, runs_a_trial)
+        both = stop_when(runs_a_trial, lambda: family(process))
         os.kill(other, signal.SIGKILL)
+        go_on(both)
         said = ended(process)
     assert process.returncode == 0, said
     assert "was killed by SIGKILL; its trial is run again" in said
-    check_whole(tmp_path, 60)
+    check_whole(tmp_path, 40)
     trials = store.load_study(tmp_path, "s", None).get_trials()
     failed = [t for t in trials if t.state.name == "FAIL"]
     for trial in failed:
@@ -156,34 +160,33 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(tmp_path
 
 
 def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: Path) -> None:
-    with started(command(tmp_path, "--space", "default", trials=60)) as process:
-        wait_until(process, lambda: counted(tmp_path) >= 5)
+    with started(command(tmp_path, "--space", "default", trials=5000)) as process:
+        wait_until(process, lambda: done(tmp_path) >= 5)
         (other,) = children(process.pid)
         process.kill()
         wait_for(lambda: is_dead(other))
-    done = counted(tmp_path)
-    assert done < 60
-    with started(command(tmp_path, "--space", "default", workers=1, trials=done + 3)) as process:
+    more = done(tmp_path) + 3
+    with started(command(tmp_path, "--space", "default", workers=1, trials=more)) as process:
         said = ended(process)
     assert process.returncode == 0, said
-    check_whole(tmp_path, done + 3)
+    check_whole(tmp_path, more)
 
 
 def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> None:
     heard = ["/usr/bin/env", "--default-signal=INT"]  # background jobs of a shell ignore it
-    with started([*heard, *command(tmp_path, "--space", "default", trials=60)]) as process:
-        wait_until(process, lambda: counted(tmp_path) >= 5)
+    with started([*heard, *command(tmp_path, "--space", "default", trials=5000)]) as process:
+        wait_until(process, lambda: done(tmp_path) >= 5)
         (other,) = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         said = ended(process)
         assert is_dead(other)
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    done = counted(tmp_path)
-    with started(command(tmp_path, "--space", "default", trials=done + 4)) as process:
+    more = done(tmp_path) + 4
+    with started(command(tmp_path, "--space", "default", trials=more)) as process:
         said = ended(process)
     assert process.returncode == 0, said
-    check_whole(tmp_path, done + 4)
+    check_whole(tmp_path, more)
 
 
 def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
@@ -191,15 +194,15 @@ def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
     alone = subprocess.run(joining, capture_output=True, text=True, check=False)
     assert alone.returncode == 2
     assert "no study 's'" in alone.stderr
-    # Enough trials that a worker that begins later, perhaps on the same processor, comes to one.
-    with started(command(tmp_path, "--space", "default", workers=1, trials=80)) as process:
-        wait_until(process, lambda: counted(tmp_path) >= 1)
-        joined = subprocess.run(joining, capture_output=True, text=True, check=False, cwd="/")
-        said = ended(process)
+    with started(command(tmp_path, "--space", "default", workers=1, trials=30)) as process:
+        wait_until(process, lambda: done(tmp_path) >= 1)
+        with started(joining, cwd="/") as joined:
+            go_on(stop_when(lambda: done(tmp_path, by=joined.pid) >= 1, lambda: [process.pid], look_s=1.0))
+            said = ended(process)
+            assert "the search of 's' has ended" in ended(joined)
     assert process.returncode == 0, said
-    assert joined.returncode == 0, joined.stderr
-    assert "the search of 's' has ended" in joined.stderr
-    check_whole(tmp_path, 80)
+    assert joined.returncode == 0
+    check_whole(tmp_path, 30)
     assert len(workers_of(store.load_study(tmp_path, "s", None))) == 2
     late = subprocess.run(joining, capture_output=True, text=True, check=False)
     assert late.returncode == 2
@@ -341,18 +344,23 @@ def test_a_stopped_search_holds_nobody_up_for_ever(monkeypatch: pytest.MonkeyPat
         stopped.communicate()
 
 
+def has_some(url: str, pid: int) -> bool:
+    """Whether a process has ended a trial; of a new database it is not known."""
+    with psycopg.connect(url) as connection, contextlib.suppress(psycopg.errors.UndefinedTable):
+        found = connection.execute(f"select count(*) from trials where state = 'COMPLETE' and {of_worker(pid)}")
+        return bool(found.fetchall()[0][0])
+    return False
+
+
 def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -> None:
     """The server is killed in the middle of a search of two processes and comes back: nothing is lost."""
     with postgresql.server() as server:
-        words = command(tmp_path, "--storage", server.url, "--space", "default", trials=20)
-
-        def both_have_some() -> bool:
-            with contextlib.suppress(AutocompressError), study_of(tmp_path, server.url) as study:
-                return len(workers_of(study)) == 2
-            return False
+        words = command(tmp_path, "--storage", server.url, "--space", "default", trials=40)
 
         with started(words) as process:
-            wait_until(process, both_have_some)
+            wait_until(process, lambda: len(children(process.pid)) == 1)
+            (other,) = children(process.pid)
+            go_on(stop_when(lambda: has_some(server.url, other), lambda: [process.pid], look_s=1.0))
             before = len(rows.complete(record_of(tmp_path, server.url)))
             server.stop()
             time.sleep(8)  # longer than the pause between heartbeats
@@ -360,8 +368,8 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
             said = ended(process)
         assert process.returncode == 0, said
         assert "a worker" not in said  # neither was it killed nor did it end
-        assert before < 20
-        check_whole(tmp_path, 20, server.url)
+        assert before < 40
+        check_whole(tmp_path, 40, server.url)
         assert not (tmp_path / "s" / "study.db").exists()
         with study_of(tmp_path, server.url) as study:
             assert [t.state.name for t in study.get_trials()].count("FAIL") <= 2
