@@ -244,7 +244,9 @@ def opened_by_all(urls: list[str]) -> None:
     with ProcessPoolExecutor(4, spawn, share, (together,)) as four:
         list(four.map(make_study, [url for url in urls for _ in "abcd"], "abcd" * len(urls)))
     for url in urls:
-        assert {study.study_name for study in open_storage(url).get_all_studies()} == set("abcd")
+        storage = open_storage(url)
+        assert {study.study_name for study in storage.get_all_studies()} == set("abcd")
+        storage.engine.dispose()
 
 
 TOGETHER: list[Any] = []  # the barrier, in a process of the pool
