@@ -35,8 +35,15 @@ def counted(database: Path, what: str = "state = 'COMPLETE'") -> int:
 
 
 def family(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> list[int]:
-    """A process and its children."""
-    return [process.pid, *children(process.pid)]
+    """A process and its children. One that was forked and has not begun its program yet is none: its parent waits for
+    that, and would not stop."""
+    return [process.pid, *(pid for pid in children(process.pid) if _program(pid) not in (_program(process.pid), b""))]
+
+
+def _program(pid: int) -> bytes:
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def stop_when(condition: Callable[[], bool], pids: Callable[[], Sequence[int]], look_s: float = 0.0) -> list[int]:
@@ -47,14 +54,15 @@ def stop_when(condition: Callable[[], bool], pids: Callable[[], Sequence[int]], 
         stopped = _stopped(pids())
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(go_on, stopped)
-            if _comes(condition, look_s):
+            if comes(condition, look_s):
                 cleanup.pop_all()
                 return stopped
         assert time.monotonic() < end_s, "waited in vain"
         time.sleep(_PAUSE_S)
 
 
-def _comes(condition: Callable[[], bool], look_s: float) -> bool:
+def comes(condition: Callable[[], bool], look_s: float) -> bool:
+    """Whether the condition holds within a time."""
     end_s = time.monotonic() + look_s
     while not (holds := condition()) and time.monotonic() < end_s:
         time.sleep(_PAUSE_S)

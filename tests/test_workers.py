@@ -9,9 +9,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import postgresql
 import psycopg
 import pytest
 from processes import Background, children, is_dead, wait_for
-from standstill import PATIENCE_S, counted, family, go_on, stop_when
+from standstill import PATIENCE_S, comes, counted, go_on, stop_when
 
 from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
@@ -133,30 +134,41 @@ def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) ->
     assert list((tmp_path / "s" / "workers").iterdir()) == []
 
 
-def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def building_held_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """All builds of this machine pause, from a moment on in which the condition holds."""
+    floor, end_s = Floor(), time.monotonic() + PATIENCE_S
+    with floor.building():
+        while True:
+            with floor.alone():
+                if comes(condition, 5.0):
+                    yield
+                    return
+            assert time.monotonic() < end_s, "waited in vain"
+
+
+def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # whose locks hold up nobody else
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with started(command(tmp_path, "--space", "default", trials=40)) as process:
-        wait_until(process, lambda: len(children(process.pid)) == 1)
+        wait_until(process, lambda: done(tmp_path) >= 1)
         (other,) = children(process.pid)
+        go_on(stop_when(lambda: done(tmp_path, by=other) >= 1, lambda: [process.pid], look_s=1.0))
         under_way = f"state = 'RUNNING' and {of_worker(other)} and not {noted('evaluation')}"
-
-        def runs_a_trial() -> bool:
-            return done(tmp_path) >= 4 and counted(tmp_path / "s" / "study.db", under_way) == 1
-
-        both = stop_when(runs_a_trial, lambda: family(process))
-        os.kill(other, signal.SIGKILL)
-        go_on(both)
+        with building_held_when(lambda: counted(tmp_path / "s" / "study.db", under_way) == 1):
+            os.kill(other, signal.SIGKILL)
         said = ended(process)
     assert process.returncode == 0, said
     assert "was killed by SIGKILL; its trial is run again" in said
     check_whole(tmp_path, 40)
     trials = store.load_study(tmp_path, "s", None).get_trials()
-    failed = [t for t in trials if t.state.name == "FAIL"]
-    for trial in failed:
-        assert f"+{other}+" in trial.user_attrs["worker"]
-        again = [t for t in trials if t.user_attrs.get("retry_of") == trial.number]
-        assert [t.params for t in again] == [trial.params]
-        assert again[0].values is not None
-    assert len(failed) <= 1
+    (failed,) = (t for t in trials if t.state.name == "FAIL")
+    assert f"+{other}+" in failed.user_attrs["worker"]
+    (again,) = (t for t in trials if t.user_attrs.get("retry_of") == failed.number)
+    assert again.params == failed.params
+    assert again.values is not None
 
 
 def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: Path) -> None:
