@@ -37,10 +37,11 @@ def counted(database: Path, what: str = "state = 'COMPLETE'") -> int:
 def family(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> list[int]:
     """A process and its children. One that was forked and has not begun its program yet is none: its parent waits for
     that, and would not stop."""
-    return [process.pid, *(pid for pid in children(process.pid) if _program(pid) not in (_program(process.pid), b""))]
+    return [process.pid, *(pid for pid in children(process.pid) if program(pid) not in (program(process.pid), b""))]
 
 
-def _program(pid: int) -> bytes:
+def program(pid: int) -> bytes:
+    """The words of a process, each with a zero byte behind it."""
     with contextlib.suppress(OSError):  # it ended meanwhile
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
@@ -51,9 +52,10 @@ def stop_when(condition: Callable[[], bool], pids: Callable[[], Sequence[int]], 
     vain they are let go on for an instant; with looks of seconds that holds them back and lets others do something."""
     end_s = time.monotonic() + PATIENCE_S
     while True:
-        stopped = _stopped(pids())
+        stopped = list(pids())
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(go_on, stopped)
+            _stop(stopped)
             if comes(condition, look_s):
                 cleanup.pop_all()
                 return stopped
@@ -69,12 +71,11 @@ def comes(condition: Callable[[], bool], look_s: float) -> bool:
     return holds
 
 
-def _stopped(pids: Sequence[int]) -> list[int]:
+def _stop(pids: Sequence[int]) -> None:
     _send(pids, signal.SIGSTOP)
     for pid in pids:
         wait_for(partial(_stands, pid))
     assert not is_dead(pids[0]), "it ended before"
-    return list(pids)
 
 
 def _stands(pid: int) -> bool:

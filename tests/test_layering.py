@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "autocompress"
 # From the ground up. A module imports from floors below its own, or from its own room.
 FLOORS = (
-    {"pareto", "stats", "errors", "files", "measure.agent"},
+    {"pareto", "stats", "errors", "files", "interrupts", "measure.agent"},
     {"metrics", "records"},
     {"specs"},
     {"network"},

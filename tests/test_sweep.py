@@ -455,9 +455,10 @@ def test_killed_with_9_a_night_ends_with_the_trials_of_an_undisturbed_one(tmp_pa
     file = sweep_file(tmp_path, "[rpi4]", budgets="[{trials: 20}]")
     run(night(file, tmp_path / "whole"))
     runs = tmp_path / "killed"
-    for after in (1, 5):
+    for more in (1, 4):
+        enough = partial(have_done, runs, more + done_in(runs))
         with subprocess.Popen(night(file, runs), stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            _, cell = stop_when(partial(have_done, runs, after), partial(family, process))
+            _, cell = stop_when(enough, partial(family, process))
             process.kill()
         go_on([cell])
         wait_for(partial(is_dead, cell))  # a cell does not outlive its night
@@ -468,8 +469,13 @@ def test_killed_with_9_a_night_ends_with_the_trials_of_an_undisturbed_one(tmp_pa
     assert not list(runs.glob("sweeps/s/open/*"))
 
 
+def done_in(runs: Path) -> int:
+    """Complete trials of all studies."""
+    return sum(counted(database) for database in runs.glob("*/study.db"))
+
+
 def have_done(runs: Path, trials: int) -> bool:
-    return sum(counted(database) for database in runs.glob("*/study.db")) >= trials
+    return done_in(runs) >= trials
 
 
 class Lanes:

@@ -22,7 +22,7 @@ import postgresql
 import psycopg
 import pytest
 from processes import Background, children, is_dead, wait_for
-from standstill import PATIENCE_S, comes, counted, go_on, stop_when
+from standstill import PATIENCE_S, comes, counted, go_on, program, stop_when
 
 from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
@@ -98,6 +98,11 @@ def wait_until(process: subprocess.Popen[str], condition: Any) -> None:
         time.sleep(0.05)
 
 
+def team(process: subprocess.Popen[str]) -> list[int]:
+    """The workers that a search has started, without what else it asks for an instant."""
+    return [pid for pid in children(process.pid) if b"\0worker\0" in program(pid)]
+
+
 def workers_of(study: Any) -> dict[str, int]:
     """How many complete trials each worker has."""
     found: dict[str, int] = {}
@@ -124,7 +129,7 @@ def check_whole(runs: Path, trials: int, storage: str | None = None) -> StudyRec
 def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) -> None:
     with started(command(tmp_path, trials=30)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
-        (other,) = children(process.pid)
+        (other,) = team(process)
         go_on(stop_when(lambda: done(tmp_path, by=other) >= 1, lambda: [process.pid], look_s=1.0))
         said = ended(process)
     assert process.returncode == 0, said
@@ -154,7 +159,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
     monkeypatch.setattr(tempfile, "tempdir", None)
     with started(command(tmp_path, "--space", "default", trials=40)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
-        (other,) = children(process.pid)
+        (other,) = team(process)
         go_on(stop_when(lambda: done(tmp_path, by=other) >= 1, lambda: [process.pid], look_s=1.0))
         under_way = f"state = 'RUNNING' and {of_worker(other)} and not {noted('evaluation')}"
         with building_held_when(lambda: counted(tmp_path / "s" / "study.db", under_way) == 1):
@@ -174,7 +179,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
 def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: Path) -> None:
     with started(command(tmp_path, "--space", "default", trials=5000)) as process:
         wait_until(process, lambda: done(tmp_path) >= 5)
-        (other,) = children(process.pid)
+        (other,) = team(process)
         process.kill()
         wait_for(lambda: is_dead(other))
     more = done(tmp_path) + 3
@@ -188,7 +193,7 @@ def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> No
     heard = ["/usr/bin/env", "--default-signal=INT"]  # background jobs of a shell ignore it
     with started([*heard, *command(tmp_path, "--space", "default", trials=5000)]) as process:
         wait_until(process, lambda: done(tmp_path) >= 5)
-        (other,) = children(process.pid)
+        (other,) = team(process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         said = ended(process)
         assert is_dead(other)
@@ -372,8 +377,8 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
         words = command(tmp_path, "--storage", server.url, "--space", "default", trials=40)
 
         with started(words) as process:
-            wait_until(process, lambda: len(children(process.pid)) == 1)
-            (other,) = children(process.pid)
+            wait_until(process, lambda: len(team(process)) == 1)
+            (other,) = team(process)
             go_on(stop_when(lambda: has_some(server.url, other), lambda: [process.pid], look_s=1.0))
             before = len(rows.complete(record_of(tmp_path, server.url)))
             server.stop()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from autocompress import interrupts
 from autocompress.cli import device, sweep
 from autocompress.cli.finetune import finetune
 from autocompress.cli.leaderboard import leaderboard
@@ -35,4 +36,5 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """The console script."""
+    interrupts.listen()
     app(prog_name="autocompress")

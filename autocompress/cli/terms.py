@@ -41,6 +41,7 @@ def guarded(handler: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(fault.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted; the study is whole, the same command goes on with it", err=True)
+            exec("")  # else Python ends itself by SIGINT, with no exit code, where it came in an exec (of a dataclass)
             raise typer.Exit(130) from None
 
     return guarded

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autocompress import interrupts
 from autocompress.cli.reopened import reopened
 from autocompress.cli.terms import DEFAULT_RUNS, HOST_WAIT, HostWait, Runs, Storage, console_of, guarded
 from autocompress.errors import AutocompressError
@@ -79,7 +80,7 @@ def worker_command(request: Request, host_wait: str) -> list[str]:
 
 def _end_with_input() -> None:
     """Interrupt this process when its standard input ends: then whoever started it is gone or wants it to end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, interrupts.interrupt)  # a shell's background jobs ignore it
 
     def watch() -> None:
         while os.read(0, 4096):

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from autocompress.errors import AutocompressError
 from autocompress.measure.agent import open_lock
@@ -54,18 +55,17 @@ class Turn:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle: int | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Turn:
-        self._handle = _open(self._path)
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        self._file = self._path.open("ab")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
 
     def release(self) -> None:
         """Let the next one."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        if self._file is not None:
+            self._file.close()  # once, also where Ctrl-C comes in between and this is called again
 
     def __exit__(self, *_: object) -> None:
         self.release()

@@ -27,6 +27,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from autocompress import interrupts
 from autocompress.errors import AutocompressError
 from autocompress.search.stored_trials import TrialReader, of_study
 
@@ -53,7 +54,8 @@ def _patiently(method: Callable[..., Any]) -> Any:
         end_s, pause_s = None, _FIRST_PAUSE_S
         while True:
             try:
-                return method(storage, *args, **kwargs)
+                with interrupts.held():  # Ctrl-C in the middle would leave SQLAlchemy's locks held
+                    return method(storage, *args, **kwargs)
             except (StorageInternalError, SQLAlchemyError) as fault:
                 reason = _passing(fault)
                 if reason is None:

@@ -11,6 +11,7 @@ from functools import cached_property
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from autocompress import interrupts
 from autocompress.errors import CandidateError, DeviceError, UnmetError
 from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, StudyRecord
@@ -113,7 +114,8 @@ class Search:
     @cached_property
     def landscape(self) -> Landscape:
         """The space as the guided sampler sees it."""
-        tables, note = self.workbench.tables(self.choices)
+        with interrupts.allowed():  # it may be needed in the middle of a suggestion
+            tables, note = self.workbench.tables(self.choices)
         if note is not None:
             opening.note(self.study, note)
         return landscape_of(self.workbench, self.activations, self.choices, tables)
@@ -223,6 +225,7 @@ class Search:
         return True
 
     def _wait(self) -> None:
+        interrupts.check()
         with self._floor.idle():
             time.sleep(_POLL_S)
         with warnings.catch_warnings():
@@ -231,8 +234,10 @@ class Search:
 
     def _run_trial(self) -> None:
         self._number: int | None = None
+        interrupts.check()
         try:
-            self.study.optimize(self._objective, n_trials=1, catch=(CandidateError,))
+            with interrupts.held():  # in the middle of Optuna's own work they make a failed trial, or a fault
+                self.study.optimize(self._objective, n_trials=1, catch=(CandidateError,))
         except _Left as left:
             raise left.why from None
         except ValueError:
@@ -262,14 +267,21 @@ class Search:
         return self._sampler.exhausted(self.study.get_trials(deepcopy=False))
 
     def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
+        try:
+            return self._tried(trial)
+        except (DeviceError, StorageAwayError, KeyboardInterrupt) as end:
+            raise _Left(end) from None
+
+    def _tried(self, trial: optuna.Trial) -> tuple[float, ...]:
         self._number = trial.number
         configuration = suggest(trial, self.activations, self.choices, self.widths).normalised()
         twins = self._twins(trial.number, configuration.digest)
         trial.set_user_attr("worker", self._roll.name)
         self._turn.release()
         try:
-            self._await(twins)
-            evaluation = self._evaluated(trial, configuration)
+            with interrupts.allowed():
+                self._await(twins)
+                evaluation = self._evaluated(trial, configuration)
             values = self.values(evaluation)
             for constraint in self.request.constraints:
                 trial.set_constraint(str(constraint), constraint_value(evaluation, constraint))
@@ -277,8 +289,6 @@ class Search:
             trial.set_user_attr("digest", configuration.digest)
             trial.set_user_attr("reason", str(fault))
             raise
-        except (DeviceError, StorageAwayError, KeyboardInterrupt) as end:
-            raise _Left(end) from None
         except StoppedEarly as stop:
             self._store_stop(trial, configuration, stop)
             raise optuna.TrialPruned(stop.reason) from stop
