@@ -9,8 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 _depth = 0  # of `held`, in the main thread; 0: raised at once
 _put_off = False  # one waits for the end of `held`
@@ -29,7 +28,7 @@ def _say_dropped(dropped: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(dropped)
 
 
-def interrupt(number: int, frame: FrameType | None) -> Any:
+def interrupt(number: int, frame: FrameType | None) -> None:
     """KeyboardInterrupt, now or after what holds it; a second one does not wait."""
     global _put_off, _seen
     _seen = True
@@ -44,17 +43,19 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-class held:  # noqa: N801 - used like a function
-    """What is inside is not cut by Ctrl-C, which comes at its end. Other threads get none."""
+class _Depth:
+    """A depth while it lasts, the one before afterwards. In other threads, which no interrupt reaches, nothing."""
 
     def __enter__(self) -> None:
-        global _depth
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
             self._before = _depth
-            _depth += 1
+            self._begin()
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def __exit__(self, *_: object) -> None:
         global _depth
         if self._is_main:
             _depth = self._before
@@ -62,19 +63,23 @@ class held:  # noqa: N801 - used like a function
                 _raise_put_off()
 
 
-class allowed:  # noqa: N801 - used like a function
+class held(_Depth):  # noqa: N801 - used like a function
+    """What is inside is not cut by Ctrl-C, which comes at its end."""
+
+    def _begin(self) -> None:
+        global _depth
+        _depth += 1
+
+
+class allowed(_Depth):  # noqa: N801 - used like a function
     """Inside `held`: what takes long and may be cut."""
 
-    def __enter__(self) -> None:
+    def _begin(self) -> None:
         global _depth
-        self._before, _depth = _depth, 0
+        _depth = 0
         if _put_off:
             _depth = self._before
             _raise_put_off()
-
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        global _depth
-        _depth = self._before
 
 
 def _raise_put_off() -> None:
