@@ -46,11 +46,16 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return value
 
 
-def is_dead(pid: int) -> bool:
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: T: stopped, Z: dead, not waited for; none: gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return True
+        return ""
+
+
+def is_dead(pid: int) -> bool:
+    return state_of(pid) in ("Z", "")
 
 
 class Background:

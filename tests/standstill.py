@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from processes import children, is_dead, wait_for
+from processes import children, is_dead, state_of, wait_for
 
 PATIENCE_S = 240.0
 _PAUSE_S = 0.05  # between two looks, in which the search goes on
@@ -49,7 +49,7 @@ def program(pid: int) -> bytes:
 
 def stop_when(condition: Callable[[], bool], pids: Callable[[], Sequence[int]], look_s: float = 0.0) -> list[int]:
     """The processes, the first of which must live, stopped in a moment in which the condition holds. After each look in
-    vain they are let go on for an instant; with looks of seconds that holds them back and lets others do something."""
+    vain they are let go on for an instant."""
     end_s = time.monotonic() + PATIENCE_S
     while True:
         stopped = list(pids())
@@ -61,6 +61,11 @@ def stop_when(condition: Callable[[], bool], pids: Callable[[], Sequence[int]], 
                 return stopped
         assert time.monotonic() < end_s, "waited in vain"
         time.sleep(_PAUSE_S)
+
+
+def hold_back(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Let a process do next to nothing until the condition holds, by what others do."""
+    go_on(stop_when(condition, lambda: [process.pid], look_s=1.0))
 
 
 def comes(condition: Callable[[], bool], look_s: float) -> bool:
@@ -79,7 +84,7 @@ def _stop(pids: Sequence[int]) -> None:
 
 
 def _stands(pid: int) -> bool:
-    return is_dead(pid) or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return state_of(pid) in ("T", "Z", "")
 
 
 def go_on(pids: Sequence[int]) -> None:

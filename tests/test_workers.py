@@ -22,7 +22,7 @@ import postgresql
 import psycopg
 import pytest
 from processes import Background, children, is_dead, wait_for
-from standstill import PATIENCE_S, comes, counted, go_on, program, stop_when
+from standstill import PATIENCE_S, comes, counted, hold_back, program
 
 from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
@@ -130,7 +130,7 @@ def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) ->
     with started(command(tmp_path, trials=30)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
         (other,) = team(process)
-        go_on(stop_when(lambda: done(tmp_path, by=other) >= 1, lambda: [process.pid], look_s=1.0))
+        hold_back(process, lambda: done(tmp_path, by=other) >= 1)
         said = ended(process)
     assert process.returncode == 0, said
     check_whole(tmp_path, 30)
@@ -160,7 +160,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
     with started(command(tmp_path, "--space", "default", trials=40)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
         (other,) = team(process)
-        go_on(stop_when(lambda: done(tmp_path, by=other) >= 1, lambda: [process.pid], look_s=1.0))
+        hold_back(process, lambda: done(tmp_path, by=other) >= 1)
         under_way = f"state = 'RUNNING' and {of_worker(other)} and not {noted('evaluation')}"
         with building_held_when(lambda: counted(tmp_path / "s" / "study.db", under_way) == 1):
             os.kill(other, signal.SIGKILL)
@@ -214,7 +214,7 @@ def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
     with started(command(tmp_path, "--space", "default", workers=1, trials=30)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
         with started(joining, cwd="/") as joined:
-            go_on(stop_when(lambda: done(tmp_path, by=joined.pid) >= 1, lambda: [process.pid], look_s=1.0))
+            hold_back(process, lambda: done(tmp_path, by=joined.pid) >= 1)
             said = ended(process)
             assert "the search of 's' has ended" in ended(joined)
     assert process.returncode == 0, said
@@ -379,7 +379,7 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
         with started(words) as process:
             wait_until(process, lambda: len(team(process)) == 1)
             (other,) = team(process)
-            go_on(stop_when(lambda: has_some(server.url, other), lambda: [process.pid], look_s=1.0))
+            hold_back(process, lambda: has_some(server.url, other))
             before = len(rows.complete(record_of(tmp_path, server.url)))
             server.stop()
             time.sleep(8)  # longer than the pause between heartbeats
