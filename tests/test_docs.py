@@ -24,7 +24,9 @@ from autocompress.specs import SCHEMA_KINDS, json_schema
 from autocompress.specs.reference import reference
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for path in (ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+TEXTS = [*PAGES, *DECISIONS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(
     r"(?P<marks>(?:^ *<!--[^\n]*-->\n+)*)^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```$", re.M | re.S
 )
@@ -181,7 +183,7 @@ def test_the_cron_line_of_the_docs_runs_and_tells_of_a_fault(nightly: Nightly) -
     assert any("$.name" in told for told in rest)
 
 
-@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_benchmarks_that_a_page_names_are_there(path: Path) -> None:
     for name in re.findall(r"benchmarks/\w+\.\w+", path.read_text(encoding="utf-8")):
         assert (ROOT / name).is_file(), name
@@ -216,19 +218,64 @@ def _depth(words: list[str]) -> int:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_no_command_hides_in_a_block_without_a_language(path: Path) -> None:
-    if path.name == "design.md":  # its synopsis is a grammar, no commands
+    if path.name == "formats.md":  # its synopsis is a grammar, no commands
         return
     for block in BLOCKS[path.name]:
         hidden = re.search(r"^(\$ )?(autocompress|python3?|make) ", block.body, re.M)
         assert block.language in (*COMMANDS, "json") or hidden is None, f"line {block.line}: mark it as sh or console"
 
 
-@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if not re.match(r"[a-z]+:", target):
-            assert (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        assert not anchor or anchor in anchors_of(page), f"{target}#{anchor}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What a link may lead to on a page: its headings as GitHub names them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def decisions_of(page: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"^### Decision (\d+)$", page.read_text(encoding="utf-8"), re.M)]
+
+
+def test_each_decision_is_on_one_page_and_in_the_index() -> None:
+    pages = [page for page in DECISIONS if page.name != "README.md"]
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    themes, listed = (section.splitlines() for section in index.split("| ---")[1:])
+    assert [re.findall(r"\((.+)\)", line) for line in themes if "](" in line] == [[page.name] for page in pages]
+    rows = re.findall(r"^\| \[(\d+)\]\((.+)#decision-(\d+)\) \| (.+) \| \[(.+)\]\((.+)\) \|$", "\n".join(listed), re.M)
+    assert rows == [
+        (str(number), page, str(number), title, page, page)
+        for number, page, title in sorted(
+            (number, page.name, title_of(page, number)) for page in pages for number in decisions_of(page)
+        )
+    ]
+
+
+def title_of(page: Path, number: int) -> str:
+    """A decision's first words, which are bold: in one line and without a full stop."""
+    found = re.search(rf"^### Decision {number}\n\n\*\*(.+?)\*\*", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert found is not None, f"decision {number} begins without a bold title"
+    return " ".join(found[1].split()).rstrip(".")
+
+
+def test_decisions_that_are_named_anywhere_are_there() -> None:
+    numbers = [number for page in DECISIONS for number in decisions_of(page)]
+    assert len(numbers) == len(set(numbers)), "a number is given twice"
+    sources = [path for folder in ("autocompress", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    profiles = [path for folder in ("search_spaces", "device_profiles") for path in (ROOT / folder).glob("*.yaml")]
+    for path in [*TEXTS, *sources, *profiles]:
+        named = re.findall(r"\bdecision[ -](\d+)", path.read_text(encoding="utf-8"), re.I)
+        assert {int(number) for number in named} <= set(numbers), path
 
 
 def test_the_reference_is_made_of_the_schemas_of_today() -> None:
