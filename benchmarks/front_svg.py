@@ -1,7 +1,7 @@
 """A study's front as a picture: download against metric, with the float network and plain int8 marked.
 
 `docs/front.svg` is made so:
-    autocompress search --device rpi4 --task fashion-mnist --trials 100 --study front
+    autocompress search --device rpi4 --task fashion-mnist --trials 60 --study front
     python benchmarks/front_svg.py front --out docs/front.svg
 Values are those on validation data. A front has a third objective, latency: points that are as fast as plain int8 are
 filled, slower ones are rings. Candidates that lose more than LOSS_SHOWN lie outside of the picture."""
@@ -83,7 +83,7 @@ def picture(record: StudyRecord) -> str:
     """The SVG of a study."""
     axes = axes_of(record)
     parts = [*_frame(record, axes), *_candidates(record, axes), *_references(record, axes)]
-    title = escape(f"Front of study {record.name}: download size against {record.metric_name}")
+    title = escape(f"{record.task} for {record.device}: {record.metric_name} against download size")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">\n<title>{title}</title>\n'
         f'<style>{STYLE}</style>\n<rect class="back" width="{WIDTH}" height="{HEIGHT}" rx="8"/>\n'

@@ -185,8 +185,15 @@ def test_the_cron_line_of_the_docs_runs_and_tells_of_a_fault(nightly: Nightly) -
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_benchmarks_that_a_page_names_are_there(path: Path) -> None:
-    for name in re.findall(r"benchmarks/\w+\.\w+", path.read_text(encoding="utf-8")):
+    for name in re.findall(r"benchmarks/[\w/]+\.\w+", path.read_text(encoding="utf-8")):
         assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if path.name != "field.md"], ids=lambda path: path.name)
+def test_modules_that_a_page_names_are_there(path: Path) -> None:
+    """Those in a folder, as `room/module.py`; the page on other tools names theirs."""
+    for name in re.findall(r"`(\w+/[\w/*]+\.py)`", path.read_text(encoding="utf-8")):
+        assert [*ROOT.glob(name), *(ROOT / "autocompress").glob(name)], name
 
 
 @pytest.mark.parametrize("block", ILLUSTRATIONS, ids=lambda block: f"{block.page}:{block.line}")
