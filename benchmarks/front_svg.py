@@ -1,7 +1,7 @@
 """A study's front as a picture: download against metric, with the float network and plain int8 marked.
 
 `docs/front.svg` is made so:
-    autocompress search --device rpi4 --task fashion-mnist --trials 60 --study front
+    autocompress search --device rpi4 --task fashion-mnist --trials 40 --study front
     python benchmarks/front_svg.py front --out docs/front.svg
 Values are those on validation data. A front has a third objective, latency: points that are as fast as plain int8 are
 filled, slower ones are rings. Candidates that lose more than LOSS_SHOWN lie outside of the picture."""
@@ -103,7 +103,7 @@ def _frame(record: StudyRecord, axes: Axes) -> Iterator[str]:
     for hundredth in range(math.ceil(axes.least * 100), math.floor(axes.most * 100) + 1):
         yield f'<path class="grid" d="M{LEFT} {axes.y(hundredth / 100):.1f}H{WIDTH - RIGHT}"/>'
         yield _text(LEFT - 8, axes.y(hundredth / 100) + 4, f"{hundredth / 100:.2f}", "soft", "end")
-    yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, "download in KB (gzip, logarithmic)", "soft", "middle")
+    yield _text(LEFT, HEIGHT - 14, "download in KB (gzip, logarithmic)", "soft")
     label = _text(0, 0, f"{record.metric_name} on validation data", "soft", "middle")
     yield f'<g transform="translate(20 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)">{label}</g>'
 
