@@ -12,8 +12,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from test_rows import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
+from autocompress.records.front import Front
 from autocompress.records.study import Constraint
-from autocompress.report import rows, terminal
+from autocompress.report import terminal
 
 MEASURED = {"latency_source": "measured", "latency_error": None}
 WIDTHS = [60, 72, 80, 100, 119, 120, 150, 190, 200]
@@ -252,7 +253,7 @@ def test_progress_away_from_a_terminal_is_one_line_a_new_front_point_and_a_statu
         "trial 1: accuracy 0.9100 (-0.0086) · 130 µs (-57 %) modelled ± 3.4 % · 20.0 KB download (×0.07)"
         " · int8 · 8b×1 4b×1 · 0-50 % zeros · 8 cl"
     )
-    volume = rows.hypervolume(make_record(*ALL[:4]))
+    volume = Front(make_record(*ALL[:4])).hypervolume
     assert lines[4] == (
         f"4/12 trials · 20 candidates/min · 0:00:12 elapsed · 0:00:24 left · hypervolume {volume:.4f} · 4 on the front"
     )
@@ -290,7 +291,7 @@ def test_progress_on_a_terminal_ends_with_bar_rate_and_best_points(width):
     flat = " ".join(text.split())
     assert "━" in text
     assert "6/12 trials · 12 candidates/min · 0:00:30 elapsed · 0:00:30 left · 1 failed · 1 stopped early" in flat
-    assert f"hypervolume {rows.hypervolume(make_record(*ALL)):.4f} · 4 on the front" in flat
+    assert f"hypervolume {Front(make_record(*ALL)).hypervolume:.4f} · 4 on the front" in flat
     assert "smallest within 1 point of the baseline: trial 1, 20.0 KB download" in flat
     assert "fastest within 1 point of the baseline: trial 1, 130 µs modelled ± 3.4 %" in flat
     assert max(cell_len(line) for line in text.splitlines()) <= width
