@@ -27,7 +27,7 @@ from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front, feasible, scaled
-from autocompress.records.study import Constraint, SearchRun
+from autocompress.records.study import Constraint, SearchRun, StudyRecord
 from autocompress.report.leaderboard import groups_of, parse_limit, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
 from autocompress.search.collection import read_all
@@ -122,6 +122,34 @@ def test_ranks_are_by_hypervolume_and_equal_ones_are_alike() -> None:
     (group,) = groups_of([unknown, small, better, replace(better, name="c")])
     assert [(s.record.name, s.rank) for s in group.standings] == [("a", 1), ("c", 1), ("b", 3), ("u", None)]
     assert group.standings[0].hypervolume == Front(better).hypervolume
+
+
+def test_hypervolumes_that_cannot_be_told_apart_share_a_rank() -> None:
+    def study(name: str, accuracy: float, half: float) -> StudyRecord:
+        delta = accuracy - 0.9186
+        return make_record(
+            make_trial(0, accuracy, 0.1, 20_000, accuracy_delta_ci=(delta - half, delta + half)), name=name
+        )
+
+    def ranks(half: float) -> list[tuple[str, int | None]]:
+        (group,) = groups_of([study("a", 0.900, half), study("b", 0.904, half), study("c", 0.870, half)])
+        return [(s.record.name, s.rank) for s in group.standings]
+
+    assert ranks(0.001) == [("b", 1), ("a", 2), ("c", 3)]
+    assert ranks(0.005) == [("b", 1), ("a", 1), ("c", 3)]
+
+
+def test_a_common_front_is_thinned_and_so_are_the_best() -> None:
+    a = make_record(make_trial(0, 0.910, 0.100, 20_000), name="a")
+    b = make_record(make_trial(0, 0.911, 0.101, 20_050), make_trial(1, 0.90, 0.09, 10_000), name="b")
+    (group,) = groups_of([a, b], [parse_limit("accuracy>=0.905")])
+    assert [(p.record.name, p.trial.number) for p in group.front] == [("a", 0), ("b", 1)]
+    assert [(p.record.name, p.trial.number) for p in group.others] == [("b", 0)]
+    found = {best.wanted: best.point and best.point.record.name for best in group.best}
+    assert found == {"fastest": "a", "smallest": "a"}
+    (group,) = groups_of([a, b], [parse_limit("accuracy>=0.905")], usable=lambda point: point.record.name != "a")
+    assert [(p.record.name, p.trial.number) for p in group.front] == [("b", 0), ("b", 1)]
+    assert all(best.point is not None and best.point.trial.number == 0 for best in group.best)
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,15 @@ def unbeaten(columns: Sequence[Column], among: Indices) -> Indices:
         return among
     parts = [p for c in columns for p in (c.values, c.values + c.up, c.values + c.least)]
     ends = np.column_stack(parts)[among]
-    strong = np.flatnonzero(pareto.non_dominated(ends))
-    beaten = np.zeros(len(among), dtype=np.bool_)
-    for each in strong:
-        sure = (ends[each] <= ends).all(axis=1)
-        better = np.zeros(len(among), dtype=np.bool_)
+    left = np.arange(len(among))
+    for each in np.flatnonzero(pareto.non_dominated(ends)):
+        worse = np.flatnonzero((ends[each] <= ends[left]).all(axis=1))
+        beaten = np.zeros(len(worse), dtype=np.bool_)
         for column in columns:
-            better |= column.beats(among[[each]], among)[0]
-        beaten |= sure & better
-    return among[~beaten]
+            beaten |= column.beats(among[[each]], among[left[worse]])[0]
+        left = np.delete(left, worse[beaten])
+    found: Indices = among[left]
+    return found
 
 
 def _relations(columns: Sequence[Column], among: Indices) -> tuple[Bools, Bools]:
