@@ -5,7 +5,7 @@
 For each study of a runs folder: how many points the strict front has (values as they are), how many of them another one
 of it beats in an objective beyond noise while it is level in the rest, and how many cannot be told from another at all;
 the same of the front, where both must be 0; the knee of each; and the hypervolume of what was found, with its interval,
-beside that of the front's points alone. Looked up pair by pair with plain loops, not by the code that thins the front."""
+beside that of the front's points alone. Looked up pair by pair with plain loops, not by what thins the front."""
 
 from __future__ import annotations
 
