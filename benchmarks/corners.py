@@ -88,8 +88,8 @@ def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cov
 
 
 def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) -> TrialRecord | None:
-    """The smallest point of the front that is no larger than the corner and at least as accurate; one that is
-    no corner itself where there is any."""
+    """The smallest point of the strict front that is no larger than the corner and at least as accurate; one that is
+    no corner itself where there is any. By values as they are: what the search found, not what can be told apart."""
     wanted = evaluation_of(corner)
 
     def covers(trial: TrialRecord) -> bool:
@@ -100,7 +100,7 @@ def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) ->
         mine = evaluation_of(trial)
         return mine.configuration.digest in known, mine.download_bytes
 
-    return min(filter(covers, Front(record).trials), key=order, default=None)
+    return min(filter(covers, Front(record).strict), key=order, default=None)
 
 
 def print_covers(covers: Sequence[Cover]) -> None:
@@ -162,7 +162,7 @@ def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[
         assert scores is not None
         return np.asarray(scores, np.float64)
 
-    front = [evaluation_of(trial) for trial in Front(record).trials]
+    front = [evaluation_of(trial) for trial in Front(record).strict]
     fresh = [(e, scored(e)) for e in front if e.configuration.digest not in known]
     corners = [evaluation_of(cover.trial) for cover in covers if cover.trial is not None]
     return [against(corner, scored(corner), fresh) for corner in corners]

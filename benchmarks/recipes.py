@@ -125,9 +125,9 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
     front = [
         Point(
             name=f"trial {t.number}", download_bytes=t.evaluation.download_bytes,
-            test_accuracy=record.test_accuracy[t.evaluation.sha256], latency=t.evaluation.measurement,
+            test_accuracy=split.quality((runs / t.evaluation.artifact).read_bytes()).value, latency=t.evaluation.measurement,
         )
-        for t in Front(record).trials if t.evaluation is not None
+        for t in Front(record).strict if t.evaluation is not None
     ]  # fmt: skip
     return record, front, recipes
 

@@ -220,7 +220,7 @@ def sized(task: LoadedTask, line: Line, runs: Path) -> list[Sized]:
     assert line.record is not None
     split = test_split(task)
     base, least = split.baseline().value, line.record.baseline.accuracy - 0.03
-    front = {t.evaluation.sha256 for t in Front(line.record).trials if t.evaluation is not None}
+    front = {t.evaluation.sha256 for t in Front(line.record).strict if t.evaluation is not None}
     near = sorted((e for e in line.evaluations if e.accuracy > least), key=lambda e: e.download_bytes)
     return [
         Sized(

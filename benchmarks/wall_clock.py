@@ -48,7 +48,7 @@ def main() -> int:
         share = float(np.median([covered(found["guided", seed], found[sampler, seed]) for seed in asked.seeds]))
         volume = float(np.median([Front(record).hypervolume or 0.0 for record in mine]))
         count = int(np.median([evaluated_count(record) for record in mine]))
-        size = int(np.median([len(Front(record).trials) for record in mine]))
+        size = int(np.median([len(Front(record).strict) for record in mine]))
         table.append([sampler, str(count), str(size), f"{volume:.4f}", f"{share:.0%}"])
         if sampler != "guided":
             wanted = f"guided covers >= {LEAST_COVERED:.0%} of {sampler}'s front"
@@ -81,8 +81,8 @@ def covered(guided: StudyRecord, other: StudyRecord) -> float:
 
 
 def vectors(record: StudyRecord) -> pareto.Floats:
-    """The objectives of the front, all minimised, (n, objectives)."""
-    evaluations = [trial.evaluation for trial in Front(record).trials]
+    """The objectives of the strict front, all minimised, (n, objectives)."""
+    evaluations = [trial.evaluation for trial in Front(record).strict]
     return objective_vectors(record, [each for each in evaluations if each is not None])
 
 
