@@ -125,7 +125,8 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
     front = [
         Point(
             name=f"trial {t.number}", download_bytes=t.evaluation.download_bytes,
-            test_accuracy=split.quality((runs / t.evaluation.artifact).read_bytes()).value, latency=t.evaluation.measurement,
+            test_accuracy=split.quality((runs / t.evaluation.artifact).read_bytes()).value,
+            latency=t.evaluation.measurement,
         )
         for t in Front(record).strict if t.evaluation is not None
     ]  # fmt: skip

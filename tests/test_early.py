@@ -136,7 +136,7 @@ def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tm
         record = search.run(lambda _: None)
         by_digest = {t.user_attrs["digest"]: t.user_attrs for t in search.study.get_trials() if "seen" in t.user_attrs}
         assert by_digest
-        fronts = [t.evaluation for t in Front(record).trials if t.evaluation is not None]
+        fronts = [t.evaluation for t in Front(record).strict if t.evaluation is not None]
         for trial in search.study.get_trials():
             if "seen" not in trial.user_attrs:
                 continue
