@@ -45,13 +45,17 @@ def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 
 def knee(points: npt.ArrayLike) -> int:
-    """Index of the knee of a front (n, objectives): the point farthest from the chord between its extremes.
+    """Index of the knee of a front (n, objectives): the first of `knees`."""
+    return int(knees(points)[0])
+
+
+def knees(points: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Indices of the points of a front (n, objectives) that are farthest from the chord between its extremes, equally.
 
     Farthest towards the ideal, with each objective scaled to [0, 1] over the front (Das 1999, "On
     characterizing the 'knee' of the Pareto curve based on normal-boundary intersection"). With more than two
     objectives the chord becomes the plane sum(x) = objectives - 1, through the points that are best in one
-    and worst in all others; farthest from it is the smallest sum. The first of equal ones. Raises ValueError
-    on no or non-finite points.
+    and worst in all others; farthest from it is the smallest sum. Raises ValueError on no or non-finite points.
     """
     p = _as_points(points)
     if len(p) == 0 or not np.isfinite(p).all():
@@ -59,7 +63,8 @@ def knee(points: npt.ArrayLike) -> int:
     low, width = p.min(axis=0), np.ptp(p, axis=0)
     scaled = (p - low) / np.where(width > 0, width, 1.0)
     # Sums that differ by rounding only are equal: the choice must not hang on the unit of an objective.
-    return int(np.argmin(np.round(scaled.sum(axis=1), 12)))
+    sums = np.round(scaled.sum(axis=1), 12)
+    return np.flatnonzero(sums == sums.min())
 
 
 def study_hypervolume(

@@ -25,6 +25,7 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
 from autocompress.records.configuration import Configuration
+from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
 from autocompress.search import sampler
@@ -63,7 +64,7 @@ def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[
 def show_progress(record: StudyRecord) -> None:
     """A line on standard error now and then."""
     if len(record.trials) % PROGRESS_EVERY == 0:
-        print(f"  {len(record.trials)} trials, {len(rows.front(record))} on the front", file=sys.stderr)
+        print(f"  {len(record.trials)} trials, {len(Front(record).trials)} on the front", file=sys.stderr)
 
 
 def evaluation_of(trial: TrialRecord) -> Evaluation:
@@ -76,7 +77,7 @@ def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cov
     """Each corner with what covers it."""
     known = {corner.digest for corner in corners}
     by_digest: dict[str, TrialRecord] = {}
-    for trial, evaluation in rows.complete(record):
+    for trial, evaluation in complete(record):
         by_digest.setdefault(evaluation.configuration.digest, trial)
     covers = []
     for corner in corners:
@@ -87,8 +88,8 @@ def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cov
 
 
 def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) -> TrialRecord | None:
-    """The smallest point of the front that is no larger than the corner and at least as accurate; one that is
-    no corner itself where there is any."""
+    """The smallest point of the strict front that is no larger than the corner and at least as accurate; one that is
+    no corner itself where there is any. By values as they are: what the search found, not what can be told apart."""
     wanted = evaluation_of(corner)
 
     def covers(trial: TrialRecord) -> bool:
@@ -99,7 +100,7 @@ def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) ->
         mine = evaluation_of(trial)
         return mine.configuration.digest in known, mine.download_bytes
 
-    return min(filter(covers, rows.front(record)), key=order, default=None)
+    return min(filter(covers, Front(record).strict), key=order, default=None)
 
 
 def print_covers(covers: Sequence[Cover]) -> None:
@@ -161,7 +162,7 @@ def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[
         assert scores is not None
         return np.asarray(scores, np.float64)
 
-    front = [evaluation_of(trial) for trial in rows.front(record)]
+    front = [evaluation_of(trial) for trial in Front(record).strict]
     fresh = [(e, scored(e)) for e in front if e.configuration.digest not in known]
     corners = [evaluation_of(cover.trial) for cover in covers if cover.trial is not None]
     return [against(corner, scored(corner), fresh) for corner in corners]
@@ -199,7 +200,7 @@ def print_tested(tested: Sequence[Tested]) -> None:
 def print_front(record: StudyRecord, corners: Sequence[Configuration]) -> None:
     """The front, best first, beside the baseline."""
     known = {corner.digest for corner in corners}
-    members = [(str(t.number), evaluation_of(t)) for t in rows.front(record)]
+    members = [(str(t.number), evaluation_of(t)) for t in Front(record).trials]
     table = []
     for number, evaluation in [("float", record.baseline), *members]:
         test = record.test_accuracy.get(evaluation.sha256)
@@ -245,10 +246,10 @@ def goals_of(covers: Sequence[Cover], tested: Sequence[Tested]) -> list[Goal]:
 def print_summary(record: StudyRecord, covers: Sequence[Cover]) -> None:
     """Shares and hypervolume."""
     known = {cover.corner.digest for cover in covers}
-    members = [evaluation_of(trial) for trial in rows.front(record)]
+    members = [evaluation_of(trial) for trial in Front(record).trials]
     fresh = sum(member.configuration.digest not in known for member in members)
     beaten = sum(cover.by is not None and evaluation_of(cover.by).configuration.digest not in known for cover in covers)
-    hypervolume = rows.hypervolume(record)
+    hypervolume = Front(record).hypervolume
     print(f"\n  points of the front that are no corners: {fresh} of {len(members)}, {fresh / len(members):.0%}")
     print(f"  corners covered by a point that is no corner: {beaten} of {len(covers)}")
     print(f"  hypervolume {'unknown' if hypervolume is None else f'{hypervolume:.4f}'}")

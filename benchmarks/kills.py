@@ -18,7 +18,7 @@ from pathlib import Path
 
 import verdict as out
 
-from autocompress.report import rows
+from autocompress.records.front import complete
 from autocompress.search import store
 
 FILE = """schema: 1
@@ -39,7 +39,7 @@ def digests(runs: Path) -> Counter[str]:
     """The configurations of the complete trials of the only study below `runs`."""
     (folder,) = (path.parent for path in runs.glob("*/study.db"))
     record = store.read_record(store.load_study(runs, folder.name, None))
-    return Counter(evaluation.configuration.digest for _, evaluation in rows.complete(record))
+    return Counter(evaluation.configuration.digest for _, evaluation in complete(record))
 
 
 def killed_night(file: Path, runs: Path, whole_s: float, kills: int, rng: random.Random) -> int:

@@ -29,9 +29,9 @@ from autocompress.errors import CandidateError
 from autocompress.measure.accuracy import Split
 from autocompress.network import flatbuffer, trace
 from autocompress.network.run import Runner
+from autocompress.records.front import Front
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
 from autocompress.search.study import Search
@@ -125,9 +125,10 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
     front = [
         Point(
             name=f"trial {t.number}", download_bytes=t.evaluation.download_bytes,
-            test_accuracy=record.test_accuracy[t.evaluation.sha256], latency=t.evaluation.measurement,
+            test_accuracy=split.quality((runs / t.evaluation.artifact).read_bytes()).value,
+            latency=t.evaluation.measurement,
         )
-        for t in rows.front(record) if t.evaluation is not None
+        for t in Front(record).strict if t.evaluation is not None
     ]  # fmt: skip
     return record, front, recipes
 

@@ -29,8 +29,8 @@ from splits import test_split
 from verdict import Goal, judge, print_plot, print_run, print_table
 
 from autocompress.records.configuration import Configuration
+from autocompress.records.front import Front, complete, volume
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on
 from autocompress.search.objective import Workbench
@@ -126,7 +126,7 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
             _ = search.workbench.reconstruction
             tables_s = prepared(search, runs / f"guided-{seed}-tables.json") if sampler == "guided" else 0.0
             record = search.run(lambda _: None)
-    evaluations = tuple(e for _, e in rows.complete(record))
+    evaluations = tuple(e for _, e in complete(record))
     print(f"  {sampler}, seed {seed}: {len(evaluations)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
     return Line(
         sampler=sampler, seed=seed, evaluations=evaluations, hypervolumes=hypervolumes(record, evaluations),
@@ -182,7 +182,7 @@ def corners_of(search: Search, guided: Line) -> list[Evaluation]:
 def hypervolumes(record: StudyRecord, evaluations: Sequence[Evaluation]) -> tuple[float, ...]:
     """Hypervolume after each evaluation."""
     assert record.int8_download_bytes is not None
-    return tuple(rows.volume(record, evaluations[: n + 1]) or 0.0 for n in range(len(evaluations)))
+    return tuple(volume(record, evaluations[: n + 1]) or 0.0 for n in range(len(evaluations)))
 
 
 def print_lines(lines: Sequence[Line], counts: Sequence[int]) -> None:
@@ -220,7 +220,7 @@ def sized(task: LoadedTask, line: Line, runs: Path) -> list[Sized]:
     assert line.record is not None
     split = test_split(task)
     base, least = split.baseline().value, line.record.baseline.accuracy - 0.03
-    front = {t.evaluation.sha256 for t in rows.front(line.record) if t.evaluation is not None}
+    front = {t.evaluation.sha256 for t in Front(line.record).strict if t.evaluation is not None}
     near = sorted((e for e in line.evaluations if e.accuracy > least), key=lambda e: e.download_bytes)
     return [
         Sized(

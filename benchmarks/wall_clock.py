@@ -17,8 +17,8 @@ import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import pareto
+from autocompress.records.front import Front, evaluated_count, objective_vectors
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search.store import load_study, read_record
 
 LEAST_COVERED = 0.95
@@ -46,9 +46,9 @@ def main() -> int:
     for sampler in ("guided", *asked.samplers):
         mine = [found[sampler, seed] for seed in asked.seeds]
         share = float(np.median([covered(found["guided", seed], found[sampler, seed]) for seed in asked.seeds]))
-        volume = float(np.median([rows.hypervolume(record) or 0.0 for record in mine]))
-        count = int(np.median([rows.evaluated_count(record) for record in mine]))
-        size = int(np.median([len(rows.front(record)) for record in mine]))
+        volume = float(np.median([Front(record).hypervolume or 0.0 for record in mine]))
+        count = int(np.median([evaluated_count(record) for record in mine]))
+        size = int(np.median([len(Front(record).strict) for record in mine]))
         table.append([sampler, str(count), str(size), f"{volume:.4f}", f"{share:.0%}"])
         if sampler != "guided":
             wanted = f"guided covers >= {LEAST_COVERED:.0%} of {sampler}'s front"
@@ -81,9 +81,9 @@ def covered(guided: StudyRecord, other: StudyRecord) -> float:
 
 
 def vectors(record: StudyRecord) -> pareto.Floats:
-    """The objectives of the front, all minimised, (n, objectives)."""
-    evaluations = [trial.evaluation for trial in rows.front(record)]
-    return rows.objective_vectors(record, [each for each in evaluations if each is not None])
+    """The objectives of the strict front, all minimised, (n, objectives)."""
+    evaluations = [trial.evaluation for trial in Front(record).strict]
+    return objective_vectors(record, [each for each in evaluations if each is not None])
 
 
 if __name__ == "__main__":

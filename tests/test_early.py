@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autocompress import stats
 from autocompress.measure.accuracy import Split
+from autocompress.records.front import FLAT_TRIALS, Front, complete, is_flat
 from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import rows
 from autocompress.search import early, judge, store
@@ -115,9 +116,9 @@ def test_a_stopped_trial_keeps_what_was_seen_and_is_no_part_of_the_front(task: L
     record = run(request(task, tmp_path, constraints=(bound,)))
     gone = [t for t in record.trials if t.state == "stopped_early"]
     assert gone
-    assert len(rows.complete(record)) == 25  # stopped ones do not count
+    assert len(complete(record)) == 25  # stopped ones do not count
     assert all(t.evaluation is None and t.reason for t in gone)
-    assert not {t.number for t in gone} & {t.number for t in rows.front(record)}
+    assert not {t.number for t in gone} & {t.number for t in Front(record).trials}
     assert rows.document(record)["trials"]["stopped_early"] == len(gone)
     study = store.load_study(tmp_path, "s", None)
     samples = len(next(iter(task.x_validation.values())))
@@ -135,7 +136,7 @@ def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tm
         record = search.run(lambda _: None)
         by_digest = {t.user_attrs["digest"]: t.user_attrs for t in search.study.get_trials() if "seen" in t.user_attrs}
         assert by_digest
-        fronts = [t.evaluation for t in rows.front(record) if t.evaluation is not None]
+        fronts = [t.evaluation for t in Front(record).strict if t.evaluation is not None]
         for trial in search.study.get_trials():
             if "seen" not in trial.user_attrs:
                 continue
@@ -151,10 +152,10 @@ def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tm
 def test_a_search_goes_flat_and_ends(task: LoadedTask, tmp_path: Path) -> None:
     asked = request(task, tmp_path, trials=200, until_flat=True, space=load_space("quick"), sampler="guided")
     record = run(asked)
-    assert rows.is_flat(record)
-    assert rows.FLAT_TRIALS < len(rows.complete(record)) < 200
+    assert is_flat(record)
+    assert FLAT_TRIALS < len(complete(record)) < 200
     shorter = dataclasses.replace(record, trials=record.trials[:-1])
-    assert not rows.is_flat(shorter)
+    assert not is_flat(shorter)
 
 
 def test_a_judge_forgets_scores_and_runs_the_file_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ from tiny_models import dense_model, int4_conv_model
 
 from autocompress.errors import CandidateError
 from autocompress.measure.host import Host, local_host
+from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search import store
 from autocompress.tasks import load_task
 
@@ -76,7 +76,7 @@ def test_a_search_over_ssh_survives_a_cut_gives_up_with_3_and_goes_on(board: Boa
     assert done.returncode == 0, done.stderr
     after = trials_of(runs)
     assert all(after[number] == trial for number, trial in before.items() if trial.state.name == "COMPLETE")
-    digests = [e.configuration.digest for _, e in rows.complete(record_of(runs))]
+    digests = [e.configuration.digest for _, e in complete(record_of(runs))]
     assert len(digests) == len(set(digests)) == TRIALS
     (cut,) = (trial for trial in before.values() if trial.state.name == "RUNNING")
     (again,) = (trial for trial in after.values() if trial.user_attrs.get("retry_of") == cut.number)

@@ -30,8 +30,8 @@ from autocompress.cli import app
 from autocompress.compress.skeleton import quantize_plainly
 from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import layers_of
+from autocompress.records.front import complete
 from autocompress.records.study import Evaluation
-from autocompress.report import rows
 from autocompress.search import store
 
 Array = np.ndarray[Any, Any]
@@ -87,7 +87,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     record = store.read_record(store.load_study(folder / "runs", "study", None))
     return Searched(
         network=network, runs=folder / "runs", report=json.loads(done.stdout), error_output=done.stderr,
-        evaluations=tuple(evaluation for _, evaluation in rows.complete(record)),
+        evaluations=tuple(evaluation for _, evaluation in complete(record)),
     )  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from test_rows import ALL, make_record, make_trial
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.front import Front, complete
 from autocompress.records.measurement import Environment
 from autocompress.records.study import Importance, SearchRun, StudyRecord
-from autocompress.report import rows
 from autocompress.report.html import json_block
 from autocompress.report.html_study import repeat_command, study_data, study_page
 from autocompress.report.progress import hypervolume_steps
@@ -113,18 +113,18 @@ def test_channels_that_a_trial_lost_stand_in_its_table_and_on_the_map(browser: B
 
 def test_filters_change_chart_and_table_alike(browser: Browser, modelled: Path) -> None:
     record = make_record(*ALL)
-    accurate = [t for t, e in rows.complete(record) if e.accuracy >= 0.9]
+    accurate = [t for t, e in complete(record) if e.accuracy >= 0.9]
     with opened(browser, modelled) as page:
         counted = "byId('pareto').data.slice(0, 2).reduce((sum, trace) => sum + trace.x.length, 0)"
         page.fill("#bound", "")
-        assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == len(rows.complete(record))
+        assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == len(complete(record))
         page.fill("#bound", "0.9")
         assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == len(accurate)
         page.fill("#bound", "")
         page.check("#with-float")
         assert page.evaluate("byId('pareto').data[2].x") == [make_record().baseline.download_bytes]
         page.check("#only-front")
-        assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == len(rows.front(record))
+        assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == len(Front(record).trials)
         page.fill("#contains", "16b")
         assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == 0
         assert page.locator("#shown").text_content().startswith("0 of ")
@@ -139,7 +139,7 @@ def test_any_two_objectives_and_a_colour(browser: Browser, modelled: Path) -> No
             "() => { const d = byId('pareto'); return [d.layout.xaxis.title.text, d.layout.yaxis.title.text, "
             "d.data[1].x, d.data[1].y, d.data[1].marker.color]; }"
         )
-    front = [t.evaluation for t in rows.front(make_record(*ALL)) if t.evaluation.accuracy >= 0.819]
+    front = [t.evaluation for t in Front(make_record(*ALL)).trials if t.evaluation.accuracy >= 0.819]
     order = sorted(front, key=lambda e: e.sha256)
     assert drawn[:2] == ["latency, ms (modelled ± 3.4 %)", "file, bytes"]
     points = sorted(zip(*drawn[2:], strict=True))
@@ -321,7 +321,7 @@ def test_steps_are_the_hypervolumes_of_the_trials_so_far(points, higher, most) -
     trials = [make_trial(n, a, 0.1 * lat, 20_000 * size) for n, (a, lat, size) in enumerate(points)]
     record = make_record(*trials, higher_is_better=higher)
     steps = hypervolume_steps(record, most)
-    so_far = [rows.hypervolume(replace(record, trials=tuple(trials[: n + 1]))) for n in range(len(trials))]
+    so_far = [Front(replace(record, trials=tuple(trials[: n + 1]))).hypervolume for n in range(len(trials))]
     assert [step.hypervolume for step in steps] == pytest.approx([so_far[step.number] for step in steps])
     if most is None:
         changed = {n for n, volume in enumerate(so_far) if volume != (so_far[n - 1] if n else 0.0)}

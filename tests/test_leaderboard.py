@@ -26,8 +26,8 @@ from autocompress import pareto
 from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.records.study import Constraint, SearchRun
-from autocompress.report import rows
+from autocompress.records.front import Front, feasible, scaled
+from autocompress.records.study import Constraint, SearchRun, StudyRecord
 from autocompress.report.leaderboard import groups_of, parse_limit, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
 from autocompress.search.collection import read_all
@@ -99,10 +99,10 @@ def test_front_and_best_are_their_definitions(studies, higher) -> None:
     assert sorted(expected) == vectors  # each once, best metric first
     assert sum(standing.on_front for standing in group.standings) == len(vectors)
     fronts = {(p.record.name, p.trial.number) for p in (*group.front, *group.others)}
-    assert fronts == {(r.name, t.number) for r in records for t in rows.front(r)}
+    assert fronts == {(r.name, t.number) for r in records for t in Front(r).trials}
     for best in group.best:
         name = {"most accurate": 0, "fastest": 1, "smallest": 2}[best.wanted]
-        of_fronts = [t.evaluation for r in records for t in rows.front(r)]
+        of_fronts = [t.evaluation for r in records for t in Front(r).trials]
         meets = [
             e for e in of_fronts if (e.accuracy >= 0.91 if best.limit.name == "accuracy" else e.download_bytes <= 2000)
         ]
@@ -121,7 +121,35 @@ def test_ranks_are_by_hypervolume_and_equal_ones_are_alike() -> None:
     unknown = make_record(*ALL, name="u", int8_download_bytes=None)
     (group,) = groups_of([unknown, small, better, replace(better, name="c")])
     assert [(s.record.name, s.rank) for s in group.standings] == [("a", 1), ("c", 1), ("b", 3), ("u", None)]
-    assert group.standings[0].hypervolume == rows.hypervolume(better)
+    assert group.standings[0].hypervolume == Front(better).hypervolume
+
+
+def test_hypervolumes_that_cannot_be_told_apart_share_a_rank() -> None:
+    def study(name: str, accuracy: float, half: float) -> StudyRecord:
+        delta = accuracy - 0.9186
+        return make_record(
+            make_trial(0, accuracy, 0.1, 20_000, accuracy_delta_ci=(delta - half, delta + half)), name=name
+        )
+
+    def ranks(half: float) -> list[tuple[str, int | None]]:
+        (group,) = groups_of([study("a", 0.900, half), study("b", 0.904, half), study("c", 0.870, half)])
+        return [(s.record.name, s.rank) for s in group.standings]
+
+    assert ranks(0.001) == [("b", 1), ("a", 2), ("c", 3)]
+    assert ranks(0.005) == [("b", 1), ("a", 1), ("c", 3)]
+
+
+def test_a_common_front_is_thinned_and_so_are_the_best() -> None:
+    a = make_record(make_trial(0, 0.910, 0.100, 20_000), name="a")
+    b = make_record(make_trial(0, 0.911, 0.101, 20_050), make_trial(1, 0.90, 0.09, 10_000), name="b")
+    (group,) = groups_of([a, b], [parse_limit("accuracy>=0.905")])
+    assert [(p.record.name, p.trial.number) for p in group.front] == [("a", 0), ("b", 1)]
+    assert [(p.record.name, p.trial.number) for p in group.others] == [("b", 0)]
+    found = {best.wanted: best.point and best.point.record.name for best in group.best}
+    assert found == {"fastest": "a", "smallest": "a"}
+    (group,) = groups_of([a, b], [parse_limit("accuracy>=0.905")], usable=lambda point: point.record.name != "a")
+    assert [(p.record.name, p.trial.number) for p in group.front] == [("b", 0), ("b", 1)]
+    assert all(best.point is not None and best.point.trial.number == 0 for best in group.best)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +210,10 @@ def test_nights_are_the_hypervolume_of_all_found_by_then(found, least) -> None:
     for night in group.nights:
         until = 86_400.0 * (int(night.day[-2:]))  # January 1970
         so_far = [t.evaluation for t in trials if t.finished_s < until and t.evaluation.accuracy >= constraint[0].bound]
-        expected = pareto.hypervolume(rows.scaled(records[0], so_far), np.ones(3))
+        expected = pareto.hypervolume(scaled(records[0], so_far), np.ones(3))
         assert night.hypervolume == pytest.approx(expected)
         assert night.finished_s == until - 86_400.0 + 7
-    assert sum(night.trials for night in group.nights) == sum(rows.feasible(records[0], t.evaluation) for t in trials)
+    assert sum(night.trials for night in group.nights) == sum(feasible(records[0], t.evaluation) for t in trials)
 
 
 def test_changes_are_against_the_studys_own_float_and_int8_networks() -> None:
@@ -211,13 +239,13 @@ def test_text_of_users_stays_text_in_markdown_and_csv() -> None:
     }
     assert widths <= {8, 10, 12}  # the front's, the best's and the studies' columns
     lines = list(csv.DictReader(io.StringIO(csv_text(board))))
-    assert len(lines) == len(rows.front(record)) + 1
+    assert len(lines) == len(Front(record).trials) + 1
     assert lines[0]["study"] == "'=cmd|x"
     assert lines[0]["task"] == EVIL
     assert float(lines[0]["accuracy"]) == 0.917
     about = [lines[0][name] for name in ("rank", "by", "started", "version")]
     assert about == ["1", "'=u on h", "1970-01-01 00:00", "0.1"]
-    assert float(lines[0]["hypervolume"]) == pytest.approx(rows.hypervolume(record))
+    assert float(lines[0]["hypervolume"]) == pytest.approx(Front(record).hypervolume)
     assert (lines[-1]["best_of"], lines[-1]["left_out_because"]) == ("'@x", "a | b\nc <i>")
     assert any("smallest: accuracy >= float - 1 point" in line["best_of"] for line in lines)
     assert [t.title for t in tables(board)][-1] == "Left out"

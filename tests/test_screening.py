@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from autocompress.measure.predict import predict
+from autocompress.records.front import Front, complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import rows, terminal
@@ -89,12 +90,12 @@ def test_what_is_predicted_to_be_dominated_is_not_measured(task: LoadedTask, tmp
     assert screened
     assert not of_state(without, "screened")
     assert device.measured / len(record.trials) < all_of_them.measured / len(without.trials)
-    assert len(rows.complete(record)) == 30  # screened ones do not count
+    assert len(complete(record)) == 30  # screened ones do not count
     for trial in screened:
         assert trial.evaluation is None
         assert "not measured: dominated by trial" in trial.reason
-    assert {t.number for t in screened}.isdisjoint(t.number for t in rows.front(record))
-    assert all(e.measurement.latency_source == "measured" for _, e in rows.complete(record))
+    assert {t.number for t in screened}.isdisjoint(t.number for t in Front(record).trials)
+    assert all(e.measurement.latency_source == "measured" for _, e in complete(record))
     assert rows.document(record)["trials"]["screened"] == len(screened)
     console = Console(width=120, record=True)
     terminal.print_front(console, record)
@@ -107,7 +108,7 @@ def test_a_screened_trial_is_dominated_when_it_is_measured(task: LoadedTask, tmp
     device = Device()
     record, _ = searched(task, tmp_path, device.expected(1.0), device, trials=20)
     study = store.load_study(tmp_path, "s", None)
-    points = [(e.accuracy, e.measurement.latency_ms, e.download_bytes) for _, e in rows.complete(record)]
+    points = [(e.accuracy, e.measurement.latency_ms, e.download_bytes) for _, e in complete(record)]
     for trial in of_state(record, "screened"):
         seen = study.get_trials()[trial.number].user_attrs["seen"]
         own = (seen["accuracy"], seen["latency_ms"], seen["download_bytes"])  # the model is right here
@@ -121,7 +122,7 @@ def test_a_model_that_is_much_too_fast_screens_nothing(task: LoadedTask, tmp_pat
     without, plain = searched(task, tmp_path / "without", None)
     assert not of_state(record, "screened")
     assert device.measured == plain.measured
-    assert [e.sha256 for _, e in rows.complete(record)] == [e.sha256 for _, e in rows.complete(without)]
+    assert [e.sha256 for _, e in complete(record)] == [e.sha256 for _, e in complete(without)]
 
 
 def test_a_model_that_is_much_too_slow_costs_trials_but_no_wrong_value(task: LoadedTask, tmp_path: Path) -> None:
@@ -135,8 +136,8 @@ def test_a_model_that_is_much_too_slow_costs_trials_but_no_wrong_value(task: Loa
         run = run + 1 if state in ("screened", "stopped_early") else 0
         longest = max(longest, run)
     assert longest <= 4
-    assert states[: len(rows.complete(record))].count("complete") >= 4
-    for _, evaluation in rows.complete(record):
+    assert states[: len(complete(record))].count("complete") >= 4
+    for _, evaluation in complete(record):
         assert evaluation.measurement.latency_ms == device.latency_ms((tmp_path / evaluation.artifact).read_bytes())
 
 
@@ -153,7 +154,7 @@ def test_a_latency_that_is_asked_for_screens_what_is_surely_slower(task: LoadedT
     record, _ = searched(task, tmp_path, device.expected(1.0, error=0.001), device, constraints=(asked,), trials=12)
     reasons = [trial.reason for trial in of_state(record, "screened")]
     assert any("latency_ms is at least" in reason for reason in reasons)
-    for trial in rows.front(record):
+    for trial in Front(record).trials:
         assert trial.evaluation is not None
         assert trial.evaluation.measurement.latency_ms <= bound
 

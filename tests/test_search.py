@@ -15,9 +15,9 @@ from standstill import counted, stop_when
 
 from autocompress.errors import AutocompressError, DeviceError, UnmetError
 from autocompress.measure.host import at_host
+from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord
-from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.latency import latency_on
 from autocompress.search.locks import locked
@@ -56,7 +56,7 @@ def run(asked: Request, seen: list[StudyRecord] | None = None) -> StudyRecord:
 
 
 def evaluations(record: StudyRecord) -> list[Evaluation]:
-    return [evaluation for _, evaluation in rows.complete(record)]
+    return [evaluation for _, evaluation in complete(record)]
 
 
 @pytest.mark.parametrize("sampler", ["guided", "random"])
@@ -75,7 +75,7 @@ def test_corners_come_early_and_every_file_is_there(task: LoadedTask, tmp_path: 
         assert hashlib.sha256(content).hexdigest() == evaluation.sha256
         assert len(content) == evaluation.file_bytes
         assert evaluation.measurement.latency_source == "modelled"
-    for trial in rows.front(record):
+    for trial in Front(record).trials:
         assert trial.evaluation is not None
         assert trial.evaluation.sha256 in record.test_accuracy
     assert record.baseline.file_bytes == len(task.original)
@@ -104,10 +104,10 @@ def test_every_sampler_runs_and_a_seen_configuration_costs_nothing(
     )
     seen: list[StudyRecord] = []
     record = run(request(task, tmp_path, sampler=sampler, trials=12, space=load_space(space)), seen)
-    assert len(rows.complete(record)) == 12
+    assert len(complete(record)) == 12
     fresh = [t.evaluation.configuration.digest for t in record.trials if t.evaluation and not t.cached]
     assert len(fresh) == len(set(fresh)) <= 8
-    assert rows.evaluated_count(record) == len(fresh)
+    assert evaluated_count(record) == len(fresh)
     assert len(seen) == 12
 
 
@@ -117,7 +117,7 @@ def test_it_goes_on_where_it_stopped(task: LoadedTask, tmp_path: Path) -> None:
     assert again.trials == first.trials
     longer = run(request(task, tmp_path, trials=9))
     assert longer.trials[:5] == first.trials
-    assert len(rows.complete(longer)) == 9
+    assert len(complete(longer)) == 9
 
 
 def _digests(record: StudyRecord) -> list[str]:
@@ -139,7 +139,7 @@ def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, afte
     record = store.read_record(store.load_study(tmp_path, "k", None))
     kept = {t.number: t for t in record.trials}
     assert all(kept[t.number] == t for t in before.trials if t.state == "complete")
-    assert len(rows.complete(record)) == 16
+    assert len(complete(record)) == 16
     assert len(set(_digests(record))) == 16
     assert not [t for t in record.trials if t.state == "running"]
 
@@ -195,7 +195,7 @@ def test_a_search_that_ends_in_the_middle_of_a_trial_leaves_it_to_be_run_again(
     (again,) = (t for t in study.get_trials() if t.user_attrs.get("retry_of") == 1)
     assert again.params == study.get_trials()[1].params
     assert again.values is not None
-    assert len(rows.complete(record)) == 5
+    assert len(complete(record)) == 5
 
 
 def test_the_way_to_a_device_is_no_part_of_a_study(task: LoadedTask, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_candidate_that_cannot_be_built_fails_with_its_reason_and_the_search_g
     failed = [t for t in record.trials if t.state == "failed"]
     assert failed
     assert all(t.reason for t in failed)
-    assert len(rows.complete(record)) == 6
+    assert len(complete(record)) == 6
 
 
 def test_twenty_failures_in_a_row_end_the_search(task: LoadedTask, tmp_path: Path, fragile: DeviceProfile) -> None:
@@ -286,7 +286,7 @@ def test_twenty_failures_in_a_row_end_the_search(task: LoadedTask, tmp_path: Pat
 def test_constraints_hold_on_the_front(task: LoadedTask, tmp_path: Path) -> None:
     bound = Constraint(name="download_bytes", relation="<=", bound=16_000)
     record = run(request(task, tmp_path, constraints=(bound,), trials=10))
-    front = rows.front(record)
+    front = Front(record).trials
     assert front
     assert all(t.evaluation is not None and t.evaluation.download_bytes <= 16_000 for t in front)
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from autocompress.cli import app
 from autocompress.errors import AutocompressError
-from autocompress.report import rows
+from autocompress.records.front import Front
 from autocompress.search import store
 from autocompress.search.altered import without_altered
 
@@ -155,7 +155,7 @@ def test_files_that_are_right_or_not_here_stay(tmp_path: Path) -> None:
     record = store.read_record(store.load_study(tmp_path, "a", None))
     assert without_altered(record, tmp_path) == (record, ())
     assert without_altered(record, tmp_path / "elsewhere") == (record, ())
-    assert [trial.number for trial in rows.front(record)] == [2]
+    assert [trial.number for trial in Front(record).trials] == [2]
 
 
 def test_an_identity_with_other_keys_is_of_another_version(tmp_path: Path) -> None:

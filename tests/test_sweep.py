@@ -26,8 +26,8 @@ from standstill import counted, family, go_on, stop_when
 
 from autocompress.errors import AutocompressError
 from autocompress.network import flatbuffer
+from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search import store
 from autocompress.specs import VerdictRules, load_sweep
 from autocompress.sweep import compare, summary, verdict
@@ -405,7 +405,7 @@ def records(runs: Path) -> dict[str, StudyRecord]:
 
 
 def digests(runs: Path) -> Counter[str]:
-    return Counter(e.configuration.digest for record in records(runs).values() for _, e in rows.complete(record))
+    return Counter(e.configuration.digest for record in records(runs).values() for _, e in complete(record))
 
 
 def test_a_worse_network_is_found_and_the_page_says_so(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from standstill import PATIENCE_S, comes, counted, hold_back, program
 
 from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
+from autocompress.records.front import Front, complete
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search import locks, store
 from autocompress.search.locks import Floor, Roll
 from autocompress.search.storage import PatientStorage, open_storage
@@ -115,12 +115,12 @@ def workers_of(study: Any) -> dict[str, int]:
 def check_whole(runs: Path, trials: int, storage: str | None = None) -> StudyRecord:
     """As many complete trials as asked for, none twice, none running."""
     record = record_of(runs, storage)
-    done = rows.complete(record)
+    done = complete(record)
     assert len(done) == trials
     fresh = [e.configuration.digest for t, e in done if not t.cached]
     assert len(fresh) == len(set(fresh))
     assert not [t for t in record.trials if t.state == "running"]
-    for trial in rows.front(record):
+    for trial in Front(record).trials:
         assert trial.evaluation is not None
         assert trial.evaluation.sha256 in record.test_accuracy
     return record
@@ -233,7 +233,7 @@ def test_a_time_budget_holds_for_all(tmp_path: Path) -> None:
     record = record_of(tmp_path)
     times = [t.finished_s for t in record.trials if t.finished_s is not None]
     assert max(times) - min(times) < 6 + 30  # the trials under way at the end, on a busy machine
-    check_whole(tmp_path, len(rows.complete(record)))
+    check_whole(tmp_path, len(complete(record)))
 
 
 def test_a_storage_that_is_locked_for_a_while_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -380,7 +380,7 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
             wait_until(process, lambda: len(team(process)) == 1)
             (other,) = team(process)
             hold_back(process, lambda: has_some(server.url, other))
-            before = len(rows.complete(record_of(tmp_path, server.url)))
+            before = len(complete(record_of(tmp_path, server.url)))
             server.stop()
             time.sleep(8)  # longer than the pause between heartbeats
             server.start()

@@ -30,9 +30,10 @@ def reopened(
 
     AutocompressError for a study that no command made."""
     from autocompress.measure.host import at_host
+    from autocompress.records.constraint import parse_constraint
     from autocompress.search.latency import latency_on
     from autocompress.search.request import Request
-    from autocompress.search.store import identity_of, load_study, parse_constraint
+    from autocompress.search.store import identity_of, load_study
     from autocompress.search.study import Search
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task

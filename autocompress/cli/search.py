@@ -78,9 +78,9 @@ def search(
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
     from autocompress.measure.host import at_host
+    from autocompress.records.constraint import parse_constraint
     from autocompress.search.latency import latency_on
     from autocompress.search.request import Request, with_limits
-    from autocompress.search.store import parse_constraint
     from autocompress.search.study import Search
     from autocompress.search.team import Team
     from autocompress.specs import load_device, load_space
@@ -130,7 +130,8 @@ def _run(opened: Search, team: Team, console: Console, as_json: bool, second_run
     """Run an opened search with its header, progress and front on screen."""
     from rich.text import Text
 
-    from autocompress.report import rows, terminal
+    from autocompress.records.front import Front
+    from autocompress.report import terminal
 
     request, record = opened.request, opened.record()
     terminal.print_header(
@@ -150,7 +151,7 @@ def _run(opened: Search, team: Team, console: Console, as_json: bool, second_run
     missed = finetune_best(opened, finetune, console)
     record = opened.record()
     show(record, console, request.runs, request.storage, as_json)
-    if missed or not rows.front(record):
+    if missed or not Front(record).trials:
         raise typer.Exit(1)
 
 

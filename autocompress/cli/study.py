@@ -87,7 +87,7 @@ def export(
     """Write one candidate of a study as a bundle: the .tflite, its .gz for download, model card, predict.py, verify.py.
 
     Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
-    from autocompress.report import rows
+    from autocompress.records.front import Front
     from autocompress.search.export import ExportOptions, check_options, write_bundle
     from autocompress.search.store import identity_of, load_study, read_record
 
@@ -100,7 +100,7 @@ def export(
         data_sha256=None if identity is None else identity.data_sha256,
         words=loaded.user_attrs.get("words", {}),
     )
-    written = write_bundle(record, rows.pick(record, pick), runs, to, options)
+    written = write_bundle(record, Front(record).pick(pick), runs, to, options)
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))
     for path in written.others:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autocompress.records.constraint import value_of
+from autocompress.records.front import complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.report import rows
@@ -40,7 +42,7 @@ def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dic
         "model": shipped.model,
         "licence": shipped.licence,
         "objectives": record.objectives,
-        "search": {"sampler": record.sampler, "seed": record.seed, "complete_trials": len(rows.complete(record))},
+        "search": {"sampler": record.sampler, "seed": record.seed, "complete_trials": len(complete(record))},
         "deltas": _deltas(record, trial),
         "layers": [
             {**layer, "asked": asked[layer["name"]].to_dict() if layer["name"] in asked else None}
@@ -69,7 +71,7 @@ def _deltas(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     ratios = {
         f"{name}_ratio": value / base if value is not None and base else None
         for name in ("latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes", "energy_mj")
-        for value, base in [(rows.value_of(evaluation, name), rows.value_of(baseline, name))]
+        for value, base in [(value_of(evaluation, name), value_of(baseline, name))]
     }
     return {
         "accuracy": evaluation.accuracy - baseline.accuracy,
@@ -92,7 +94,7 @@ def repeat_command(record: StudyRecord, words: Mapping[str, str | None]) -> str:
         command += [word for objective in record.objectives for word in ("--objective", objective)]
     command += [word for constraint in record.constraints for word in ("--constraint", str(constraint))]
     command += ["--size", record.size] if record.size != "download" else []
-    command += ["--trials", str(len(rows.complete(record))), "--study", record.name]
+    command += ["--trials", str(len(complete(record))), "--study", record.name]
     return shlex.join(_one_line(word) for word in command)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import LayerChoice
+from autocompress.records.constraint import value_of
+from autocompress.records.front import STATES, Front, complete, feasible, why_empty
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import CONSTRAINT_NAMES, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import card, rows
@@ -50,9 +52,9 @@ def study_data(
     """What the page's script draws, as plain JSON data. Layers and layer choices stand once, trials name them by their
     index."""
     choices: dict[LayerChoice, int] = {}
-    front = rows.front(record)
+    front = Front(record)
     layers = list(record.baseline.configuration.layers)
-    trials = [_point(record, trial, evaluation, layers, choices) for trial, evaluation in rows.complete(record)]
+    trials = [_point(record, trial, evaluation, layers, choices) for trial, evaluation in complete(record)]
     baseline = _values(record, record.baseline) | {
         "summary": "the float network as given", "sha256": record.baseline.sha256,
         "layers": _layers(record.baseline, layers, choices), "activations": "float32",
@@ -65,10 +67,10 @@ def study_data(
             "layers": layers,
             "choices": [[c.sparsity, c.granularity, c.bits, c.clusters] for c in choices],
             "trials": trials,
-            "front": [trial.number for trial in front],
-            "picks": {name: rows.pick(record, name).number for name in rows.PICKS} if front else {},
+            "front": [trial.number for trial in front.trials],
+            "picks": {name: trial.number for name, trial in front.picks.items()},
             "baseline": baseline,
-            "samples": _samples(record, front),
+            "samples": _samples(record, front.trials),
             "ops": _ops(record, ops),
             "hypervolume": [asdict(step) for step in hypervolume_steps(record)],
             "importance": [asdict(row) for row in record.importance],
@@ -82,7 +84,7 @@ def _axes(record: StudyRecord) -> list[dict[str, str]]:
     """The values that can be drawn: those that some complete trial has. Modelled latency says so in its name."""
     known = [
         name for name in CONSTRAINT_NAMES
-        if any(rows.value_of(evaluation, name) is not None for _, evaluation in rows.complete(record))
+        if any(value_of(evaluation, name) is not None for _, evaluation in complete(record))
     ]  # fmt: skip
     titles = _TITLES | {"accuracy": f"validation {record.metric_name}"}
     titles["latency_ms"] += f" ({latency_words(record.baseline.measurement)})"
@@ -101,7 +103,7 @@ def latency_words(measurement: Measurement) -> str:
 def _values(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]:
     """All values of a file that the page shows."""
     sha256, measured = evaluation.sha256, evaluation.measurement
-    return {name: rows.value_of(evaluation, name) for name in CONSTRAINT_NAMES} | {
+    return {name: value_of(evaluation, name) for name in CONSTRAINT_NAMES} | {
         "accuracy_ci": evaluation.accuracy_ci,
         "accuracy_delta_ci": evaluation.accuracy_delta_ci,
         "test_accuracy": record.test_accuracy.get(sha256),
@@ -123,7 +125,7 @@ def _point(
         "channels": dict(configuration.channels),
         "layers": _layers(evaluation, layers, choices),
         "sha256": evaluation.sha256,
-        "feasible": rows.feasible(record, evaluation),
+        "feasible": feasible(record, evaluation),
     }
 
 
@@ -141,7 +143,7 @@ def _samples(record: StudyRecord, front: Sequence[TrialRecord]) -> dict[str, Any
 
 def _ops(record: StudyRecord, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Per-op times, each beside the file that they are of."""
-    names = {f"{e.sha256}.tflite": f"trial {t.number}" for t, e in reversed(rows.complete(record))}
+    names = {f"{e.sha256}.tflite": f"trial {t.number}" for t, e in reversed(complete(record))}
     names[f"{record.baseline.sha256}.tflite"] = "baseline"
     found = []
     for document in documents:
@@ -157,8 +159,8 @@ def _ops(record: StudyRecord, documents: Sequence[Mapping[str, Any]]) -> list[di
 
 
 def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
-    front, states = rows.front(record), Counter(trial.state for trial in record.trials)
-    counts = ", ".join(f"{states[s]} {s.replace('_', ' ')}" for s in rows.STATES if states[s] or s == "complete")
+    front, states = Front(record).trials, Counter(trial.state for trial in record.trials)
+    counts = ", ".join(f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states[s] or s == "complete")
     failed = [
         (str(t.number), t.state.replace("_", " "), t.reason or "no reason given")
         for t in record.trials if t.state in ("failed", "stopped_early", "screened")
@@ -170,7 +172,7 @@ def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
         better=_LEAST[record.higher_is_better],
         float=html.escape(_float_line(record)),
         found=html.escape(f"{len(front)} on the front of {len(record.trials)} trials ({counts})"),
-        empty="" if front else f"<p><strong>The front is empty: {html.escape(rows.why_empty(record))}.</strong></p>",
+        empty="" if front else f"<p><strong>The front is empty: {html.escape(why_empty(record))}.</strong></p>",
         latency=html.escape(latency_words(record.baseline.measurement)),
         notes="".join(f"<p>Note: {html.escape(note)}</p>" for note in record.notes),
         advice="".join(f"<p>{html.escape(line)}</p>" for line in (*advice_lines(record), *_whole_channels(record))),

@@ -1,27 +1,35 @@
 """All studies beside each other: per task and device the front, the best by constraint, and how the studies rank. Pure.
 
 Studies stand in one group only where their results can be compared: the same network, data, metric and device with the
-same runtime, version, threads, bits and way to a latency. A group's front is over metric, latency and download; it
-consists of points of the fronts of its studies, because only those have careful latencies and values on test data."""
+same runtime, version, threads, bits and way to a latency. A group's front is over metric, latency and download, and
+thinned as theirs are: values that cannot be told apart are equal, and so are ranks (`records/noise.py`). It consists of
+points of the fronts of its studies, because only those have careful latencies and values on test data."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 
 import numpy as np
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, unknown_name
+from autocompress.records.constraint import value_of, violation
+from autocompress.records.front import Front, complete, feasible, scaled, volume
+from autocompress.records.noise import CERTAIN, Z95, Figures
 from autocompress.records.study import CONSTRAINT_NAMES, Constraint, Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
+from autocompress.records.thinning import thinned
 from autocompress.report.progress import Step, hypervolume_steps
 
 _STEPS = 12  # points of a study's curve
 _DAY_S = 86_400
+_OBJECTIVES = ("metric", "latency", "size")
+_OBJECTIVE_OF = {"accuracy": "metric", "latency_ms": "latency", "download_bytes": "size"}
 WANTED = {"accuracy": "most accurate", "latency_ms": "fastest", "download_bytes": "smallest"}
 
 
@@ -38,7 +46,7 @@ class Limit:
 
     def constraint(self, baseline: Evaluation) -> Constraint | None:
         """The bound for a study with this baseline; None where the baseline lacks the value."""
-        value = rows.value_of(baseline, self.name) if self.of_float else 0.0
+        value = value_of(baseline, self.name) if self.of_float else 0.0
         if value is None:
             return None
         return Constraint(name=self.name, relation=self.relation, bound=value * self.factor + self.offset)
@@ -64,8 +72,9 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A study in its group. `rank` by hypervolume, from 1, equal ones alike; None where it has none. `on_front`: how
-    many points of the group's front are its own; `int8`: its plain static int8 network, where it was tried."""
+    """A study in its group. `rank` by hypervolume, from 1, those that cannot be told apart alike; None where it
+    has none. `on_front`: how many points of the group's front are its own; `int8`: its plain static int8 network, where
+    it was tried."""
 
     record: StudyRecord
     rank: int | None
@@ -147,7 +156,7 @@ def groups_of(
 def plain_int8(record: StudyRecord) -> Evaluation | None:
     """The evaluation of the plain static int8 network: 8 bits everywhere, dense, unclustered; None if it was not
     tried."""
-    for _, evaluation in rows.complete(record):
+    for _, evaluation in complete(record):
         choices = evaluation.configuration.layers.values()
         if evaluation.configuration.activations == "int8" and all(
             choice.bits == 8 and choice.sparsity == 0 and choice.normalised().clusters is None for choice in choices
@@ -174,7 +183,7 @@ def _group(
 ) -> Group:  # fmt: skip
     points = [
         Point(record=record, trial=trial, evaluation=trial.evaluation)
-        for record in records for trial in rows.front(record) if trial.evaluation is not None
+        for record in records for trial in Front(record).trials if trial.evaluation is not None
     ]  # fmt: skip
     front = _front(points, usable)
     best = tuple(
@@ -196,11 +205,13 @@ def _vector(point: Point) -> list[float]:
 
 
 def _front(points: Sequence[Point], usable: Callable[[Point], bool]) -> tuple[Point, ...]:
-    """The points that no usable other dominates, best metric first."""
+    """The front of the usable points, best metric first: thinned as that of a study."""
     left = [point for point in points if np.isfinite(_vector(point)).all()]
     while True:
-        mask = pareto.non_dominated([_vector(point) for point in left])
-        front = [point for point, on in zip(left, mask, strict=True) if on]
+        figures, order = _figures(left), range(len(left))
+        choose = partial(figures.chosen, by=CERTAIN, numbers=order)
+        members = thinned(figures.columns(_OBJECTIVES), np.arange(len(left)), choose)
+        front = [left[k] for k in members]
         damaged = [point for point in front if not usable(point)]
         if not damaged:
             return tuple(sorted(front, key=_vector))
@@ -208,40 +219,61 @@ def _front(points: Sequence[Point], usable: Callable[[Point], bool]) -> tuple[Po
 
 
 def _best(points: Sequence[Point], limit: Limit, name: str, usable: Callable[[Point], bool]) -> Point | None:
-    """The usable point within the limit whose value called `name` is best; of equal ones the better metric."""
-
-    def order(point: Point) -> tuple[float, list[float]]:
-        value = rows.value_of(point.evaluation, name)
-        falls = name == "accuracy" and point.record.higher_is_better
-        return (np.inf if value is None else -value if falls else value), _vector(point)
-
-    for point in sorted(points, key=order):
-        constraint = limit.constraint(point.record.baseline)
-        met = constraint is not None and rows.violation(point.evaluation, constraint) == 0
-        if met and rows.value_of(point.evaluation, name) is not None and usable(point):
-            return point
+    """The usable point within the limit whose value called `name` is best beyond noise; of those that cannot be told
+    from it the better metric, then the smaller and the faster."""
+    fitting = [point for point in points if _fits(point, limit) and value_of(point.evaluation, name) is not None]
+    while fitting:
+        by = dict.fromkeys((_OBJECTIVE_OF[name], "metric", "size", "latency"))
+        chosen: Point = fitting[_figures(fitting).chosen(np.arange(len(fitting)), tuple(by), range(len(fitting)))]
+        if usable(chosen):
+            return chosen
+        fitting = [point for point in fitting if point is not chosen]
     return None
+
+
+def _fits(point: Point, limit: Limit) -> bool:
+    constraint = limit.constraint(point.record.baseline)
+    return constraint is not None and violation(point.evaluation, constraint) == 0
+
+
+def _figures(points: Sequence[Point]) -> Figures:
+    return Figures(
+        [point.evaluation for point in points],
+        [point.record.baseline for point in points],
+        higher_is_better=not points or points[0].record.higher_is_better,
+        size="download",
+    )
 
 
 def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[Standing, ...]:
     steps = {record.name: hypervolume_steps(record, most=_STEPS) for record in records}
     volumes = {
-        record.name: steps[record.name][-1].hypervolume if steps[record.name] else rows.volume(record, [])
+        record.name: steps[record.name][-1].hypervolume if steps[record.name] else volume(record, [])
         for record in records
     }
-    known = [volume for volume in volumes.values() if volume is not None]
+    ranks = _ranks({record.name: Front(record).hypervolume_sd for record in records}, volumes)
     found = [
         Standing(
             record=record,
-            rank=None if (own := volumes[record.name]) is None else 1 + sum(volume > own for volume in known),
-            hypervolume=own,
+            rank=ranks[record.name],
+            hypervolume=volumes[record.name],
             on_front=sum(point.record is record for point in front),
             int8=plain_int8(record),
             steps=steps[record.name],
         )
         for record in records
     ]
-    return tuple(sorted(found, key=lambda s: (s.rank is None, s.rank, s.record.name)))
+    return tuple(sorted(found, key=lambda s: (s.rank is None, s.rank, -(s.hypervolume or 0.0), s.record.name)))
+
+
+def _ranks(sd: Mapping[str, float], volumes: Mapping[str, float | None]) -> dict[str, int | None]:
+    """One more than how many studies have a hypervolume that is greater beyond noise: studies that cannot be told apart
+    share a rank."""
+    known = {name: volume for name, volume in volumes.items() if volume is not None}
+    return {
+        name: None if own is None else 1 + sum(v - own > Z95 * math.hypot(sd[n], sd[name]) for n, v in known.items())
+        for name, own in volumes.items()
+    }
 
 
 def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
@@ -250,13 +282,13 @@ def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
     last_s: dict[int, float] = {}
     for record in records:
         found: defaultdict[int, list[Evaluation]] = defaultdict(list)
-        for trial, evaluation in rows.complete(record):
-            if trial.finished_s is not None and rows.feasible(record, evaluation):
+        for trial, evaluation in complete(record):
+            if trial.finished_s is not None and feasible(record, evaluation):
                 day = int(trial.finished_s // _DAY_S)
                 found[day].append(evaluation)
                 last_s[day] = max(trial.finished_s, last_s.get(day, 0.0))
         for day, evaluations in found.items():
-            points = rows.scaled(record, evaluations)
+            points = scaled(record, evaluations)
             days[day] += [] if points is None else [points]
     front, nights = np.empty((0, 3)), []
     for day in sorted(days):

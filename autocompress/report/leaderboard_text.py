@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from autocompress.records.front import complete
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
 from autocompress.report.html_study import latency_words
@@ -107,7 +108,7 @@ def standing_values(standing: Standing) -> dict[str, Any]:
         "rank": standing.rank,
         "hypervolume": standing.hypervolume,
         "on_front": standing.on_front,
-        "complete_trials": len(rows.complete(record)),
+        "complete_trials": len(complete(record)),
         "trials": len(record.trials),
         "wall_s": record.wall_s,
         "sampler": record.sampler,

@@ -19,6 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from autocompress.records.constraint import value_of, violation
+from autocompress.records.front import STATES, Front, complete, evaluated_count, nearest, why_empty
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
@@ -94,10 +96,10 @@ class SearchProgress:
         study holds `trials` complete trials or `time_budget_s` after the entry; None: no such end."""
         self._console, self._clock = console, clock
         self._trials, self._time_budget_s = trials, time_budget_s
-        self._record, self._front = record, rows.front(record)
-        self._complete_before = len(rows.complete(record))
-        self._evaluated_before = rows.evaluated_count(record)
-        self._front_seen = {trial.number for trial in self._front}
+        self._record, self._front = record, Front(record)
+        self._complete_before = len(complete(record))
+        self._evaluated_before = evaluated_count(record)
+        self._front_seen = {trial.number for trial in self._front.trials}
         self._failed_seen = {trial.number for trial in record.trials if trial.state == "failed"}
         self._began_s = self._status_s = clock()
         self._live: Live | None = None
@@ -122,7 +124,7 @@ class SearchProgress:
 
     def update(self, record: StudyRecord) -> None:
         """Show the study as it now is."""
-        self._record, self._front = record, rows.front(record)
+        self._record, self._front = record, Front(record)
         for trial in record.trials:
             if trial.state == "failed" and trial.number not in self._failed_seen:
                 self._failed_seen.add(trial.number)
@@ -131,7 +133,7 @@ class SearchProgress:
             self._print_news()
 
     def _print_news(self) -> None:
-        for trial in self._front:
+        for trial in self._front.trials:
             if trial.number not in self._front_seen and trial.evaluation is not None:
                 self._front_seen.add(trial.number)
                 self._print(f"trial {trial.number}: {_point(self._record, trial.evaluation)}")
@@ -143,10 +145,10 @@ class SearchProgress:
         self._console.print(_text(self._console, line), soft_wrap=self._live is None)
 
     def _frame(self) -> Table:
-        lines = [self._status(), *_best_points(self._record, self._front)]
+        lines = [self._status(), *_best_points(self._record, self._front.trials)]
         elapsed_s = self._clock() - self._began_s
         done = [0.0]
-        done += [len(rows.complete(self._record)) / self._trials] if self._trials else []
+        done += [len(complete(self._record)) / self._trials] if self._trials else []
         done += [elapsed_s / self._time_budget_s] if self._time_budget_s else []
         bar = ProgressBar(total=1.0, completed=min(max(done), 1.0), pulse=len(done) == 1)
         frame = Table.grid(expand=True)
@@ -157,10 +159,10 @@ class SearchProgress:
 
     def _status(self) -> str:
         elapsed_s = self._clock() - self._began_s
-        done = len(rows.complete(self._record))
+        done = len(complete(self._record))
         parts = [f"{done}/{self._trials} trials" if self._trials is not None else f"{done} trials"]
         if elapsed_s > 0:
-            evaluated = rows.evaluated_count(self._record) - self._evaluated_before
+            evaluated = evaluated_count(self._record) - self._evaluated_before
             parts.append(f"{60 * evaluated / elapsed_s:.0f} candidates/min")
         parts.append(f"{_time(elapsed_s)} elapsed")
         left_s = self._left_s(done, elapsed_s)
@@ -171,9 +173,9 @@ class SearchProgress:
         parts += [f"{stopped} stopped early"] if stopped else []
         screened = sum(trial.state == "screened" for trial in self._record.trials)
         parts += [f"{screened} screened"] if screened else []
-        volume = rows.hypervolume(self._record)
+        volume = self._front.hypervolume
         parts += [] if volume is None else [f"hypervolume {volume:.4f}"]
-        return " · ".join([*parts, f"{len(self._front)} on the front"])
+        return " · ".join([*parts, f"{len(self._front.trials)} on the front"])
 
     def _left_s(self, done: int, elapsed_s: float) -> float | None:
         """What remains of the trials at the pace of this run, or of the time, whichever ends first."""
@@ -189,13 +191,14 @@ def print_front(console: Console, record: StudyRecord, *, runs: str = "runs", op
     """The front as a table, where its files are, and the command to type next; if it is empty, why, and what
     comes nearest. `runs` is the runs folder, `options` what that command needs to find it (`--runs DIR
     --storage URL`)."""
-    trials = rows.front(record)
+    front = Front(record)
+    trials = front.trials
     states = Counter(trial.state for trial in record.trials)
-    counts = [f"{states[s]} {s.replace('_', ' ')}" for s in rows.STATES if states[s] or s == "complete"]
+    counts = [f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states[s] or s == "complete"]
     title = f"Front of study {record.name}: {len(trials)} of {len(record.trials)} trials"
     console.print(_text(console, f"{title} ({', '.join(counts)})", "bold"))
     if trials:
-        console.print(_table(console, record, trials))
+        console.print(_table(console, front))
         _print_next(console, record, trials, runs, options)
     else:
         _print_nearest(console, record)
@@ -215,27 +218,27 @@ def _print_next(
 
 
 def _print_nearest(console: Console, record: StudyRecord) -> None:
-    console.print(_text(console, f"The front is empty: {rows.why_empty(record)}."))
-    for trial in rows.nearest(record) if record.constraints else ():
+    console.print(_text(console, f"The front is empty: {why_empty(record)}."))
+    for trial in nearest(record) if record.constraints else ():
         evaluation = trial.evaluation
         if evaluation is not None:
-            missed = [c for c in record.constraints if rows.violation(evaluation, c) > 0]
+            missed = [c for c in record.constraints if violation(evaluation, c) > 0]
             got = ", ".join(_missed(evaluation, constraint) for constraint in missed)
             line = f"nearest: trial {trial.number}, {got} · {_point(record, evaluation)}"
             console.print(_text(console, line))
 
 
 def _missed(evaluation: Evaluation, constraint: Constraint) -> str:
-    value = rows.value_of(evaluation, constraint.name)
+    value = value_of(evaluation, constraint.name)
     got = "missing" if value is None else f"{value:g}"
     return f"{constraint.name} {got} (asked {constraint.relation}{constraint.bound:g})"
 
 
-def _table(console: Console, record: StudyRecord, trials: Sequence[TrialRecord]) -> Table:
-    picked: dict[int, list[Part]] = {}
-    for name in rows.PICKS:
-        picked.setdefault(rows.pick(record, name).number, []).append((name, "bold"))
-    points = [([(str(t.number), ""), *picked.get(t.number, [])], t.evaluation) for t in trials]
+def _table(console: Console, front: Front) -> Table:
+    record, picked = front.record, dict[int, list[Part]]()
+    for name, trial in front.picks.items():
+        picked.setdefault(trial.number, []).append((name, "bold"))
+    points = [([(str(t.number), ""), *picked.get(t.number, [])], t.evaluation) for t in front.trials]
     listed = [([("baseline", "")], record.baseline), *((name, e) for name, e in points if e is not None)]
     lines = [_cells(record, name, evaluation, console.width) for name, evaluation in listed]
     between = " " if console.width >= _ONE_LINE_WIDTH else "\n"
@@ -376,7 +379,7 @@ def _source_parts(measurement: Measurement, unit: str | None) -> list[str]:
 def _ratio(record: StudyRecord, evaluation: Evaluation, name: str) -> str:
     if evaluation is record.baseline:
         return ""
-    value, baseline = rows.value_of(evaluation, name), rows.value_of(record.baseline, name)
+    value, baseline = value_of(evaluation, name), value_of(record.baseline, name)
     return f"×{value / baseline:.2f}" if value is not None and baseline else "-"
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocompress.files import unchanged
+from autocompress.records.front import Front
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report import rows
 
 
 def is_altered(runs: Path, evaluation: Evaluation) -> bool:
@@ -28,7 +28,7 @@ def without_altered(record: StudyRecord, runs: Path) -> tuple[StudyRecord, tuple
     Only files on the front are read, and those that come forward where one is left out."""
     said: list[str] = []
     while True:
-        front = [(trial.number, trial.evaluation) for trial in rows.front(record) if trial.evaluation is not None]
+        front = [(trial.number, trial.evaluation) for trial in Front(record).trials if trial.evaluation is not None]
         altered = {number: evaluation for number, evaluation in front if is_altered(runs, evaluation)}
         if not altered:
             return replace(record, notes=(*record.notes, *said)), tuple(said)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 import optuna
 
+from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search.request import Request
 
 _KEY = "search"
@@ -28,7 +28,7 @@ class Asked:
 
     def is_met(self, record: StudyRecord) -> bool:
         """Whether the trials or the time asked for are done."""
-        by_count = self.trials is not None and len(rows.complete(record)) >= self.trials
+        by_count = self.trials is not None and len(complete(record)) >= self.trials
         return by_count or (self.ends_at is not None and time.time() >= self.ends_at)
 
 

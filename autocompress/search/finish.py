@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import optuna
 
+from autocompress.records.front import Front
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.guided import GuidedSampler
 from autocompress.search.objective import Workbench
@@ -18,7 +18,7 @@ Read = Callable[[], StudyRecord]
 
 def measure_front(study: optuna.Study, workbench: Workbench, read: Read) -> None:
     """Careful latencies for the front, which may change it: until it is stable."""
-    while stale := [t for t in rows.front(read()) if _careful_key(t) not in study.user_attrs]:
+    while stale := [t for t in Front(read()).trials if _careful_key(t) not in study.user_attrs]:
         for trial in stale:
             measured = workbench.remeasured(_evaluation(trial))
             study.set_user_attr(_careful_key(trial), measured.to_dict())
@@ -27,7 +27,7 @@ def measure_front(study: optuna.Study, workbench: Workbench, read: Read) -> None
 def front_on_test_data(study: optuna.Study, workbench: Workbench, read: Read) -> None:
     """The metric on the test split, for the baseline and the front."""
     record = read()
-    for evaluation in [record.baseline, *map(_evaluation, rows.front(record))]:
+    for evaluation in [record.baseline, *map(_evaluation, Front(record).trials)]:
         key = f"test:{evaluation.sha256}"
         if key not in study.user_attrs:
             tested = workbench.test_quality(evaluation)
@@ -36,9 +36,9 @@ def front_on_test_data(study: optuna.Study, workbench: Workbench, read: Read) ->
 
 def store_importance(study: optuna.Study, sampler: object, read: Read) -> None:
     """What techniques earn and cost around the knee; only the guided sampler has the tables for it."""
-    record = read()
-    if isinstance(sampler, GuidedSampler) and rows.front(record):
-        trials, knee = study.get_trials(deepcopy=False), rows.pick(record, "knee").number
+    picks = Front(read()).picks
+    if isinstance(sampler, GuidedSampler) and picks:
+        trials, knee = study.get_trials(deepcopy=False), picks["knee"].number
         found = [asdict(row) for row in sampler.importance(trials, knee)]
         if found != study.user_attrs.get("importance"):
             study.set_user_attr("importance", found)

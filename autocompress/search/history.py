@@ -13,6 +13,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
+from autocompress.records.constraint import meets
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.landscape import ACTIVATIONS, Landscape, Row
 from autocompress.search.place import died_unborn, first_try
@@ -160,16 +161,15 @@ class History:
 
     def _front_point(self, evaluation: Evaluation) -> tuple[float, ...] | None:
         """An evaluation's objectives in units of the hypervolume; None where it violates a constraint or lacks one."""
-        for constraint in self._constraints:
-            value = evaluation.value(constraint.name)
-            if value is None or (value > constraint.bound if constraint.relation == "<=" else value < constraint.bound):
-                return None
+        if not meets(evaluation, self._constraints):
+            return None
         point = [self._reference.share(evaluation, name) / scale_of(name) for name in self._objectives]
         return None if any(map(math.isnan, point)) else tuple(point)
 
 
 class Front:
-    """What no other one dominates, by number; of equal ones the first."""
+    """What no other one dominates, by number; of equal ones the first. By the values as they are: the expected gain of
+    hypervolume takes noise into account, and the same seed keeps its study. What is reported is `records/front.py`."""
 
     def __init__(self) -> None:
         self.members: list[Known] = []

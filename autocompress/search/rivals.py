@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from autocompress.records.configuration import Configuration
+from autocompress.records.constraint import meets
 from autocompress.records.study import Evaluation, value_name
 from autocompress.search.early import Bar
 from autocompress.search.ledger import Ledger
 from autocompress.search.request import Request
-from autocompress.search.values import constraint_value
 
 Array = np.ndarray[Any, Any]
 Values = Mapping[str, float | None]  # by the names of an evaluation's values; None: not known yet
@@ -57,7 +57,7 @@ class Rivals:
         feasible = [
             (number, evaluation) for number, evaluation in self._ledger.complete()
             if all(_at_most(evaluation.value(name), values[name]) for name in others)
-            and all(constraint_value(evaluation, constraint) <= 0 for constraint in request.constraints)
+            and meets(evaluation, request.constraints)
         ]  # fmt: skip
         return max(feasible, key=lambda pair: (self._sign * pair[1].accuracy, -pair[0]), default=None)
 

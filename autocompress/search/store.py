@@ -25,8 +25,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
+from autocompress.records.constraint import parse_constraint
 from autocompress.records.measurement import Measurement
-from autocompress.records.study import Constraint, Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
+from autocompress.records.study import Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
 SCHEMA = 1  # raise it when what is stored of a study cannot be read as before
@@ -288,23 +289,6 @@ def _identity(stored: Mapping[str, Any]) -> Identity:
         )
     values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in stored.items()}
     return Identity(**values)
-
-
-def parse_constraint(text: str) -> Constraint:
-    """A constraint from `NAME<=NUMBER` or `NAME>=NUMBER`; AutocompressError for anything else."""
-    from autocompress.records.study import CONSTRAINT_NAMES
-
-    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
-    if found is None:
-        raise AutocompressError(f"constraint '{text}' is not NAME<=NUMBER or NAME>=NUMBER, as in 'latency_ms<=8'")
-    name, relation, number = found.groups()
-    if name not in CONSTRAINT_NAMES:
-        raise unknown_name("constraint", name, CONSTRAINT_NAMES)
-    try:
-        bound = float(number)
-    except ValueError as fault:
-        raise AutocompressError(f"constraint '{text}': '{number}' is no number") from fault
-    return Constraint(name=name, relation=relation, bound=bound)
 
 
 def digest_of(value: Any) -> str:

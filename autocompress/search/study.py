@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress import interrupts
 from autocompress.errors import CandidateError, DeviceError, UnmetError
 from autocompress.records.configuration import Configuration
+from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report import rows
 from autocompress.search import finish, opening, store
 from autocompress.search.asked import Asked, announce, asked_of, withdraw
 from autocompress.search.early import Screened, StoppedEarly
@@ -217,7 +217,7 @@ class Search:
             exhausted = self._exhausted()
             if exhausted and not under_way:
                 return False
-            if not exhausted and (asked.trials is None or len(rows.complete(self._record)) + under_way < asked.trials):
+            if not exhausted and (asked.trials is None or len(complete(self._record)) + under_way < asked.trials):
                 self._run_trial()
                 self._catch_up(on_trial)
                 return True
@@ -256,7 +256,7 @@ class Search:
 
     def _enough(self, asked: Asked) -> bool:
         failing = len(self._ledger.failures_in_a_row()) >= MOST_FAILURES
-        return failing or asked.is_met(self._record) or (asked.until_flat and rows.is_flat(self._record))
+        return failing or asked.is_met(self._record) or (asked.until_flat and is_flat(self._record))
 
     def _exhausted(self) -> bool:
         """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""

@@ -19,8 +19,8 @@ from autocompress import pareto
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.records.configuration import Configuration
+from autocompress.records.front import Front
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
 from autocompress.search import store
 from autocompress.search.objective import Material
 from autocompress.search.study import Search
@@ -72,7 +72,7 @@ def parent_of(record: StudyRecord, number: int) -> TrialRecord:
     """The trial to train on; AutocompressError where there is nothing to train."""
     found = next((trial for trial in record.trials if trial.number == number), None)
     if found is None:
-        known = ", ".join(str(trial.number) for trial in rows.front(record))
+        known = ", ".join(str(trial.number) for trial in Front(record).trials)
         raise AutocompressError(f"study '{record.name}' has no trial {number}; its front: {known or 'empty'}")
     if found.evaluation is None or found.state != "complete":
         raise AutocompressError(f"trial {number} is {found.state.replace('_', ' ')}; give a complete one")
@@ -123,7 +123,7 @@ def worth_training(opened: Search, count: int) -> list[int]:
         lost = lost if record.higher_is_better else -lost
         return max(lost, 0.0) / pareto.ACCURACY_SCALE + trial.evaluation.download_bytes / reference
 
-    fitting = [t for t in rows.front(record) if t.evaluation is not None and not t.evaluation.finetuned]
+    fitting = [t for t in Front(record).trials if t.evaluation is not None and not t.evaluation.finetuned]
     fitting = [
         t for t in fitting if t.number not in done and t.evaluation and not t.evaluation.configuration.is_baseline
     ]

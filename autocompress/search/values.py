@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from autocompress.errors import CandidateError
+from autocompress.records.constraint import excess, value_of
 from autocompress.records.study import Constraint, Evaluation, value_name
 
 
@@ -15,13 +15,20 @@ def objective_values(evaluation: Evaluation, objectives: Sequence[str], size: st
 
 
 def constraint_value(evaluation: Evaluation, constraint: Constraint) -> float:
-    """How far a validation value is beyond its bound: <= 0 where the constraint holds."""
-    gap = _had(evaluation, constraint.name) - constraint.bound
-    return gap if constraint.relation == "<=" else -gap
+    """How far a validation value is beyond its bound: <= 0 where the constraint holds; CandidateError where it could
+    not be had."""
+    beyond = excess(evaluation, constraint)
+    if beyond is None:
+        raise _missing(constraint.name)
+    return beyond
 
 
 def _had(evaluation: Evaluation, name: str) -> float:
-    value = evaluation.value(name)
-    if value is None or not math.isfinite(value):
-        raise CandidateError(f"the candidate has no {name} on this device")
-    return float(value)
+    value = value_of(evaluation, name)
+    if value is None:
+        raise _missing(name)
+    return value
+
+
+def _missing(name: str) -> CandidateError:
+    return CandidateError(f"the candidate has no {name} on this device")

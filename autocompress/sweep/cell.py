@@ -17,12 +17,12 @@ from autocompress.measure.host import at_host
 from autocompress.measure.outage import PatientHost
 from autocompress.network.pattern import kernel_pattern
 from autocompress.records.configuration import Configuration
+from autocompress.records.constraint import parse_constraint
+from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
 from autocompress.search.latency import LatencySource, latency_on
 from autocompress.search.opening import versions
 from autocompress.search.request import Request
-from autocompress.search.store import parse_constraint
 from autocompress.search.study import Search
 from autocompress.specs import Sweep, load_device, load_space
 from autocompress.sweep import compare
@@ -259,7 +259,8 @@ class _Work:
     def found(self, first: tuple[float, ...] | None) -> CellNight:
         """The cell as it stands at the end of the night."""
         record, request, accepted = self._opened.record(), self._opened.request, self._job.accepted
-        trials = rows.front(record)
+        found = Front(record)
+        trials = found.trials
         front = self._front([trials[n] for n in spread(len(trials), self._rules.files)])
         last = self.canary()
         night = CellNight(
@@ -273,8 +274,8 @@ class _Work:
             canary_ms=None if first is None or last is None else (first, last),
             trials=_complete(record),
             front=front,
-            hypervolume=rows.hypervolume(record),
-            points=tuple(_point(trial) for trial in trials),
+            hypervolume=found.hypervolume,
+            points=tuple(_point(trial) for trial in found.strict),
             scales=_scales(record),
             versions=_versions(record),
         )
@@ -324,7 +325,7 @@ class _Work:
 
 
 def _complete(record: StudyRecord) -> int:
-    return len(rows.complete(record))
+    return len(complete(record))
 
 
 def _point(trial: TrialRecord) -> tuple[float, ...]:

@@ -65,8 +65,9 @@ class Check:
 @dataclass(frozen=True, kw_only=True)
 class CellNight:
     """One cell of a night. `state`: done | away (its device) | failed | late (no time was left). `canary_ms`: the float
-    network's latency in each of some processes, first and last. `points`: the whole front as rows of accuracy, latency,
-    its interval's ends, download; `scales`: the baseline's accuracy and latency, and the plain int8 file's download."""
+    network's latency in each of some processes, first and last. `points`: what spans the hypervolume, as rows
+    of accuracy, latency, its interval's ends, download; `scales`: the baseline's accuracy and latency, and the plain
+    int8 file's download."""
 
     cell: str
     state: str

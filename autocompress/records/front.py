@@ -1,0 +1,267 @@
+"""The Pareto front of a study, its picks and its hypervolume: computed once, from the record alone. Pure.
+
+Values that cannot be told apart are equal (`records/noise.py`), so the front is thinned: no point beats another beyond
+noise without being beaten in something else (`records/thinning.py`). The picks go by the same: the fastest is, of those
+that cannot be told from the fastest, the most accurate.
+
+The hypervolume is that of all feasible complete trials by their values as they are (strict dominance). It measures a
+search and compares nights: it must not fall when a trial is added, nor jump when noise tips which of two equals is
+shown. The samplers' own dominance (`search/history.py`) is strict too: what they add to a front they see is an expected
+gain of hypervolume, and a seed keeps its study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from autocompress import pareto
+from autocompress.errors import AutocompressError, UnmetError, unknown_name
+from autocompress.records.constraint import meets, violation
+from autocompress.records.noise import CERTAIN, Z95, Bools, Column, Figures, Indices
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord, value_name
+from autocompress.records.thinning import thinned
+
+STATES = ("complete", "stopped_early", "screened", "failed", "running")
+PICKS = ("knee", "fastest", "smallest", "best")
+FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
+_FIRST = {"fastest": "latency", "smallest": "size", "best": "metric"}
+
+
+class Front:
+    """The front of a study: `trials`, best metric first, then smallest. Over the study's objectives and those complete
+    trials that meet its constraints and have a value of each."""
+
+    def __init__(self, record: StudyRecord) -> None:
+        self.record = record
+        self._found = complete(record)
+        evaluations = [evaluation for _, evaluation in self._found]
+        self._numbers = [trial.number for trial, _ in self._found]
+        self._figures = Figures(
+            evaluations,
+            [record.baseline] * len(evaluations),
+            higher_is_better=record.higher_is_better,
+            size=record.size,
+        )
+
+    @cached_property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """The points of the front."""
+        return self._sorted(self._members)
+
+    @cached_property
+    def strict(self) -> tuple[TrialRecord, ...]:
+        """The points that no other dominates by its values as they are, in the order of `trials`; of equal vectors the
+        lowest trial number. They span the hypervolume."""
+        return self._sorted(self._strict)
+
+    @cached_property
+    def hypervolume(self) -> float | None:
+        """What the study has found, in loss, latency and download; None while no plain int8 file is known."""
+        return volume(self.record, [evaluated(trial) for trial in self.strict])
+
+    @cached_property
+    def hypervolume_sd(self) -> float:
+        """The standard deviation of the hypervolume by the delta method: the metric of each point that spans it and the
+        latency of each kernel pattern (points of one are measured once) are moved by theirs. The error of a model is
+        common to all that it predicts, and not counted."""
+        points = scaled(self.record, [self._found[k][1] for k in self._strict])
+        if points is None or self.hypervolume is None:
+            return 0.0
+        loss, latency = (_sd(self._figures.column(name), self._strict) for name in ("metric", "latency"))
+        moves = [(0, np.arange(len(points)) == k, points[k, 0] + loss[k] / pareto.ACCURACY_SCALE) for k in _above(loss)]
+        for k in {float(points[k, 1]): k for k in _above(latency)}.values():
+            moves.append((1, points[:, 1] == points[k, 1], points[k, 1] * np.exp(latency[k])))
+        gains = [_moved_volume(points, *move) - self.hypervolume for move in moves]
+        return float(np.hypot.reduce(gains)) if gains else 0.0
+
+    @cached_property
+    def picks(self) -> Mapping[str, TrialRecord]:
+        """The trial of each of PICKS; empty where the front is."""
+        if not len(self._members):
+            return {}
+        chosen = {name: self._best(self._members, _FIRST[name]) for name in PICKS if name in _FIRST}
+        return {name: self._found[chosen.get(name, self._knee)][0] for name in PICKS}
+
+    def pick(self, which: str | int) -> TrialRecord:
+        """The trial that `which` names: knee, fastest, smallest or best of the front, or any complete trial's number.
+
+        The knee is looked for where the metric loses less than the scale of the hypervolume (0.10), if the front has
+        such points: networks that no longer work would otherwise stretch the axes. Raises AutocompressError."""
+        record, text = self.record, str(which)
+        if text.isascii() and text.isdecimal():
+            return _trial_number(record, text)
+        if text not in PICKS:
+            raise unknown_name("pick", text, (*PICKS, "a trial number"))
+        if not self.picks:
+            error = UnmetError if record.constraints and self._found else AutocompressError
+            raise error(f"study '{record.name}' has no front to pick from: {why_empty(record)}; search on")
+        return self.picks[text]
+
+    @cached_property
+    def _vectors(self) -> pareto.Floats:
+        return front_vectors(self.record, [evaluation for _, evaluation in self._found])
+
+    @cached_property
+    def _usable(self) -> Indices:
+        return np.flatnonzero(~np.isnan(self._vectors).any(axis=1))
+
+    @cached_property
+    def _strict(self) -> Indices:
+        return self._usable[pareto.non_dominated(self._vectors[self._usable])]
+
+    @cached_property
+    def _members(self) -> Indices:
+        return thinned(self._figures.columns(self.record.objectives), self._usable, self._certain)
+
+    def _certain(self, among: Indices) -> int:
+        return self._figures.chosen(among, CERTAIN, self._numbers)
+
+    def _best(self, among: Indices, first: str) -> int:
+        """The best in one objective, beyond noise; of those the most accurate, then the smallest, then the fastest."""
+        others = (name for name in ("metric", "size", "latency") if name != first)
+        return self._figures.chosen(among, (first, *others), self._numbers)
+
+    @property
+    def _knee(self) -> int:
+        """By values that are equal where they cannot be told apart: noise must not decide how far a point stands out,
+        nor become an axis of its own."""
+        record, limit = self.record, _loss(self.record, self.record.baseline) + pareto.ACCURACY_SCALE
+        working = self._members[[_loss(record, self._found[k][1]) < limit for k in self._members]]
+        among = working if len(working) else self._members
+        points = np.column_stack([column.steps(among) for column in self._figures.columns(record.objectives)])
+        return self._best(among[pareto.knees(points)], "metric")  # of a front of two both are as far from the chord
+
+    def _sorted(self, members: Indices) -> tuple[TrialRecord, ...]:
+        order = sorted(members, key=lambda k: (*self._order(self._found[k][1]), self._numbers[k]))
+        return tuple(self._found[k][0] for k in order)
+
+    def _order(self, evaluation: Evaluation) -> tuple[float, float]:
+        size = evaluation.file_bytes if self.record.size == "file" else evaluation.download_bytes
+        return _loss(self.record, evaluation), size
+
+
+def complete(record: StudyRecord) -> tuple[tuple[TrialRecord, Evaluation], ...]:
+    """The complete trials with their evaluations, by number."""
+    trials = sorted(record.trials, key=lambda trial: trial.number)
+    return tuple((t, t.evaluation) for t in trials if t.state == "complete" and t.evaluation is not None)
+
+
+def evaluated(trial: TrialRecord) -> Evaluation:
+    """The evaluation of a trial that must have one; AutocompressError where it has none."""
+    if trial.evaluation is None:
+        raise AutocompressError(f"trial {trial.number} is {trial.state}, without an evaluation; pick another")
+    return trial.evaluation
+
+
+def evaluated_count(record: StudyRecord) -> int:
+    """How many candidates were built and evaluated; those answered from the study's records do not count."""
+    return sum(trial.evaluation is not None and not trial.cached for trial in record.trials)
+
+
+def nearest(record: StudyRecord, count: int = 3) -> tuple[TrialRecord, ...]:
+    """The complete trials that miss the constraints by least in sum, each relative to its bound."""
+
+    def missed(pair: tuple[TrialRecord, Evaluation]) -> tuple[float, int]:
+        return sum(violation(pair[1], constraint) for constraint in record.constraints), pair[0].number
+
+    return tuple(trial for trial, _ in sorted(complete(record), key=missed)[:count])
+
+
+def why_empty(record: StudyRecord) -> str:
+    """One sentence on why the study's front is empty."""
+    done = complete(record)
+    if not done:
+        reasons = [trial.reason for trial in record.trials if trial.state == "failed" and trial.reason]
+        last = f"; the last failure: {reasons[-1]}" if reasons else ""
+        return f"none of {len(record.trials)} trials is complete{last}"
+    if np.isnan(objective_vectors(record, [evaluation for _, evaluation in done])).any(axis=1).all():
+        return f"no complete trial has a value for each objective ({', '.join(record.objectives)})"
+    asked = " and ".join(str(constraint) for constraint in record.constraints)
+    return f"none of {len(done)} complete trials meets {asked}"
+
+
+def volume(record: StudyRecord, evaluations: Sequence[Evaluation]) -> float | None:
+    """The hypervolume of these evaluations of the study, as in `Front.hypervolume`."""
+    points = scaled(record, evaluations)
+    return None if points is None else pareto.hypervolume(points, np.ones(3))
+
+
+def scaled(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats | None:
+    """Loss, latency and download of these evaluations, (n, 3), in the scales of the study's hypervolume; None while no
+    plain int8 file is known."""
+    if record.int8_download_bytes is None:
+        return None
+    return pareto.study_points(
+        [e.accuracy for e in evaluations],
+        [e.measurement.latency_ms for e in evaluations],
+        [e.download_bytes for e in evaluations],
+        baseline_accuracy=record.baseline.accuracy,
+        baseline_latency_ms=record.baseline.measurement.latency_ms,
+        int8_download_bytes=record.int8_download_bytes,
+        higher_is_better=record.higher_is_better,
+    )
+
+
+def feasible(record: StudyRecord, evaluation: Evaluation) -> bool:
+    """Whether it meets the study's constraints."""
+    return meets(evaluation, record.constraints)
+
+
+def is_flat(record: StudyRecord) -> bool:
+    """Whether the last FLAT_TRIALS complete trials brought less than FLAT_GAIN of the hypervolume before them."""
+    done = [trial for trial, _ in complete(record)]
+    if len(done) <= FLAT_TRIALS:
+        return False
+    before = Front(replace(record, trials=tuple(done[:-FLAT_TRIALS]))).hypervolume
+    now = Front(record).hypervolume
+    return bool(before) and now is not None and before is not None and now - before < FLAT_GAIN * before
+
+
+def objective_vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
+    """The values of the objectives, (n, objectives), each to be minimised; NaN where one is missing or not finite."""
+    names = [value_name(objective, record.size) for objective in record.objectives]
+    found = np.array([[e.value(name) for name in names] for e in evaluations], dtype=np.float64)
+    turned = [o == "metric" and record.higher_is_better for o in record.objectives]
+    found = found.reshape(-1, len(names)) * np.where(turned, -1.0, 1.0)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def front_vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
+    """As `objective_vectors`, NaN too for those that miss a constraint: what cannot be on the front."""
+    met = np.array([feasible(record, evaluation) for evaluation in evaluations], dtype=np.bool_)
+    return np.where(met[:, None], objective_vectors(record, evaluations), np.nan)
+
+
+def _sd(column: Column, among: Indices) -> pareto.Floats:
+    """The standard deviations of values, from their 95 % intervals."""
+    found: pareto.Floats = (column.up[among] + column.down[among]) / (2 * Z95)
+    return found
+
+
+def _above(sd: pareto.Floats) -> list[int]:
+    return [int(k) for k in np.flatnonzero(sd > 0)]
+
+
+def _moved_volume(points: pareto.Floats, axis: int, which: Bools, to: float) -> float:
+    moved = points.copy()
+    moved[which, axis] = to
+    return pareto.hypervolume(moved, np.ones(3))
+
+
+def _loss(record: StudyRecord, evaluation: Evaluation) -> float:
+    return -evaluation.accuracy if record.higher_is_better else evaluation.accuracy
+
+
+def _trial_number(record: StudyRecord, text: str) -> TrialRecord:
+    found = {str(trial.number): trial for trial in record.trials}.get(text.lstrip("0") or "0")
+    remedy = f"pick a complete trial of study '{record.name}' or one of {', '.join(PICKS)}"
+    if found is None:
+        raise AutocompressError(f"there is no trial {text[:20]} among {len(record.trials)} trials; {remedy}")
+    if found.state != "complete" or found.evaluation is None:
+        reason = f" ({found.reason})" if found.reason else ""
+        raise AutocompressError(f"trial {found.number} is {found.state.replace('_', ' ')}{reason}; {remedy}")
+    return found
