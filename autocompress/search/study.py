@@ -67,6 +67,7 @@ class Search:
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
             size=request.size, pause=self._floor.pause, known=self._measuring.known, expected=self._measuring.expected,
         )  # fmt: skip
+        _ = self.workbench.batch  # whether the network runs at all
         sparse = self.workbench.sparse_path.layers
         self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
         self.widths = self.workbench.variants.widths(request.space)

@@ -21,6 +21,7 @@ from autocompress.compress.storage import Storage
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
+from autocompress.network.isolated import in_child
 from autocompress.network.layers import Layer
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration
 from autocompress.specs import SearchSpace, Widths
@@ -65,9 +66,10 @@ class Variant:
 
     @cached_property
     def ranges(self) -> Ranges:
-        """Smallest and largest value of every tensor on the calibration inputs."""
+        """Smallest and largest value of every tensor on the calibration inputs. CandidateError where the runtime is
+        ended by it."""
         inputs, chunk = self._calibration()
-        return trace.activation_ranges(self.network, inputs, chunk, self._threads)
+        return in_child(lambda: trace.activation_ranges(self.network, inputs, chunk, self._threads))
 
     def solve(self, configuration: Configuration, tier: str) -> Sequence[SolvedLayer]:
         """All layers under a configuration. CandidateError where the solver cannot."""
@@ -85,7 +87,7 @@ class Variant:
         names = [t.name.decode(errors="replace") for t in tree.subgraphs[0].tensors]
 
         def quantize(tensor: int, values: Array) -> Array:
-            if values.dtype != np.float32 or names[tensor] not in self.ranges:
+            if values.dtype != np.float32 or not trace.is_bounded(self.ranges, names[tensor]):
                 return values
             return trace.static_quantizer(*self.ranges[names[tensor]], activations)(values)
 
