@@ -60,7 +60,7 @@ class Search:
         check_request(request)
         self.request, self._joins = request, joins
         self._folder = store.study_folder(request.runs, request.study_name)
-        self._floor = Floor()
+        self._floor, self._remarked = Floor(), set[str]()
         self._measuring = Measuring(request, latency, expected, self._floor, self._folder, lambda: self.study)
         self.workbench = Workbench(
             request.task, request.profile, self._measuring.latency, runs=request.runs,
@@ -352,6 +352,7 @@ class Search:
             self._ledger.failed[configuration.digest] = str(fault)
             raise
         self._ledger.seen[configuration.digest] = evaluation
+        self._remark()
         self._lapse(trial)
         if known is not None:
             trial.set_user_attr("cached", True)
@@ -359,6 +360,12 @@ class Search:
             trial.set_user_attr("divergence", divergence)
         trial.set_user_attr("evaluation", evaluation.to_dict())
         return evaluation
+
+    def _remark(self) -> None:
+        for remark in self.workbench.remarks:
+            if remark not in self._remarked:
+                self._remarked.add(remark)
+                opening.note(self.study, remark)
 
     def finish(self) -> StudyRecord:
         """The whole study, read again, with the careful figures of its front."""

@@ -71,6 +71,11 @@ class Variant:
         inputs, chunk = self._calibration()
         return in_child(lambda: trace.activation_ranges(self.network, inputs, chunk, self._threads))
 
+    @property
+    def unbounded(self) -> tuple[str, ...]:
+        """The tensors whose values were not all finite, once the ranges are known."""
+        return tuple(name for name in self.__dict__.get("ranges", ()) if not trace.is_bounded(self.ranges, name))
+
     def solve(self, configuration: Configuration, tier: str) -> Sequence[SolvedLayer]:
         """All layers under a configuration. CandidateError where the solver cannot."""
         try:
@@ -129,6 +134,11 @@ class Variants:
             if group.name not in found:
                 self.staying |= dict.fromkeys(group.layers, _why_whole(space.widths, group.channels))
         return found
+
+    @property
+    def widened(self) -> frozenset[str]:
+        """Layers whose output scale was too fine for static int8 kernels, in the networks that are kept."""
+        return frozenset[str]().union(*(each.builder.widened for each in (self.whole, *self._narrow.values())))
 
     def _elimination(self, group: ChannelGroup) -> Elimination:
         if group.name not in self._eliminations:
