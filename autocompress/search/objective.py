@@ -301,17 +301,14 @@ class Workbench:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What static activations needed to run so far, for people to read."""
-        dead = [
-            f"{name}: next to nothing comes out of it on calibration data; its int8 scale was widened to what runtimes take"
-            for name in sorted(self.variants.widened)
-        ]
+        """What static activations needed to run, as far as is known by now, for people to read."""
+        why = "next to nothing comes out of it on calibration data: its int8 scale was widened to what runtimes take"
+        dead = tuple(f"{name}: {why}" for name in sorted(self.variants.widened))
         endless = self.variants.whole.unbounded
-        if endless:
-            names = ", ".join(endless[:3]) + (", ..." if len(endless) > 3 else "")
-            dead.append(f"{len(endless)} tensors are not finite on calibration data ({names}): what makes or reads them "
-                        "runs on float activations")
-        return tuple(dead)
+        if not endless:
+            return dead
+        names = ", ".join(endless[:3]) + (", ..." if len(endless) > 3 else "")
+        return (*dead, f"not finite on calibration data: {names}; what makes or reads them runs on float activations")
 
     def narrowing(self) -> Narrowing | None:
         """What the widths that the space offers do to the network; None where all channels stay."""
