@@ -6,12 +6,14 @@ of distinct levels, the very integers. A mismatch is a failed candidate, never a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from autocompress.compress.output_scales import least_widths, widened
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton, pattern_file
 from autocompress.compress.storage import Storage, with_sparse_weights
@@ -69,12 +71,13 @@ class Builder:
         self._storage = storage
         self._model, self._layers, self._container_of, self._ranges = model, tuple(layers), container_of, ranges
         self._skeletons: dict[tuple[Any, ...], Skeleton] = {}
+        self.widened = set[str]()  # layers whose output scale was too fine for the runtime
 
     def build(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> bytes:
         """The verified file. The baseline configuration is the float network, stripped."""
         activations = configuration.activations
         containers = tuple(self._container(layer, configuration) for layer in self._layers)
-        skeleton = self._skeleton(containers, activations)
+        skeleton = self._fitting(containers, activations, solved)
         for slot, layer in zip(skeleton.slots, solved, strict=True):
             _fill(skeleton, slot, layer, activations)
         built = skeleton.patch.snapshot()
@@ -104,14 +107,32 @@ class Builder:
         a `layout`. CandidateError where it cannot be made."""
         return pattern_file(self._model, self._layers, containers, activations, self._ranges_for(activations))
 
-    def _skeleton(self, containers: tuple[int, ...], activations: str) -> Skeleton:
-        key = (activations, containers)
+    def _fitting(self, containers: tuple[int, ...], activations: str, solved: Sequence[SolvedLayer]) -> Skeleton:
+        """A skeleton whose output scales the runtime takes with the scales of these weights."""
+        widths: dict[str, float] = {}
+        while True:
+            skeleton = self._skeleton(containers, activations, widths)
+            narrow = least_widths(self._layers, skeleton.slots, solved) if activations == "int8" else {}
+            if not narrow:
+                return skeleton
+            widths |= narrow  # a wider output is a wider input of the next layer: looked at again
+            self.widened.update(narrow)
+
+    def _skeleton(
+        self, containers: tuple[int, ...], activations: str, widths: Mapping[str, float] = MappingProxyType({})
+    ) -> Skeleton:
+        key = (activations, containers, *sorted(widths.items()))
         if key not in self._skeletons:
-            self._skeletons[key] = self._made(containers, activations)
+            self._skeletons[key] = self._made(containers, activations, widths)
         return self._skeletons[key]
 
-    def _made(self, containers: tuple[int, ...], activations: str) -> Skeleton:
-        return make_skeleton(self._model, self._layers, containers, activations, self._ranges_for(activations))
+    def _made(
+        self, containers: tuple[int, ...], activations: str, widths: Mapping[str, float] = MappingProxyType({})
+    ) -> Skeleton:
+        ranges = self._ranges_for(activations)
+        if widths and ranges is not None:
+            ranges = widened(self._model, self._layers, ranges, widths)
+        return make_skeleton(self._model, self._layers, containers, activations, ranges)
 
     def _ranges_for(self, activations: str) -> Ranges | None:
         return self._ranges() if activations in STATIC_ACTIVATIONS else None

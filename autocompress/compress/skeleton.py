@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import CandidateError
-from autocompress.network import flatbuffer
+from autocompress.network import flatbuffer, trace
 from autocompress.network.layers import INPUTS, Layer
 from autocompress.network.scales import short
 from autocompress.network.segments import Patchable
@@ -81,7 +81,8 @@ def pattern_file(
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = quantizer.Quantizer(bytearray(model), _recipe(model, layers, containers, activations))
+            recipe = _recipe(model, layers, containers, activations, _unbounded(model, ranges or {}))
+            made = quantizer.Quantizer(bytearray(model), recipe)
             result = made.quantize(seen, enable_progress_report=False).quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:
         raise CandidateError(f"ai-edge-quantizer cannot build this: {' '.join(str(fault).split())}") from fault
@@ -92,15 +93,25 @@ def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Array]]:
     """The ranges as ai-edge-quantizer wants them: arrays of the tensor's rank, of computed tensors only."""
     seen = {}
     for name, rank in _names(model).computed:
-        if name in ranges:
+        if trace.is_bounded(ranges, name):
             low, high = (np.full((1,) * rank, value, np.float32) for value in ranges[name])
             seen[name] = {"min": low, "max": high}
     return seen
 
 
-def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str) -> Any:
+def _unbounded(model: bytes, ranges: Ranges) -> tuple[tuple[str, ...], ...]:
+    """The output tensors of each operator of the main graph that reads or makes a tensor without a finite range."""
+    without = {name for name, _ in _names(model).computed if name in ranges and not trace.is_bounded(ranges, name)}
+    return tuple(made for read, made in _names(model).operators if without.intersection((*read, *made)))
+
+
+def _recipe(
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str,
+    unbounded: Collection[tuple[str, ...]],
+) -> Any:  # fmt: skip
     """One rule a layer; with static activations everything between the layers too. Inputs and outputs stay float, and
-    so do the bodies of loops and branches, whose ranges are not seen."""
+    so do the bodies of loops and branches, whose ranges are not seen, and `unbounded` operators: layers among them run
+    as dynamic range, which needs none."""
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
 
     operation, algorithm = qtyping.TFLOperationName, algorithm_manager.AlgorithmName
@@ -111,7 +122,7 @@ def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], ac
         recipe.add_static_config(".*", operation.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
         for border in (operation.INPUT, operation.OUTPUT):
             recipe.add_quantization_config(".*", border, algorithm_key=algorithm.NO_QUANTIZE)
-        for names in _names(model).made_in_bodies:
+        for names in (*_names(model).made_in_bodies, *unbounded):
             scope = f"^{re.escape(';'.join(names))};?$"
             recipe.add_quantization_config(scope, operation.ALL_SUPPORTED, algorithm_key=algorithm.NO_QUANTIZE)
     for layer, container in zip(layers, containers, strict=True):
@@ -121,7 +132,7 @@ def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], ac
                 recipe.add_quantization_config(scope, op, algorithm_key=algorithm.NO_QUANTIZE)
         elif container == 16:
             recipe.add_weight_only_config(scope, op, num_bits=16, algorithm_key=algorithm.FLOAT_CASTING)
-        elif static:
+        elif static and not any(layer.tensor_name in names for names in unbounded):
             recipe.add_static_config(scope, op, activation_num_bits=bits, weight_num_bits=container)
         elif activations == "weight_only":
             recipe.add_weight_only_config(scope, op, num_bits=container)
@@ -132,10 +143,11 @@ def _recipe(model: bytes, layers: Sequence[Layer], containers: Sequence[int], ac
 
 @dataclass(frozen=True, kw_only=True)
 class _Names:
-    """Of a float network: the computed tensors of the main graph with their rank, and the output tensors of each
-    operator outside of it."""
+    """Of a float network: the computed tensors of the main graph with their rank, the tensors that each of its
+    operators reads and makes, and the output tensors of each operator outside of it."""
 
     computed: tuple[tuple[str, int], ...]
+    operators: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     made_in_bodies: tuple[tuple[str, ...], ...]
 
 
@@ -147,13 +159,16 @@ def _names(model: bytes) -> _Names:
     return _Names(
         computed=tuple(
             (tensor.name.decode(errors="replace"), len(tensor.shape))
-            for tensor in main.tensors if tree.buffers[tensor.buffer].data is None
+            for tensor in main.tensors
+            if tree.buffers[tensor.buffer].data is None
         ),
-        made_in_bodies=tuple(
-            tuple(graph.tensors[int(i)].name.decode(errors="replace") for i in op.outputs)
-            for graph in others for op in graph.operators
-        ),
-    )  # fmt: skip
+        operators=tuple((_tensor_names(main, op.inputs), _tensor_names(main, op.outputs)) for op in main.operators),
+        made_in_bodies=tuple(_tensor_names(graph, op.outputs) for graph in others for op in graph.operators),
+    )
+
+
+def _tensor_names(graph: Any, indices: Sequence[int]) -> tuple[str, ...]:
+    return tuple(graph.tensors[int(i)].name.decode(errors="replace") for i in indices if i >= 0)
 
 
 def _slot(tree: Any, layer: Layer) -> Slot:

@@ -12,6 +12,7 @@ from autocompress.finetune.constraint import ConstrainedLayer
 from autocompress.network import flatbuffer, keras
 from autocompress.network.layers import Layer
 from autocompress.network.scales import short
+from autocompress.network.trace import is_bounded
 from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]
@@ -120,7 +121,7 @@ def _rounding(tree: Any, ranges: Ranges, activations: str) -> Callable[[int, Any
     def between(tensor: int, value: Any) -> Any:
         from tf_keras import layers
 
-        if names[tensor] not in ranges or value.dtype != "float32":
+        if not is_bounded(ranges, names[tensor]) or value.dtype != "float32":
             return value
         low, high = ranges[names[tensor]]
         return layers.Lambda(lambda x: _on_grid(x, low, high, activations), name=f"grid_{tensor}")(value)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from autocompress import stats
 from autocompress.metrics import Metric, predicted_classes
+from autocompress.network.batching import Batch
+from autocompress.network.isolated import Isolated
 from autocompress.network.run import Runner
 from autocompress.records.measurement import DeviceAccuracy
 
@@ -29,8 +31,9 @@ class Quality:
 
 
 class Split:
-    """One split of a task, ready to judge files. The baseline's outputs are computed once: they are the labels of
-    `fidelity` and the other half of every paired interval. With no labels and any other metric: ValueError."""
+    """One split of a task, ready to judge files, which run in a child process, `batch` samples at once. The baseline's
+    outputs are computed once: they are the labels of `fidelity` and the other half of every paired interval. With no
+    labels and any other metric: ValueError."""
 
     def __init__(
         self,
@@ -41,9 +44,11 @@ class Split:
         *,
         threads: int,
         seed: int,
+        batch: Batch = Batch(),  # noqa: B008 - frozen
     ) -> None:
-        self._x, self._metric, self._threads, self._seed = x, metric, threads, seed
+        self._metric, self._seed = metric, seed
         self._first = next(iter(x.values()))
+        self._run = Isolated(partial(_outputs, x, threads, batch))
         self._baseline = self.outputs(baseline)
         if y is None and metric.needs_labels:
             raise ValueError(f"metric {metric.name} needs labels")
@@ -51,13 +56,8 @@ class Split:
 
     def outputs(self, model: bytes, at: Array | None = None) -> Array:
         """The first output of `model` for all samples, or those `at` these indices; CandidateError where the runtime
-        refuses it."""
-        runner = Runner(model, self._threads)
-        x = self._x if at is None else {name: values[at] for name, values in self._x.items()}
-        named = {spec.name: values for spec, values in zip(runner.inputs, x.values(), strict=True)}
-        if set(named) <= set(x):
-            named = {name: x[name] for name in named}
-        return runner.run(named)
+        refuses it, or is ended by it."""
+        return self._run(model, at)
 
     @property
     def baseline_outputs(self) -> Array:
@@ -103,6 +103,16 @@ class Split:
             return stats.paired_interval(base, parts, self._seed)
         differences = iter(parts - base)
         return stats.bootstrap_metric_interval(lambda _: float(next(differences)), len(outputs), self._seed)
+
+
+def _outputs(x: Mapping[str, Array], threads: int, batch: Batch, model: bytes, at: Array | None) -> Array:
+    """The first output of `model` for the samples of `x`, or those `at` these indices."""
+    runner = Runner(model, threads)
+    x = x if at is None else {name: values[at] for name, values in x.items()}
+    named = {spec.name: values for spec, values in zip(runner.inputs, x.values(), strict=True)}
+    if set(named) <= set(x):
+        named = {name: x[name] for name in named}
+    return runner.run(named, batch.size)
 
 
 def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:

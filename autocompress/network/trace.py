@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.errors import CandidateError
 from autocompress.network.layers import Layer
 from autocompress.network.run import interpreter
 from autocompress.network.scales import short
@@ -153,7 +154,8 @@ def patch_limit(layer: Layer, most: int) -> int:
 def activation_ranges(
     model: bytes, inputs: Mapping[int, Array], chunk: int, threads: int
 ) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of every float tensor of the main graph over `inputs` (by tensor index), by name."""
+    """Smallest and largest value of every float tensor of the main graph over `inputs` (by tensor index), by name;
+    infinite or NaN where one was. CandidateError where the runtime fails."""
     samples = len(next(iter(inputs.values())))
     shapes = {i: (chunk, *v.shape[1:]) for i, v in inputs.items()}
     run = interpreter(model, threads, shapes, keep_all=True)
@@ -162,7 +164,10 @@ def activation_ranges(
         run.reset_all_variables()
         for index, values in inputs.items():
             run.set_tensor(index, values[start : start + chunk])
-        run.invoke()
+        try:
+            run.invoke()
+        except (RuntimeError, ValueError) as fault:
+            raise CandidateError(f"the runtime fails on the model: {' '.join(str(fault).split())}") from fault
         for detail in run.get_tensor_details():
             if detail["dtype"] is np.float32 and detail["name"]:
                 _widen(ranges, detail["name"], _values(run, detail["index"]))
@@ -180,7 +185,12 @@ def _values(run: Any, tensor: int) -> Array | None:
 def _widen(ranges: dict[str, tuple[float, float]], name: str, values: Array | None) -> None:
     if values is not None and values.size:
         low, high = ranges.get(name, (np.inf, -np.inf))
-        ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
+        ranges[name] = (float(np.minimum(low, values.min())), float(np.maximum(high, values.max())))  # NaN stays
+
+
+def is_bounded(ranges: Mapping[str, tuple[float, float]], name: str) -> bool:
+    """Whether the range of this tensor is known and finite: another has no scale, and stays float."""
+    return name in ranges and all(map(math.isfinite, ranges[name]))
 
 
 def static_quantizer(low: float, high: float, activations: str) -> Callable[[Array], Array]:

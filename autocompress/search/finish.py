@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import optuna
 
+from autocompress.errors import CandidateError
 from autocompress.records.front import Front
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
-from autocompress.search import store
+from autocompress.search import opening, store
 from autocompress.search.guided import GuidedSampler
 from autocompress.search.objective import Workbench
 
@@ -25,12 +26,16 @@ def measure_front(study: optuna.Study, workbench: Workbench, read: Read) -> None
 
 
 def front_on_test_data(study: optuna.Study, workbench: Workbench, read: Read) -> None:
-    """The metric on the test split, for the baseline and the front."""
+    """The metric on the test split, for the baseline and the front; a note for a file that does not run on it."""
     record = read()
     for evaluation in [record.baseline, *map(_evaluation, Front(record).trials)]:
         key = f"test:{evaluation.sha256}"
         if key not in study.user_attrs:
-            tested = workbench.test_quality(evaluation)
+            try:
+                tested = workbench.test_quality(evaluation)
+            except CandidateError as fault:
+                opening.note(study, f"{evaluation.artifact} does not run on the test data: {fault}")
+                continue
             study.set_user_attr(key, [tested.value, *tested.interval])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from autocompress.files import unchanged, write_whole
 from autocompress.measure.accuracy import Quality, Split
 from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer
+from autocompress.network.batching import WANTED, Batch, proven_batch
+from autocompress.network.isolated import Isolated, in_child
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.sparse_kernels import SparsePath, sparse_path
@@ -36,14 +38,15 @@ from autocompress.specs import DeviceProfile, container_bits, sparse_containers
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
 Known = Callable[[bytes], Measurement | None]
 Screen = Callable[[Mapping[str, float | None]], str | None]  # values, the latency at its best -> why they are hopeless
 BarOf = Callable[[Mapping[str, float | None]], Bar | None]  # values known before the metric -> what it must reach
 _CALIBRATION_SAMPLES = 512
 _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
-_CHUNK = 64
 _PROBE_MACS = 2e9  # of all samples that a probe of the layer tables runs
+_PROOF_MACS = 1e9  # of all samples that the slow kernels run to prove a batch
 SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
 
 
@@ -95,13 +98,25 @@ class Workbench:
         return container_bits(self._profile.kernels, op, bits, activations)
 
     @cached_property
+    def batch(self) -> Batch:
+        """How many samples the network and its candidates run at once. AutocompressError where it cannot be run."""
+        slow = int(_PROOF_MACS / max(1, sum(layer.macs for layer in self.layers)))
+        return _of_float(lambda: in_child(lambda: proven_batch(self._task.network, self._differing, WANTED, slow)))
+
+    @property
+    def _differing(self) -> dict[str, Array]:
+        """Inputs on which samples that get mixed are seen."""
+        both = (self._task.x_calibration, self._task.x_validation)
+        return {name: np.concatenate([x[name][:WANTED] for x in both]) for name in both[0]}
+
+    @cached_property
     def _calibration(self) -> tuple[dict[int, Array], int]:
         """Calibration inputs by tensor index, and how many samples run at once."""
         runner = Runner(self._task.network, self._threads)
         widest = max(int(np.prod(layer.input_shape)) for layer in self.layers) * 4
         available = len(next(iter(self._task.x_calibration.values())))
         samples = min(available, _CALIBRATION_SAMPLES, max(32, _CALIBRATION_BYTES // (2 * widest)))
-        chunk = runner.largest_batch(min(_CHUNK, samples))
+        chunk = self.batch.of(samples)
         order = np.random.default_rng(self._seed).permutation(available)
         # Fewer samples than a network's fixed batch are repeated.
         chosen = np.sort(np.resize(order, max(1, samples // chunk) * chunk))
@@ -131,7 +146,9 @@ class Workbench:
         return self._split(self._task.x_test, self._task.y_test)
 
     def _split(self, x: Mapping[str, Array], y: Array | None) -> Split:
-        return Split(x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed)
+        return Split(
+            x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed, batch=self.batch
+        )
 
     @cached_property
     def _judge(self) -> Judge:
@@ -282,6 +299,17 @@ class Workbench:
             lambda: build_tables(self.reconstruction, choices, self._probe_samples(), sparse),
         )
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What static activations needed to run, as far as is known by now, for people to read."""
+        why = "next to nothing comes out of it on calibration data: its int8 scale was widened to what runtimes take"
+        dead = tuple(f"{name}: {why}" for name in sorted(self.variants.widened))
+        endless = self.variants.whole.unbounded
+        if not endless:
+            return dead
+        names = ", ".join(endless[:3]) + (", ..." if len(endless) > 3 else "")
+        return (*dead, f"not finite on calibration data: {names}; what makes or reads them runs on float activations")
+
     def narrowing(self) -> Narrowing | None:
         """What the widths that the space offers do to the network; None where all channels stay."""
         return self.variants.narrowing(self._probe_runner())
@@ -311,14 +339,24 @@ class Workbench:
         (inputs, _), samples = self._calibration, self._probe_samples()
         names = {index: name for name, index in Runner(self._task.network, 1).input_indices.items()}
         x = {names[index]: values[:samples] for index, values in inputs.items()}
-        return lambda model: Runner(model, self._threads).run(x, self._calibration[1])
+        chunk, threads = self._calibration[1], self._threads
+        return Isolated(lambda model: Runner(model, threads).run(x, chunk))
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""
+        ranges = _of_float(lambda: self.variants.whole.ranges)
         try:
-            return download_bytes(quantize_plainly(self._task.network, self.layers, self.variants.whole.ranges))
+            return download_bytes(quantize_plainly(self._task.network, self.layers, ranges))
         except CandidateError:
             return None
+
+
+def _of_float(work: Callable[[], T]) -> T:
+    """What `work` finds of the float network: its fault is the user's."""
+    try:
+        return work()
+    except CandidateError as fault:
+        raise AutocompressError(f"the float network cannot be run: {fault}") from fault
 
 
 def _at_best(expected: Measurement | None) -> float | None:

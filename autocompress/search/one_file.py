@@ -14,7 +14,8 @@ from autocompress.measure.outage import WAIT_S, Say, silent
 from autocompress.measure.predict import energy_mj, predict
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network import flatbuffer
-from autocompress.network.run import Runner
+from autocompress.network.isolated import in_child
+from autocompress.network.run import Runner, TensorSpec
 from autocompress.records.measurement import DeviceAccuracy, MeasuredFile, Measurement, OpProfile
 from autocompress.search.latency import patient_host
 from autocompress.specs import DeviceProfile
@@ -94,6 +95,11 @@ def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tu
     return measured, OpProfile(ops=None, reason="the latency is modelled; add --host DEST to measure there")
 
 
+def _ports(file: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    runner = Runner(file)
+    return runner.inputs, runner.outputs
+
+
 class _Accuracy:
     """The question what a file is worth on test data. AutocompressError where data or metric do not fit it."""
 
@@ -105,11 +111,11 @@ class _Accuracy:
         if baseline is None and not self._metric.needs_labels:
             raise AutocompressError("fidelity compares with another file; add --baseline FILE, the float .tflite")
         try:
-            runner = Runner(self._file)
+            inputs, outputs = in_child(lambda: _ports(self._file))
         except CandidateError as fault:
             raise AutocompressError(f"--accuracy: on this machine {fault}; measure without it") from fault
-        self._x, y, self.notes = load_test_data(data, self._metric, runner.inputs, runner.outputs[0].shape)
-        self._arrays = [self._x[spec.name] for spec in runner.inputs]
+        self._x, y, self.notes = load_test_data(data, self._metric, inputs, outputs[0].shape)
+        self._arrays = [self._x[spec.name] for spec in inputs]
         self._y: Any = self._outputs_here(baseline) if y is None and baseline is not None else y
 
     def on(self, there: Host, device: str) -> DeviceAccuracy:

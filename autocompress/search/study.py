@@ -60,13 +60,14 @@ class Search:
         check_request(request)
         self.request, self._joins = request, joins
         self._folder = store.study_folder(request.runs, request.study_name)
-        self._floor = Floor()
+        self._floor, self._remarked = Floor(), set[str]()
         self._measuring = Measuring(request, latency, expected, self._floor, self._folder, lambda: self.study)
         self.workbench = Workbench(
             request.task, request.profile, self._measuring.latency, runs=request.runs,
             artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
             size=request.size, pause=self._floor.pause, known=self._measuring.known, expected=self._measuring.expected,
         )  # fmt: skip
+        _ = self.workbench.batch  # whether the network runs at all
         sparse = self.workbench.sparse_path.layers
         self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
         self.widths = self.workbench.variants.widths(request.space)
@@ -351,6 +352,7 @@ class Search:
             self._ledger.failed[configuration.digest] = str(fault)
             raise
         self._ledger.seen[configuration.digest] = evaluation
+        self._remark()
         self._lapse(trial)
         if known is not None:
             trial.set_user_attr("cached", True)
@@ -358,6 +360,12 @@ class Search:
             trial.set_user_attr("divergence", divergence)
         trial.set_user_attr("evaluation", evaluation.to_dict())
         return evaluation
+
+    def _remark(self) -> None:
+        for remark in self.workbench.remarks:
+            if remark not in self._remarked:
+                self._remarked.add(remark)
+                opening.note(self.study, remark)
 
     def finish(self) -> StudyRecord:
         """The whole study, read again, with the careful figures of its front."""

@@ -21,6 +21,7 @@ from autocompress.compress.storage import Storage
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
+from autocompress.network.isolated import in_child
 from autocompress.network.layers import Layer
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration
 from autocompress.specs import SearchSpace, Widths
@@ -65,9 +66,15 @@ class Variant:
 
     @cached_property
     def ranges(self) -> Ranges:
-        """Smallest and largest value of every tensor on the calibration inputs."""
+        """Smallest and largest value of every tensor on the calibration inputs. CandidateError where the runtime is
+        ended by it."""
         inputs, chunk = self._calibration()
-        return trace.activation_ranges(self.network, inputs, chunk, self._threads)
+        return in_child(lambda: trace.activation_ranges(self.network, inputs, chunk, self._threads))
+
+    @property
+    def unbounded(self) -> tuple[str, ...]:
+        """The tensors whose values were not all finite, once the ranges are known."""
+        return tuple(name for name in self.__dict__.get("ranges", ()) if not trace.is_bounded(self.ranges, name))
 
     def solve(self, configuration: Configuration, tier: str) -> Sequence[SolvedLayer]:
         """All layers under a configuration. CandidateError where the solver cannot."""
@@ -85,7 +92,7 @@ class Variant:
         names = [t.name.decode(errors="replace") for t in tree.subgraphs[0].tensors]
 
         def quantize(tensor: int, values: Array) -> Array:
-            if values.dtype != np.float32 or names[tensor] not in self.ranges:
+            if values.dtype != np.float32 or not trace.is_bounded(self.ranges, names[tensor]):
                 return values
             return trace.static_quantizer(*self.ranges[names[tensor]], activations)(values)
 
@@ -127,6 +134,11 @@ class Variants:
             if group.name not in found:
                 self.staying |= dict.fromkeys(group.layers, _why_whole(space.widths, group.channels))
         return found
+
+    @property
+    def widened(self) -> frozenset[str]:
+        """Layers whose output scale was too fine for static int8 kernels, in the networks that are kept."""
+        return frozenset[str]().union(*(each.builder.widened for each in (self.whole, *self._narrow.values())))
 
     def _elimination(self, group: ChannelGroup) -> Elimination:
         if group.name not in self._eliminations:

@@ -72,14 +72,18 @@ def checked(task: Task, original: bytes, metric: Metric, prefix: str, network_na
 def _network(original: bytes, name: str) -> tuple[bytes, tuple[TensorSpec, ...], tuple[int, ...]]:
     """The normalised network, its inputs and the shape of its first output."""
     from autocompress.network.flatbuffer import normalise
+    from autocompress.network.isolated import in_child
     from autocompress.network.run import Runner
+
+    def opened() -> tuple[tuple[TensorSpec, ...], tuple[int, ...]]:
+        runner = Runner(network, 1)
+        return runner.inputs, runner.outputs[0].shape
 
     try:
         network = normalise(original)
-        runner = Runner(network, 1)
+        return network, *in_child(opened)
     except (AutocompressError, CandidateError) as fault:
         raise AutocompressError(f"{name}: {fault}") from fault
-    return network, runner.inputs, runner.outputs[0].shape
 
 
 def _inputs(task: Task, rules: _Rules) -> tuple[dict[str, dict[str, Array]], list[str]]:

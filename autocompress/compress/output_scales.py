@@ -1,0 +1,53 @@
+"""Scales of outputs that static int8 kernels take.
+
+XNNPACK refuses a whole network where a layer's input scale times its weight scale is 256 output scales or more: the
+output of a dead layer, whose calibrated range is next to nothing. Such a range is widened, and so are the dead ones
+behind it; its zeros stay zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compress.skeleton import Ranges, Slot
+from autocompress.network import flatbuffer, trace
+from autocompress.network.layers import Layer
+
+_MOST = 256.0  # input scale x weight scale / output scale; xnn_create_convolution2d_nhwc_qs8 and its kin
+_STEPS = 255
+
+
+def least_widths(layers: Sequence[Layer], slots: Sequence[Slot], solved: Sequence[SolvedLayer]) -> dict[str, float]:
+    """By layer name: how wide the range of its output must be at least, where its int8 scale is too fine."""
+    found = {}
+    for layer, slot, values in zip(layers, slots, solved, strict=True):
+        if values.scale is None or slot.input_scale is None or slot.output_scale is None:
+            continue
+        product = slot.input_scale * float(values.scale.max())
+        if product >= _MOST * slot.output_scale:
+            # Powers of two, so that candidates share their skeletons.
+            found[layer.name] = _STEPS * 2.0 ** math.ceil(math.log2(product / (_MOST / 2)))
+    return found
+
+
+def widened(model: bytes, layers: Sequence[Layer], ranges: Ranges, widths: Mapping[str, float]) -> Ranges:
+    """The ranges with the outputs of these layers (by name) at least so wide, and what other operators make of them
+    as wide as what they read."""
+    tree = flatbuffer.read(model)
+    graph = tree.subgraphs[0]
+    names = [tensor.name.decode(errors="replace") for tensor in graph.tensors]
+    own = {layer.operator: widths.get(layer.name, 0.0) for layer in layers}
+    found, least = dict(ranges), dict[str, float]()
+    for position, operator in enumerate(graph.operators):
+        read = max((least.get(names[int(i)], 0.0) for i in operator.inputs if i >= 0), default=0.0)
+        width = own.get(position, read)
+        for name in (names[int(i)] for i in operator.outputs):
+            if width > 0 and trace.is_bounded(ranges, name) and _width(*ranges[name]) < width:
+                low = min(ranges[name][0], 0.0)
+                found[name], least[name] = (low, low + width), width
+    return found
+
+
+def _width(low: float, high: float) -> float:
+    return max(high, 0.0) - min(low, 0.0)
