@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
 from autocompress.network.run import in_lanes, interpreter
@@ -86,7 +87,11 @@ class Segment:
             run = interpreter(model, 1, {i: self._chunk(state, i, 0, chunks).shape for i in self.reads})
             return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
 
-        made = dict(zip(self.makes, zip(*in_lanes(chunks, threads, lane), strict=True), strict=True))
+        try:
+            parts = in_lanes(chunks, threads, lane)
+        except RuntimeError as fault:
+            raise CandidateError(f"the runtime fails on a part of the network: {_line(fault)}") from fault
+        made = dict(zip(self.makes, zip(*parts, strict=True), strict=True))
         return {i: parts[0] if i in self._fixed else np.concatenate(parts) for i, parts in made.items()}
 
     def _invoke_chunk(self, run: Any, values: State) -> tuple[Array, ...]:
@@ -98,6 +103,10 @@ class Segment:
 
     def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
         return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
+
+
+def _line(fault: Exception) -> str:
+    return " ".join(str(fault).split())
 
 
 def _chunk(values: Array, chunk: int, chunks: int) -> Array:
