@@ -52,7 +52,7 @@ def changed(model: bytes, layer: int, row: int, bias: float) -> bytes:
         array = flatbuffer.constant(tree, index)
         assert array is not None
         array = array.copy()
-        array[row] = value
+        np.moveaxis(array, found.output_axis if array.ndim > 1 else 0, 0)[row] = value
         flatbuffer.set_constant(tree, index, array)
     return flatbuffer.write(tree)
 
@@ -68,6 +68,21 @@ def dead_network() -> bytes:
 def dead_data(rng: np.random.Generator, count: int) -> Array:
     x = rng.standard_normal((count, 8)).astype(np.float32)
     x[:, 1], x[:, 3], x[:, 6], x[:, 7] = 300.0, 0.0, x[:, 0], 1e-42
+    return x
+
+
+def dead_pictures() -> bytes:
+    net = Blueprint((1, 6, 6, 4), seed=3)
+    hidden = net.convolution(net.depthwise(net.convolution(net.input, 16)), 16, (1, 1))
+    model = net.finish(net.softmax(net.dense(net.mean(hidden), 3, relu=False)))
+    for layer, row, bias in ((0, 2, 0.5), (0, 5, -1.0), (1, 7, 0.0), (1, 2, 0.2), (2, 3, -2.0), (2, 11, 0.4)):
+        model = changed(model, layer, row, bias)
+    return model
+
+
+def dead_picture_data(rng: np.random.Generator, count: int) -> Array:
+    x = rng.standard_normal((count, 6, 6, 4)).astype(np.float32)
+    x[..., 1], x[..., 2] = 300.0, 0.0
     return x
 
 
@@ -108,12 +123,19 @@ def written(folder: Path, model: bytes, draw: Any, poison: str | None = None, va
     return list(map(str, [*words, *more]))
 
 
-def test_a_search_on_dead_channels_and_constant_inputs_fails_nowhere(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, [*written(tmp_path, dead_network(), dead_data), "--trials", "25"])
+@pytest.mark.parametrize(
+    ("network", "draw", "space", "trials"),
+    [(dead_network, dead_data, "default", 12), (dead_pictures, dead_picture_data, "channels", 10)],
+)
+def test_a_search_on_dead_channels_and_constant_inputs_fails_nowhere(
+    tmp_path: Path, network: Any, draw: Any, space: str, trials: int
+) -> None:
+    words = [*written(tmp_path, network(), draw), "--space", space, "--trials", str(trials)]
+    done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     record = store.read_record(store.load_study(tmp_path / "runs", "s", None))
     assert [t.reason for t in record.trials if t.state == "failed"] == []
-    assert len(rows.complete(record)) == 25
+    assert len(rows.complete(record)) == trials
     assert rows.front(record)
 
 
