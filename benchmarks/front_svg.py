@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report import rows
 from autocompress.report.leaderboard import plain_int8
 from autocompress.search.store import load_study, read_record
 
@@ -68,7 +68,7 @@ def axes_of(record: StudyRecord) -> Axes:
     if not record.higher_is_better:
         raise ValueError(f"{record.metric_name}: the picture is made for metrics of which more is better")
     lowest = record.baseline.accuracy - LOSS_SHOWN
-    shown = [evaluation for _, evaluation in rows.complete(record) if evaluation.accuracy >= lowest]
+    shown = [evaluation for _, evaluation in complete(record) if evaluation.accuracy >= lowest]
     sizes = [evaluation.download_bytes / 1000 for evaluation in (record.baseline, *shown)]
     values = [evaluation.accuracy for evaluation in (record.baseline, *shown)]
     return Axes(
@@ -93,7 +93,7 @@ def picture(record: StudyRecord) -> str:
 
 
 def _frame(record: StudyRecord, axes: Axes) -> Iterator[str]:
-    front, all_of_them = len(rows.front(record)), len(rows.complete(record))
+    front, all_of_them = len(Front(record).trials), len(complete(record))
     said = f"{record.task} for {record.device}: {front} of {all_of_them} evaluated candidates are on the front"
     yield _text(LEFT, 26, said, "title")
     yield from _legend(record)
@@ -110,7 +110,7 @@ def _frame(record: StudyRecord, axes: Axes) -> Iterator[str]:
 
 def _legend(record: StudyRecord) -> Iterator[str]:
     fast_ms = _fast_ms(record)
-    kinds = {_kind(trial.evaluation, fast_ms) for trial in rows.front(record) if trial.evaluation is not None}
+    kinds = {_kind(trial.evaluation, fast_ms) for trial in Front(record).trials if trial.evaluation is not None}
     told = [("other", "other candidates")]
     told += [(kind, name) for kind, name in (("front", SLOWER), ("front fast", FAST)) if kind in kinds]
     x = float(LEFT)
@@ -129,10 +129,10 @@ def _kind(evaluation: Evaluation, fast_ms: float) -> str:
 
 
 def _candidates(record: StudyRecord, axes: Axes) -> Iterator[str]:
-    front = {trial.number for trial in rows.front(record)}
+    front = {trial.number for trial in Front(record).trials}
     fast_ms = _fast_ms(record)
     for on_front in (False, True):  # the front is drawn over the others
-        for trial, evaluation in rows.complete(record):
+        for trial, evaluation in complete(record):
             place = axes.place(evaluation)
             if place is None or (trial.number in front) is not on_front:
                 continue
@@ -154,7 +154,7 @@ def _references(record: StudyRecord, axes: Axes) -> Iterator[str]:
             x, y = place
             yield f'<path class="reference" d="M{x:.1f} {y - 8:.1f}l8 8l-8 8l-8 -8z"/>'
             yield from _name(evaluation, name, (x, y + 26))
-    knee = rows.pick(record, "knee").evaluation if rows.front(record) else None
+    knee = Front(record).pick("knee").evaluation if Front(record).trials else None
     if knee is not None and (place := axes.place(knee)) is not None:
         yield _circle(place, "knee", 9.5)
         yield from _name(knee, "knee", (place[0] + 56, place[1] + 22))
@@ -185,7 +185,7 @@ def main() -> None:
     arguments = parser.parse_args()
     record = read_record(load_study(arguments.runs, arguments.study, arguments.storage))
     arguments.out.write_text(picture(record), encoding="utf-8")
-    print(f"{arguments.out}: {len(rows.front(record))} points, hypervolume {rows.hypervolume(record)}")
+    print(f"{arguments.out}: {len(Front(record).trials)} points, hypervolume {Front(record).hypervolume}")
 
 
 if __name__ == "__main__":

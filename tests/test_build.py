@@ -12,14 +12,17 @@ import pytest
 
 from autocompress.compress.build import Builder, read_layers, verify
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compress.skeleton import make_skeleton
 from autocompress.errors import CandidateError
 from autocompress.measure.operators import operators
 from autocompress.network import c_source, flatbuffer, trace
-from autocompress.network.layers import Layer, layers_of
+from autocompress.network.layers import LAYER_OPS, Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.scales import short
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
+from autocompress.search import probe
 from autocompress.search.bundle import verify as program
+from autocompress.specs import device_schema
 from autocompress.tasks import LoadedTask, load_task
 
 Array = np.ndarray[Any, Any]
@@ -217,3 +220,20 @@ def test_missing_kernel_is_a_failed_candidate(
     builder = Builder(task.network, layers, lambda op, bits, activations: None, dict)
     with pytest.raises(CandidateError, match="no kernel for 8-bit"):
         builder.build(asked, solver.independent_all(asked))
+
+
+@pytest.mark.parametrize("op", LAYER_OPS)
+def test_a_profile_may_name_the_containers_that_the_builder_makes_and_no_others(op: str) -> None:
+    """What a profile offers and nothing can build fails every trial of a search."""
+    network = probe._network(op)
+    found = layers_of(flatbuffer.read(network))
+    inputs = {found[0].input: np.ones((1, *found[0].input_shape[1:]), np.float32)}
+    seen = trace.activation_ranges(network, inputs, 1, 1)
+    for bits in device_schema.CONTAINERS:
+        for activations in ACTIVATIONS if bits <= 8 else ("float32",):
+            if bits >= device_schema.NARROWEST.get(op, 0):
+                (slot,) = make_skeleton(network, found, [bits], activations, seen).slots
+                assert slot.weight_type == {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}[bits]
+            else:
+                with pytest.raises(CandidateError, match="cannot build this"):
+                    make_skeleton(network, found, [bits], activations, seen)

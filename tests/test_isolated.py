@@ -21,8 +21,8 @@ from autocompress.metrics import get_metric
 from autocompress.network import flatbuffer
 from autocompress.network.isolated import Isolated, in_child
 from autocompress.network.run import Runner
+from autocompress.records.front import Front, complete
 from autocompress.records.study import StudyRecord
-from autocompress.report import rows
 from autocompress.search import finish, objective
 from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
@@ -163,7 +163,7 @@ def test_a_candidate_that_ends_the_runtime_fails_with_its_reason(
     failed = [trial for trial in study.get_trials() if trial.state.name == "FAIL"]
     assert failed
     assert {trial.user_attrs["reason"] for trial in failed} == {"the runtime ended with SIGSEGV"}
-    done = [evaluation.configuration.activations for _, evaluation in rows.complete(record)]
+    done = [evaluation.configuration.activations for _, evaluation in complete(record)]
     assert len(done) == 5
     assert "int8" not in done
 
@@ -205,4 +205,4 @@ def test_a_file_that_ends_the_runtime_on_test_data_is_noted(
     monkeypatch.setattr(Fragile, "bad", staticmethod(lambda model: model != task.network))
     record, _ = search(task, tmp_path)
     said = [note for note in record.notes if "does not run on the test data: the runtime ended with SIGSEGV" in note]
-    assert len(said) == len({row.evaluation.sha256 for row in rows.front(record) if row.evaluation is not None})
+    assert len(said) == len({row.evaluation.sha256 for row in Front(record).trials if row.evaluation is not None})

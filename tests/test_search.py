@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from optuna.trial import TrialState, create_trial
 from standstill import counted, stop_when
 
-from autocompress.errors import AutocompressError, DeviceError, UnmetError
+from autocompress.errors import AutocompressError, CandidateError, DeviceError, UnmetError
 from autocompress.measure.host import at_host
 from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord
-from autocompress.search import store
+from autocompress.search import storage, store
 from autocompress.search.latency import latency_on
 from autocompress.search.locks import locked
 from autocompress.search.objective import Latency
@@ -281,6 +283,102 @@ def test_twenty_failures_in_a_row_end_the_search(task: LoadedTask, tmp_path: Pat
     )
     with pytest.raises(UnmetError, match="the last 20 trials failed"):
         run(request(task, tmp_path, profile=fragile, space=load_space(space), trials=30))
+
+
+@pytest.mark.parametrize("fault", [ValueError("ours"), np.linalg.LinAlgError("ours")])
+def test_a_fault_of_ours_ends_the_search_with_its_traceback_and_is_no_failed_trial(
+    task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    asked = request(task, tmp_path, trials=4)
+    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+        evaluate, calls = search.workbench.evaluate, iter(range(99))
+
+        def faulty(*arguments: Any) -> Any:
+            if next(calls) == 2:
+                raise fault from TypeError("what it came from")
+            return evaluate(*arguments)
+
+        monkeypatch.setattr(search.workbench, "evaluate", faulty)
+        with pytest.raises(type(fault), match="ours") as caught:
+            search.run(lambda _: None)
+        assert caught.value is fault
+        assert isinstance(fault.__cause__, TypeError)
+        assert "faulty" in [entry.name for entry in caught.traceback]
+        assert [t.state.name for t in search.study.get_trials()] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    record = run(asked)  # it goes on, with that trial again
+    failed = [t for t in record.trials if t.state == "failed"]
+    assert [t.reason for t in failed] == [store.INTERRUPTED]
+    assert len(complete(record)) == 4
+
+
+def test_a_fault_in_the_layer_tables_ends_the_search_at_once(
+    task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made in the middle of a suggestion: each trial would begin them again."""
+    asked, made = request(task, tmp_path, trials=12), []
+
+    def no_tables(choices: Any) -> Any:
+        made.append(choices)
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+        monkeypatch.setattr(search.workbench, "tables", no_tables)
+        with pytest.raises(np.linalg.LinAlgError):
+            search.run(lambda _: None)
+    assert len(made) == 1
+
+
+def test_a_trial_that_another_machine_took_over_is_left_to_it(
+    task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(task, tmp_path, trials=4)
+    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+        evaluate, calls = search.workbench.evaluate, iter(range(99))
+
+        def slow(*arguments: Any) -> Any:
+            if next(calls) == 1:  # as `fail_stale_trials` there does after too long a silence
+                (under_way,) = store.load_study(tmp_path, "s", None).get_trials(states=(TrialState.RUNNING,))
+                search.study.tell(under_way.number, state=TrialState.FAIL)
+                storage.retry(search.study, under_way)
+            return evaluate(*arguments)
+
+        monkeypatch.setattr(search.workbench, "evaluate", slow)
+        record = search.run(lambda _: None)
+    assert [t.reason for t in record.trials if t.state == "failed"] == [store.INTERRUPTED]
+    assert len(complete(record)) == 4
+
+
+def test_an_interrupted_trial_between_failures_does_not_hide_them(
+    task: LoadedTask, tmp_path: Path, fragile: DeviceProfile
+) -> None:
+    space = tmp_path / "four.yaml"
+    space.write_text(
+        "schema: 1\nname: four\nrules:\n  - {match: '.*', bits: [32, 8]}\n  - {op: DEPTHWISE_CONV_2D, bits: [4]}\n"
+    )
+    asked = request(task, tmp_path, profile=fragile, space=load_space(space), trials=30)
+    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+
+        def taken(record: StudyRecord) -> None:
+            if len(record.trials) in (5, 9):
+                search.study.add_trial(create_trial(state=TrialState.FAIL))  # as a worker's that was killed
+
+        with pytest.raises(UnmetError, match="the last 20 trials failed"):
+            search.run(taken)
+        assert len(search.study.get_trials()) == 22
+
+
+def test_a_dead_workers_evaluation_without_an_objective_fails_with_its_reason(task: LoadedTask, tmp_path: Path) -> None:
+    run(request(task, tmp_path, trials=2))
+    study = store.load_study(tmp_path, "s", None)
+    known = {"evaluation": study.get_trials()[1].user_attrs["evaluation"]}
+    study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=known))
+
+    def no_value(_: Evaluation) -> tuple[float, ...]:
+        raise CandidateError("no latency there")
+
+    store.recover(study, no_value, lambda _: True)
+    found = store.trial_record(study.get_trials()[-1])
+    assert (found.state, found.reason) == ("failed", "no latency there")
 
 
 def test_constraints_hold_on_the_front(task: LoadedTask, tmp_path: Path) -> None:

@@ -234,6 +234,14 @@ def test_a_faulty_device_file_says_where_and_what(tmp_path, text, fault):
     [
         ("{CONV_2D: [[9, float32]]}", "$.kernels.CONV_2D[0]: [9, 'float32'] is not a pair"),
         ("{CONV_2D: [[8, float]]}", "$.kernels.CONV_2D[0]: [8, 'float'] is not a pair"),
+        (
+            "{CONV_2D: [[2, float32]]}",
+            "$.kernels.CONV_2D[0]: [2, 'float32'] is not a pair [weight bits, activations] of 32, 16, 8, 4",
+        ),
+        (
+            "{DEPTHWISE_CONV_2D: [[8, int8], [4, int8]]}",
+            "DEPTHWISE_CONV_2D [4, int8]: its weights are stored in 8 bits at least; leave [4, int8] out",
+        ),
         ("{CONV_2D: [8, float32]}", "$.kernels.CONV_2D[0]: 8 is not a pair"),
         ("{CONV_2D: [[32, int8]]}", "float weights run with float32 activations only"),
         ("{CONV2D: []}", "$.kernels.CONV2D: 'CONV2D' is not known here; did you mean CONV_2D?"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.compress.bias_range import MOST_BIAS, with_room
 from autocompress.compress.output_scales import least_widths, widened
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton, pattern_file
@@ -78,6 +79,10 @@ class Builder:
         activations = configuration.activations
         containers = tuple(self._container(layer, configuration) for layer in self._layers)
         skeleton = self._fitting(containers, activations, solved)
+        solved = [
+            self._with_room(*each, activations) for each in zip(skeleton.slots, self._layers, solved, strict=True)
+        ]
+        skeleton = self._fitting(containers, activations, solved)  # their weights' scales may be wider now
         for slot, layer in zip(skeleton.slots, solved, strict=True):
             _fill(skeleton, slot, layer, activations)
         built = skeleton.patch.snapshot()
@@ -86,6 +91,12 @@ class Builder:
         if thinner is not built:
             verify(thinner, self._layers, containers, configuration, solved)
         return thinner
+
+    def _with_room(self, slot: Slot, layer: Layer, solved: SolvedLayer, activations: str) -> SolvedLayer:
+        if slot.bias is None or solved.bias is None or solved.levels is None or not _is_static(slot, activations):
+            return solved
+        assert slot.input_scale is not None
+        return with_room(solved, layer.output_axis, slot.input_scale, activations)
 
     def _thinner(self, built: bytes, configuration: Configuration) -> bytes:
         """The file with weights stored sparse where they may and that is worth it."""
@@ -147,6 +158,10 @@ class Builder:
         return container
 
 
+def _is_static(slot: Slot, activations: str) -> bool:
+    return activations in STATIC_ACTIVATIONS and slot.input_scale is not None and slot.output_scale is not None
+
+
 def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) -> None:
     """Write one solved layer into its slot."""
     patch = skeleton.patch
@@ -160,11 +175,13 @@ def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) 
     patch.scales(slot.weight)[:] = layer.scale
     if layer.bias is None or slot.bias is None:
         return
-    if activations not in STATIC_ACTIVATIONS or slot.input_scale is None or slot.output_scale is None:
+    if not _is_static(slot, activations):
         patch.write(slot.bias, short(layer.bias, _BIAS_BITS).astype(np.float32))
         return
+    assert slot.input_scale is not None
+    assert slot.output_scale is not None
     units = np.float32(slot.input_scale) * layer.scale
-    most = 2**40 if activations == "int16" else 2**31 - 1
+    most = MOST_BIAS[activations]
     counted = np.clip(_coarse(layer.bias, units.astype(np.float64), slot.output_scale), -most, most)
     patch.write(slot.bias, counted.astype(np.int64 if activations == "int16" else np.int32))
     patch.scales(slot.bias)[:] = units

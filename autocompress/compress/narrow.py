@@ -104,7 +104,7 @@ def _readers(
             continue
         problem = float_layer.centred_problem if centred else float_layer.own_problem
         for block in range(len(problem.weight)):
-            moment = problem.damped[block] if centred else problem.moment[block]
+            moment = problem.damped[block] if centred else problem.semidefinite[block]
             yield _Reader(name=layer.name, weight=problem.weight[block], moment=moment, index=index[block])
 
 

@@ -209,7 +209,7 @@ def _float_layer(
         weight=matrix.astype(np.float64),
         bias=None if bias is None else bias.astype(np.float64),
         patches=patches,
-        products=np.matmul(columns, matrix.transpose(0, 2, 1)),
+        products=trace.products_of(columns, matrix),
         moment=trace.second_moment(columns).astype(np.float64),
         mean=trace.column_mean(columns),
     )
@@ -272,9 +272,10 @@ def _drift(float_layer: FloatLayer, columns: Array) -> float:
     """How far the float weights' outputs on the real inputs (centred `columns`) are from the float network's: the share
     of the variance."""
     rotated = float_layer.weight.transpose(0, 2, 1).astype(np.float32)
-    wanted = float_layer.products - float_layer.products.mean(axis=1, keepdims=True)
-    gap = columns @ rotated - wanted
-    return float(np.vdot(gap, gap) / max(float(np.vdot(wanted, wanted)), 1e-30))
+    with np.errstate(over="ignore", invalid="ignore"):  # not a number then: that is far
+        wanted = float_layer.products - float_layer.products.mean(axis=1, keepdims=True)
+        gap = columns @ rotated - wanted
+        return float(np.vdot(gap, gap) / max(float(np.vdot(wanted, wanted)), 1e-30))
 
 
 def _mean_gap(float_layer: FloatLayer, weight: Array, mean: Array) -> Array:

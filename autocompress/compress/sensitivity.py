@@ -118,12 +118,11 @@ def _anchored(problem: Problem, choices: Sequence[LayerChoice], error: Array) ->
     """The surveyed errors brought to what the whole solver reaches: at each sparsity one choice, the finest, is solved
     and all others of that sparsity move by the same factor. A choice that is no compression has error 0."""
     moved = error.copy()
-    energy = max(float(np.einsum("grn,grn->", problem.weight @ problem.moment, problem.weight)), 1e-30)
     for pruned in {(choice.sparsity, choice.granularity) for choice in choices if choice.sparsity > 0}:
         those = [c for c, choice in enumerate(choices) if (choice.sparsity, choice.granularity) == pruned]
         finest = min(those, key=lambda c: (error[c], c))
-        solved = output_error(problem, solve(problem, choices[finest], _SWEEPS).values) / energy
-        moved[those] = error[those] * min(1.0, solved / max(float(error[finest]), _FLOOR))
+        solved = output_error(problem, solve(problem, choices[finest], _SWEEPS).values) / problem.energy
+        moved[those] = error[those] * min(1.0, max(solved, 0.0) / max(float(error[finest]), _FLOOR))
     moved[[choice.is_baseline for choice in choices]] = 0.0
     return moved
 

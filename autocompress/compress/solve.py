@@ -10,41 +10,47 @@ with a small output error  sum_g tr((W_g - V_g) H_g (W_g - V_g)^T).  Four steps,
 2. the weights on it by a column-wise sweep with error feedback (GPTQ, arXiv 2210.17323, eq. 2-3; SparseGPT,
    arXiv 2301.00774, for masked columns), rounding to the levels on the way;
 3. scales, and for clusters the levels, as least squares for the assignment found;
-4. coordinate descent over the assignment (each weight in turn to its best allowed value, exact in H)."""
+4. coordinate descent over the assignment (each weight in turn to its best allowed value, exact in H).
+
+Whatever H and W are, the result is finite and keeps the constraint (`definite`)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from autocompress.compress import definite
 from autocompress.compress import levels as lv
 from autocompress.network.scales import short
 from autocompress.network.sparse import block_of
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
-DAMPING = 0.01  # of the mean diagonal, as in GPTQ and SparseGPT
 _ADMM_RHO = (np.float32(0.1), np.float32(0.3), np.float32(0.9))
 _ADMM_STEPS = 6  # for each rho
 _MOST_KEPT = 1024  # columns of an inverse that is kept
 _BLOCK = 32  # columns updated lazily together
+_LEAST_SCALE = 2.0**-100  # normal in single precision, and so are its products with scales of activations
+_MOST_FLOAT16 = float(np.finfo(np.float16).max)
 SWEEPS = 4  # of refitting and descent where levels are few; one where 8 bits leave little to gain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """`weight` (G, R, n) float64, `moment` (G, n, n) float64. `shared_scale`: the G products are column blocks of the
-    same R output channels, so that they share scales; else each (g, r) is an output channel of its own. `padding`:
-    how many trailing columns of the last block do not exist."""
+    """`weight` (G, R, n) float64, `moment` (G, n, n) float64, as it was computed. `shared_scale`: the G products are
+    column blocks of the same R output channels, so that they share scales; else each (g, r) is an output channel of its
+    own. `padding`: how many trailing columns of the last block do not exist. `sound`: the moment is known to be
+    semidefinite."""
 
     weight: Array
     moment: Array
     shared_scale: bool = False
     padding: int = 0
+    sound: bool = False
     _masks: dict[tuple[int, int], Array | None] = field(default_factory=dict, repr=False, compare=False)
     _inverses: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
 
@@ -55,13 +61,37 @@ class Problem:
         return rows * (groups * columns - self.padding)
 
     @cached_property
+    def semidefinite(self) -> Array:
+        """The moment as its definition has it."""
+        return self.moment if self.sound else definite.semidefinite(self.moment)
+
+    @cached_property
     def damped(self) -> Array:
-        """The moment with DAMPING x its mean diagonal added; columns that are never active get a diagonal of one."""
-        diagonal = np.einsum("gnn->gn", self.moment)
-        mean = diagonal.mean(axis=1, keepdims=True)
-        extra = np.where(mean > 0, DAMPING * mean, 1.0)
-        damped: Array = self.moment + np.eye(self.moment.shape[-1]) * extra[:, None, :]
-        return damped
+        """The moment with `definite.DAMPING` x its mean diagonal added; columns that are never active get a diagonal of
+        one. Positive definite."""
+        return definite.damped(self.semidefinite)
+
+    @cached_property
+    def energy(self) -> float:
+        """The sum of squares of the layer's outputs, a sample: tr(W H W^T); at least 1e-30."""
+        return max(float(np.einsum("grn,grn->", self.weight @ self.semidefinite, self.weight)), 1e-30)
+
+    @cached_property
+    def unit(self) -> float:
+        """In what the weights are ordinary numbers, a power of two: 1 unless they are tiny or huge."""
+        return definite.unit_of(float(np.abs(self.weight).max(initial=0.0)), "weight")
+
+    @cached_property
+    def ordinary(self) -> Problem:
+        """The same problem in units in which weights and moment are ordinary numbers: itself where they are."""
+        diagonal = np.einsum("gnn->gn", self.semidefinite)
+        of_moment = definite.unit_of(float(diagonal.mean(axis=1).max(initial=0.0)), "moment")
+        if self.unit == of_moment == 1.0:
+            return self
+        return Problem(
+            weight=self.weight / self.unit, moment=self.semidefinite / of_moment, shared_scale=self.shared_scale,
+            padding=self.padding, sound=True,
+        )  # fmt: skip
 
     @cached_property
     def feedback(self) -> Array:
@@ -102,22 +132,39 @@ class Solution:
 def output_error(problem: Problem, values: Array) -> float:
     """The output error of `values`: sum over groups and channels of d H d^T with d = W - V."""
     gap = problem.weight - values
-    return float(np.einsum("grn,grn->", gap @ problem.moment, gap))
+    return float(np.einsum("grn,grn->", gap @ problem.semidefinite, gap))
 
 
 def solve(problem: Problem, choice: LayerChoice, sweeps: int = SWEEPS) -> Solution:
     """The solution of one layer choice: at least ceil(sparsity x size) zeros, at most `clusters` levels. `sweeps`: how
     often scales and levels are fitted again, at most."""
-    mask = problem.mask(choice)
     if not choice.is_integer:
-        values = problem.weight if mask is None else _descend_float(problem, mask)
-        return Solution(values=_rounded_to_storage(values, choice.bits))
-    return _solve_integer(problem, mask, choice, sweeps)
+        return Solution(values=_rounded_to_storage(_solve_float(problem, choice), choice.bits))
+    solution = _solve_integer(problem.ordinary, problem.ordinary.mask(choice), choice, sweeps)
+    return solution if problem.unit == 1.0 else _storable(solution, problem.unit)
+
+
+def _solve_float(problem: Problem, choice: LayerChoice) -> Array:
+    if choice.sparsity == 0:
+        return problem.weight
+    mask = problem.ordinary.mask(choice)
+    values: Array = problem.weight if mask is None else _descend_float(problem.ordinary, mask) * problem.unit
+    return values
 
 
 def _rounded_to_storage(values: Array, bits: int) -> Array:
-    stored: Array = values.astype(np.float16 if bits == 16 else np.float32)
-    return stored.astype(np.float64)
+    """What a container leaves of values; those beyond half precision get its largest."""
+    stored = np.clip(values, -_MOST_FLOAT16, _MOST_FLOAT16).astype(np.float16) if bits == 16 else values
+    return stored.astype(np.float32).astype(np.float64)
+
+
+def _storable(solution: Solution, unit: float) -> Solution:
+    """A solution in units of weights as the file holds it: with scales that are normal numbers of single precision."""
+    assert solution.levels is not None
+    assert solution.scale is not None
+    scale = np.maximum(solution.scale * unit, _LEAST_SCALE)
+    levels = np.rint(solution.levels * (solution.scale * unit / scale)).astype(np.int64)
+    return replace(solution, values=levels * scale, levels=levels, scale=scale)
 
 
 def choose_mask(problem: Problem, zeros: int, block: int = 1) -> Array | None:

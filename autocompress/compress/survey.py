@@ -43,6 +43,7 @@ def survey(
 ) -> Survey:
     """The survey of these choices on the layer's own problem. `sparse`: whether weights of a choice may be stored
     sparse; their bytes are then those of the smaller way."""
+    problem = problem.ordinary
     together = max((problem.block(choice) for choice in choices), default=1)
     looked, rows, share = _thinned(problem, together)
     at_once = max(1, _MOST_AT_ONCE // max(1, looked.weight.size))
@@ -71,8 +72,8 @@ def _thinned(problem: Problem, together: int) -> tuple[Problem, Any, float]:
         chosen = np.unique(np.linspace(0, total - 1, keep).astype(int))
     at = (chosen,) if by_group else (slice(None), chosen)
     thin = Problem(
-        weight=problem.weight[at], moment=problem.moment[chosen] if by_group else problem.moment,
-        shared_scale=problem.shared_scale, padding=problem.padding,
+        weight=problem.weight[at], shared_scale=problem.shared_scale, padding=problem.padding, sound=True,
+        moment=problem.semidefinite[chosen] if by_group else problem.semidefinite,
     )  # fmt: skip
     return thin, at, total / len(chosen)
 
@@ -86,9 +87,8 @@ def _surveyed(
     keeps, scales, tables = _constraints(problem, choices, masks)
     values, levels = _sweep(problem, keeps, scales, tables)
     gap = problem.weight.astype(np.float32).transpose(0, 2, 1)[None] - values
-    moment = problem.moment.astype(np.float32)
+    moment = problem.semidefinite.astype(np.float32)
     error = np.einsum("cgnr,cgnr->c", gap, moment[None] @ gap).astype(np.float64)
-    energy = max(float(np.einsum("grn,grn->", problem.weight @ problem.moment, problem.weight)), 1e-30)
     exists = groups * columns - problem.padding
     stored = [
         _stored(choice, levels[c] if choice.is_integer else values[c], exists) for c, choice in enumerate(choices)
@@ -97,7 +97,7 @@ def _surveyed(
         sparse_bytes(each, "download") if choice.sparsity and sparse(choice) else coded_bytes(each.tobytes())
         for choice, each in zip(choices, stored, strict=True)
     ]
-    return np.maximum(error, 0.0) / energy, np.array(sizes, np.float64)
+    return np.maximum(error, 0.0) / problem.energy, np.array(sizes, np.float64)
 
 
 def _constraints(
@@ -176,4 +176,5 @@ def _stored(choice: LayerChoice, stored: Array, exists: int) -> Array:
     """A layer's weights (G, n, R) as its container holds them, (R, values of an output channel)."""
     by_row = stored.transpose(2, 0, 1).reshape(stored.shape[2], -1)[:, :exists]
     dtype = np.int8 if choice.is_integer else np.float16 if choice.bits == 16 else np.float32
-    return np.ascontiguousarray(by_row.astype(dtype))
+    with np.errstate(over="ignore"):  # the solver clips what half precision does not hold; bytes are counted here
+        return np.ascontiguousarray(by_row.astype(dtype))

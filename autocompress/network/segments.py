@@ -88,10 +88,10 @@ class Segment:
             return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
 
         try:
-            found = in_lanes(chunks, threads, lane)
-        except (RuntimeError, ValueError) as fault:
-            raise CandidateError(f"the runtime fails on a part of the model: {' '.join(str(fault).split())}") from fault
-        made = dict(zip(self.makes, zip(*found, strict=True), strict=True))
+            parts = in_lanes(chunks, threads, lane)
+        except RuntimeError as fault:
+            raise CandidateError(f"the runtime fails on a part of the network: {_line(fault)}") from fault
+        made = dict(zip(self.makes, zip(*parts, strict=True), strict=True))
         return {i: parts[0] if i in self._fixed else np.concatenate(parts) for i, parts in made.items()}
 
     def _invoke_chunk(self, run: Any, values: State) -> tuple[Array, ...]:
@@ -103,6 +103,10 @@ class Segment:
 
     def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
         return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
+
+
+def _line(fault: Exception) -> str:
+    return " ".join(str(fault).split())
 
 
 def _chunk(values: Array, chunk: int, chunks: int) -> Array:

@@ -113,7 +113,18 @@ def _taps(layer: Layer, axis: int, at: Array) -> tuple[Array, Array]:
 
 
 def columns_of(layer: Layer, inputs: Array, patches: Patches | None) -> Array:
-    """The layer's inputs at `patches` as (G, N, n) float32."""
+    """The layer's inputs at `patches` as (G, N, n) float32; what is not finite counts as zero."""
+    return _finite(_columns_of(layer, inputs, patches))
+
+
+def _finite(values: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):  # one pass without a copy; sums of huge values are looked at twice
+            return values
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _columns_of(layer: Layer, inputs: Array, patches: Patches | None) -> Array:
     if patches is None:
         return _cut_columns(layer, inputs.reshape(1, -1, layer.shape[1]).astype(np.float32, copy=False))
     at = (patches.sample[:, None, None], patches.rows[:, :, None], patches.columns[:, None, :])
@@ -131,8 +142,26 @@ def column_mean(columns: Array) -> Array:
     """(G, n) float64: the mean over the N columns (float32), to about six digits. As a matrix product: a sum over the
     middle axis of narrow columns takes ten times as long."""
     ones = np.ones((1, columns.shape[1]), np.float32)
-    mean: Array = np.matmul(ones, columns)[:, 0].astype(np.float64) / columns.shape[1]
+    mean: Array = _product(ones, columns)[:, 0].astype(np.float64) / columns.shape[1]
     return mean
+
+
+def _product(left: Array, right: Array) -> Array:
+    """The matrix product in single precision; in double where it overflows that."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Array = np.matmul(left, right)
+    if np.isfinite(found).all():
+        return found
+    exact: Array = np.matmul(left.astype(np.float64), right.astype(np.float64))
+    return exact
+
+
+def products_of(columns: Array, matrix: Array) -> Array:
+    """What a layer of this weight (G, R, n) makes of the columns (G, N, n): (G, N, R) float32, the largest number for
+    what overflows."""
+    most = np.finfo(np.float32).max
+    found = _product(columns, matrix.transpose(0, 2, 1))
+    return found if found.dtype == np.float32 else np.clip(found, -most, most).astype(np.float32)
 
 
 def second_moment(columns: Array, others: Array | None = None) -> Array:
@@ -141,7 +170,8 @@ def second_moment(columns: Array, others: Array | None = None) -> Array:
     For the squared error of the layer's outputs this is half the Hessian in its weights, the same for each output
     channel (OBS: Hassibi and Stork 1992; Optimal Brain Compression, arXiv 2208.11580, eq. 2)."""
     others = columns if others is None else others
-    moment: Array = np.matmul(columns.transpose(0, 2, 1), others) / np.float32(columns.shape[1])
+    moment: Array = _product(columns.transpose(0, 2, 1), others)
+    moment /= np.float32(columns.shape[1])
     return moment
 
 
@@ -184,6 +214,9 @@ def _values(run: Any, tensor: int) -> Array | None:
 
 def _widen(ranges: dict[str, tuple[float, float]], name: str, values: Array | None) -> None:
     if values is not None and values.size:
+        if not np.isfinite(values).all():  # the infinities of a mask, say
+            _widen(ranges, name, values[np.isfinite(values)])
+            return
         low, high = ranges.get(name, (np.inf, -np.inf))
         ranges[name] = (float(np.minimum(low, values.min())), float(np.maximum(high, values.max())))  # NaN stays
 

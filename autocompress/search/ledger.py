@@ -50,12 +50,14 @@ class Ledger:
         return [(r.number, r.evaluation) for r in self.records.values() if r.state == "complete" and r.evaluation]
 
     def failures_in_a_row(self) -> Sequence[str]:
-        """The reasons of the last trials, back to one that did not fail: the newest first."""
+        """The reasons of the last trials, back to one that did not fail: the newest first. Those whose worker ended say
+        nothing of candidates and are passed over."""
         reasons: list[str] = []
         for record in reversed(self.records.values()):
-            if record.state != "failed" or record.reason is None:
+            if record.state != "failed":
                 break
-            reasons.append(record.reason)
+            if record.reason != store.INTERRUPTED:
+                reasons.append(record.reason or "")
         return reasons
 
     def stopped_in_a_row(self, count: int) -> bool:

@@ -24,6 +24,7 @@ from autocompress.measure.accuracy import Quality, Split
 from autocompress.measure.predict import energy_mj
 from autocompress.network import flatbuffer
 from autocompress.network.batching import WANTED, Batch, proven_batch
+from autocompress.network.finite import first_refused, not_finite, unfit
 from autocompress.network.isolated import Isolated, in_child
 from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
@@ -88,7 +89,7 @@ class Workbench:
         self._pause, self._known, self._expected = pause, known, expected
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
-        self.layers = layers_of(flatbuffer.read(task.network))
+        self.layers, self._left_out = layers_of(flatbuffer.read(task.network)), 0
         self.storage = Storage(sparse=partial(sparse_containers, profile.kernels), size=size)
         common = (lambda: self._calibration, self._container, threads)
         whole = Variant(task.network, self.layers, *common, storage=self.storage)
@@ -117,10 +118,40 @@ class Workbench:
         available = len(next(iter(self._task.x_calibration.values())))
         samples = min(available, _CALIBRATION_SAMPLES, max(32, _CALIBRATION_BYTES // (2 * widest)))
         chunk = self.batch.of(samples)
-        order = np.random.default_rng(self._seed).permutation(available)
+        order = self._usable(runner, np.random.default_rng(self._seed).permutation(available), samples, chunk)
+        samples = min(samples, len(order))
         # Fewer samples than a network's fixed batch are repeated.
         chosen = np.sort(np.resize(order, max(1, samples // chunk) * chunk))
         return {i: self._task.x_calibration[name][chosen] for name, i in runner.input_indices.items()}, chunk
+
+    def _usable(self, runner: Runner, order: Array, wanted: int, chunk: int) -> Array:
+        """The calibration samples in this order without those that the float network cannot work with, as far as its
+        first `wanted` hold. AutocompressError where it works with none."""
+        inner, looked = {layer.input for layer in self.layers}, 0
+        while looked < min(wanted, len(order)):
+            new = order[looked:wanted]
+            x = {i: self._task.x_calibration[name][new] for name, i in runner.input_indices.items()}
+            bad = unfit(self._task.network, inner, x, chunk, self._threads)
+            self._left_out += int(bad.sum())
+            order = np.concatenate([order[:looked], new[~bad], order[wanted:]])
+            looked += int((~bad).sum())
+        if not len(order):
+            raise AutocompressError(
+                "the float network gives NaN, infinities or nothing for every calibration sample; prepare the inputs "
+                "as for training"
+            )
+        return order
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found about the calibration data."""
+        _ = self._calibration
+        said = f"{self._left_out} of the calibration samples looked at are left out: the float network makes NaN, "
+        return (f"{said}infinities or nothing of them",) if self._left_out else ()
+
+    def check_splits(self) -> None:
+        """AutocompressError where the float network cannot work with a split; its outputs are kept for later."""
+        _ = self._calibration, self._validation, self._test
 
     @property
     def measures(self) -> bool:
@@ -139,16 +170,31 @@ class Workbench:
 
     @cached_property
     def _validation(self) -> Split:
-        return self._split(self._task.x_validation, self._task.y_validation)
+        return self._split("x_validation", self._task.x_validation, self._task.y_validation)
 
     @cached_property
     def _test(self) -> Split:
-        return self._split(self._task.x_test, self._task.y_test)
+        return self._split("x_test", self._task.x_test, self._task.y_test)
 
-    def _split(self, x: Mapping[str, Array], y: Array | None) -> Split:
-        return Split(
-            x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed, batch=self.batch
-        )
+    def _split(self, name: str, x: Mapping[str, Array], y: Array | None) -> Split:
+        """A split; AutocompressError, naming the first bad sample, where the float network cannot work with it."""
+        try:
+            split = Split(
+                x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed, batch=self.batch
+            )
+        except CandidateError as fault:
+            if (at := first_refused(self._task.network, x)) is None:
+                raise
+            raise AutocompressError(
+                f"{name}: the float network cannot run sample {at}: {fault}; mend or remove it"
+            ) from fault
+        bad = np.flatnonzero(not_finite(split.baseline_outputs))
+        if len(bad):
+            raise AutocompressError(
+                f"{name}: the float network's outputs hold NaN or infinities for {len(bad)} of "
+                f"{len(split.baseline_outputs)} samples, the first of them sample {bad[0]}; mend or remove them"
+            )
+        return split
 
     @cached_property
     def _judge(self) -> Judge:

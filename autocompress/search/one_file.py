@@ -125,7 +125,10 @@ class _Accuracy:
 
     def here(self) -> DeviceAccuracy:
         """The answer with the kernels of this machine alone."""
-        return self._judge(self._outputs_here(self._file), "this machine (the device is modelled)", None)
+        try:
+            return self._judge(self._outputs_here(self._file), "this machine (the device is modelled)", None)
+        except CandidateError as fault:
+            raise AutocompressError(f"--accuracy: {fault}; measure without it") from fault
 
     def _outputs_here(self, file: bytes) -> Any:
         try:

@@ -11,7 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network.sparse_kernels import SparsePath
 from autocompress.records.measurement import Measurement
 from autocompress.search import store
@@ -93,8 +93,9 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
         study.set_user_attr("schema", store.SCHEMA)
         study.set_user_attr("identity", asdict(identity))
     if "baseline" not in attrs:
+        _look_at_data(request, workbench)
         study.set_user_attr("int8_download_bytes", workbench.plain_int8_download_bytes())
-        study.set_user_attr("notes", [*request.task.notes, *request.notes])
+        study.set_user_attr("notes", [*request.task.notes, *request.notes, *workbench.notes])
         study.set_user_attr("versions", versions())
         study.set_user_attr("baseline", workbench.baseline.to_dict())
     if workbench.variants.staying and "whole_channels" not in attrs:
@@ -102,6 +103,15 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
     if request.words and dict(request.words) != study.user_attrs.get("words"):
         study.set_user_attr("words", dict(request.words))
     store.note_run(study, request.command)
+
+
+def _look_at_data(request: Request, workbench: Workbench) -> None:
+    """All splits, before anything is made of them; AutocompressError for one that cannot be used."""
+    try:
+        workbench.check_splits()
+    except CandidateError as fault:
+        name = request.profile.name
+        raise AutocompressError(f"the float network cannot be evaluated on '{name}': {fault}") from fault
 
 
 def note(study: optuna.Study, text: str) -> None:

@@ -24,12 +24,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.errors import AutocompressError, unknown_name
+from autocompress.errors import AutocompressError, CandidateError, unknown_name
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
+INTERRUPTED = "its worker ended before it was evaluated"  # the reason of a failed trial that holds none
 SCHEMA = 1  # raise it when what is stored of a study cannot be read as before
 STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
@@ -105,10 +106,22 @@ def recover(
             continue
         stored = trial.user_attrs.get("evaluation")
         if stored is not None:
-            study.tell(trial.number, values_of(Evaluation.from_dict(stored)))
+            _tell(study, trial, values_of, Evaluation.from_dict(stored))
         else:
             study.tell(trial.number, state=TrialState.FAIL)
             retry(study, trial)
+
+
+def _tell(
+    study: optuna.Study, trial: FrozenTrial, values_of: Callable[[Evaluation], tuple[float, ...]], found: Evaluation
+) -> None:
+    try:
+        values = values_of(found)
+    except CandidateError as fault:  # its worker was about to say so
+        optuna.Trial(study, trial._trial_id).set_user_attr("reason", str(fault))
+        study.tell(trial.number, state=TrialState.FAIL)
+    else:
+        study.tell(trial.number, values)
 
 
 def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
@@ -137,12 +150,12 @@ def state_of(state: str, seen: Mapping[str, Any] | None) -> str:
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     """One trial as plain data."""
     stored = trial.user_attrs.get("evaluation")
-    finished = trial.datetime_complete
+    finished, failed = trial.datetime_complete, trial.state == TrialState.FAIL
     return TrialRecord(
         number=trial.number,
         state=state_of(STATES[trial.state], trial.user_attrs.get("seen")),
         evaluation=None if stored is None else Evaluation.from_dict(stored),
-        reason=trial.user_attrs.get("reason"),
+        reason=trial.user_attrs.get("reason", INTERRUPTED if failed else None),
         finished_s=None if finished is None else finished.timestamp(),
         cached=bool(trial.user_attrs.get("cached", False)),
     )

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import cached_property
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import interrupts
-from autocompress.errors import CandidateError, DeviceError, UnmetError
+from autocompress.errors import AutocompressError, CandidateError, UnmetError
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
@@ -29,7 +30,7 @@ from autocompress.search.objective import Known, Latency, Workbench
 from autocompress.search.request import Request, check_request, resolved
 from autocompress.search.rivals import Rivals
 from autocompress.search.sampler import GUIDED, corners, make_sampler, parameters, suggest
-from autocompress.search.storage import StorageAwayError, running
+from autocompress.search.storage import running
 from autocompress.search.values import constraint_value, objective_values
 from autocompress.specs import CalibratedModel
 
@@ -39,8 +40,9 @@ _POLL_S = 0.2  # while others run what is still to come
 
 
 class _Left(BaseException):
-    """Carries what ends a search out of Optuna, which would store any Exception as a failure of the trial. The trial
-    stays running and is recovered when the search goes on."""
+    """Carries what ends a search out of Optuna, which would store any Exception as a failure of the trial: a device or
+    a storage that is away, Ctrl-C, and every fault of ours. The trial stays running and is recovered when the search
+    goes on."""
 
     def __init__(self, why: BaseException) -> None:
         self.why = why
@@ -114,9 +116,12 @@ class Search:
 
     @cached_property
     def landscape(self) -> Landscape:
-        """The space as the guided sampler sees it."""
+        """The space as the guided sampler sees it. AutocompressError where the network's layers cannot be looked at."""
         with interrupts.allowed():  # it may be needed in the middle of a suggestion
-            tables, note = self.workbench.tables(self.choices)
+            try:
+                tables, note = self.workbench.tables(self.choices)
+            except CandidateError as fault:  # of the float network: no candidate's
+                raise AutocompressError(f"the layer tables cannot be made: {fault}; try another --sampler") from fault
         if note is not None:
             opening.note(self.study, note)
         return landscape_of(self.workbench, self.activations, self.choices, tables)
@@ -240,10 +245,14 @@ class Search:
             with interrupts.held():  # in the middle of Optuna's own work they make a failed trial, or a fault
                 self.study.optimize(self._objective, n_trials=1, catch=(CandidateError,))
         except _Left as left:
-            raise left.why from None
-        except ValueError:
-            if not self._taken():
-                raise
+            ended = left.why
+        except ValueError:  # Optuna's, which is told of a trial that has ended; what evaluations raise is a _Left
+            if self._taken():
+                return
+            raise
+        else:
+            return
+        raise ended  # here, so that the traceback shows what it came from and not Optuna
 
     def _taken(self) -> bool:
         """Whether the last trial was failed and queued again by a worker of another machine that took this for dead."""
@@ -268,9 +277,17 @@ class Search:
         return self._sampler.exhausted(self.study.get_trials(deepcopy=False))
 
     def _objective(self, trial: optuna.Trial) -> tuple[float, ...]:
+        """The values of a trial. Optuna is told of a candidate's own fault alone, which has its reason; anything else
+        ends the search."""
         try:
             return self._tried(trial)
-        except (DeviceError, StorageAwayError, KeyboardInterrupt) as end:
+        except (CandidateError, optuna.TrialPruned):
+            raise
+        except UpdateFinishedTrialError as end:
+            if not self._taken():
+                raise _Left(end) from None
+            raise
+        except BaseException as end:
             raise _Left(end) from None
 
     def _tried(self, trial: optuna.Trial) -> tuple[float, ...]:

@@ -30,7 +30,9 @@ from autocompress.specs.device import (
 from autocompress.specs.faults import not_one_of, shown
 from autocompress.specs.space_schema import Dtype, KernelOp, Name, SchemaOne, Strict
 
-CONTAINERS = (32, 16, 8, 4, 2)  # bits that a weight can be stored in
+CONTAINERS = (32, 16, 8, 4)  # bits that a weight can be stored in
+# Ops whose weights the builder (ai-edge-quantizer) stores in no narrower container; all others go down to 4.
+NARROWEST = {"DEPTHWISE_CONV_2D": 8, "TRANSPOSE_CONV": 8, "DENSIFY": 8}
 _REMOTE = "{ssh: user@name}, {ssh: user@name, python: venv/bin/python3} or {command: [argv, ...]}"
 
 
@@ -257,6 +259,16 @@ class DeviceFile(Strict):
     sources: dict[Figure, Text] = Field(
         default_factory=dict, description="figure: where it comes from, or why there is none"
     )
+
+    @field_validator("kernels")
+    @classmethod
+    def _storable(cls, value: dict[str, list[tuple[int, str]]]) -> dict[str, list[tuple[int, str]]]:
+        for op, pairs in value.items():
+            for bits, activations in pairs:
+                if bits < (least := NARROWEST.get(op, bits)):
+                    kind = f"[{bits}, {activations}]"
+                    raise ValueError(f"{op} {kind}: its weights are stored in {least} bits at least; leave {kind} out")
+        return value
 
     @field_validator("cores")
     @classmethod

@@ -34,6 +34,26 @@ def fit_inputs(x: Inputs, specs: tuple[TensorSpec, ...], where: str) -> tuple[di
     return fitted, notes
 
 
+def without_faulty(x: Inputs) -> tuple[Inputs, int]:
+    """The inputs without the samples that hold NaN or infinities, and how many these were. As they are where that
+    leaves none, or where they are no arrays of one length: `fit_inputs` says what is wrong."""
+    try:
+        arrays = {name: np.asarray(each) for name, each in (x if isinstance(x, Mapping) else {"": x}).items()}
+    except ValueError:  # rows of different lengths
+        return x, 0
+    lengths = {len(array) if array.ndim else -1 for array in arrays.values()}
+    if len(lengths) != 1 or min(lengths) < 1:
+        return x, 0
+    good = np.ones(max(lengths), bool)
+    for array in arrays.values():
+        if np.issubdtype(array.dtype, np.inexact):
+            good &= np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    if good.all() or not good.any():
+        return x, 0
+    kept = {name: array[good] for name, array in arrays.items()}
+    return (kept if isinstance(x, Mapping) else kept[""]), int((~good).sum())
+
+
 def fit_labels(y: Array, metric: Metric, x: Mapping[str, Array], output_shape: tuple[int, ...], where: str) -> Array:
     """`y` as the metric takes it; class labels of shape (n, 1) become (n,). Raises AutocompressError."""
     labels = _plain(y, where)
@@ -115,7 +135,10 @@ def _check_finite(array: Array, where: str) -> None:
     nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
     if nan or infinite:
         counts = " and ".join([f"{nan} NaN"] * (nan > 0) + [f"{infinite} infinite"] * (infinite > 0))
-        raise AutocompressError(f"{where} holds {counts} of {array.size} values; remove or fill them")
+        first = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+        raise AutocompressError(
+            f"{where} holds {counts} of {array.size} values, the first in sample {first}; remove or fill them"
+        )
 
 
 def _cast(array: Array, dtype: np.dtype[Any]) -> Array | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.metrics import Metric
 from autocompress.network.run import TensorSpec
-from autocompress.tasks.arrays import fit_inputs, fit_labels, sha256_of
+from autocompress.tasks.arrays import fit_inputs, fit_labels, sha256_of, without_faulty
 from autocompress.tasks.task import Array, Inputs, LoadedTask, Task, TrainingData
 
 NO_CALIBRATION = "no calibration inputs: the validation inputs serve"
@@ -94,6 +94,9 @@ def _inputs(task: Task, rules: _Rules) -> tuple[dict[str, dict[str, Array]], lis
     notes = [] if "x_calibration" in splits else [NO_CALIBRATION]
     fitted = {}
     for name, x in splits.items():
+        if name == "x_calibration" and x is not None:
+            x, dropped = without_faulty(x)
+            notes += [f"{dropped} calibration samples hold NaN or infinities and are left out"] if dropped else []
         fitted[name], casts = rules.fit(x, name)
         notes += casts
     return fitted, notes
