@@ -38,7 +38,8 @@ class Environment:
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Latency of one file on one device. Missing is None. `latency_ci_ms` only where measured, `latency_error`
-    (the largest relative leave-one-out error of the model) only where modelled. `samples_ms` holds one list a
+    (the relative error that the model makes of files like this one) only where modelled and not `extrapolated`:
+    outside what a model was fitted to its error is unknown. `samples_ms` holds one list a
     process; `ratio_to_baseline` compares with the baseline interleaved in the same measurement, `ratio_ci` is its 95 %
     interval."""
 
@@ -81,6 +82,8 @@ class Measurement:
         for key in ("latency_ci_ms", "ratio_ci"):
             if values.get(key) is not None:
                 values[key] = tuple(values[key])
+        if values.get("extrapolated"):  # older versions stored the error of what the model was fitted to
+            values["latency_error"] = None
         if values.get("environment") is not None:
             values["environment"] = Environment.from_dict(values["environment"])
         values["samples_ms"] = tuple(tuple(run) for run in values.get("samples_ms", ()))
