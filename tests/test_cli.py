@@ -52,7 +52,8 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
     ]  # fmt: skip
     assert report["trials"]["complete"] == 6
     assert report["latency_source"] == "modelled"
-    assert report["latency_error"] > 0
+    assert report["latency_error"] is None  # the network is far smaller than what the model was fitted to
+    assert {report["baseline"]["extrapolated"], *(entry["extrapolated"] for entry in report["front"])} == {True}
     assert report["baseline"]["file_bytes"] == len(DIGITS.original)
     for point in report["front"]:
         content = (studied / point["artifact"]).read_bytes()
@@ -107,7 +108,7 @@ def test_report_names_the_latency_source_and_the_next_command(studied: Path) -> 
     done = call("report", "a", "--runs", studied)
     assert done.exit_code == 0
     flat = " ".join(done.stdout.split())
-    assert "modelled, extrapolated" in flat or "modelled," in flat
+    assert "modelled, order of magnitude" in flat
     assert f"autocompress export a --pick knee --runs {studied}" in done.stdout
 
 

@@ -65,6 +65,10 @@ class Measurement:
     kernel_pattern: str | None = None  # files of one pattern share their measurement
     environment: Environment | None = None
 
+    def __post_init__(self) -> None:
+        if self.extrapolated:  # older versions stored the error of what the model was fitted to
+            object.__setattr__(self, "latency_error", None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
@@ -82,8 +86,6 @@ class Measurement:
         for key in ("latency_ci_ms", "ratio_ci"):
             if values.get(key) is not None:
                 values[key] = tuple(values[key])
-        if values.get("extrapolated"):  # older versions stored the error of what the model was fitted to
-            values["latency_error"] = None
         if values.get("environment") is not None:
             values["environment"] = Environment.from_dict(values["environment"])
         values["samples_ms"] = tuple(tuple(run) for run in values.get("samples_ms", ()))
