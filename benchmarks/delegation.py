@@ -7,10 +7,11 @@ with 1 where they differ. About two minutes: `python benchmarks/delegation.py`."
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,19 @@ from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 # Runs where a runtime may crash: prints whether a DELEGATE node reads the layer's weight, or makes its output.
 _PLAN = """
-import importlib, json, sys
+import base64, importlib, json, sys
 runtime = importlib.import_module(sys.argv[1] + ".interpreter")
-interpreter = runtime.Interpreter(model_content=sys.stdin.buffer.read(), num_threads=1)
-interpreter.allocate_tensors()
-ops = interpreter._get_ops_details()
-(layer,) = [op for op in ops if op["op_name"] == sys.argv[2]]
-made = set(map(int, layer["outputs"]))
-read = set(map(int, layer["inputs"])) - {-1}
-taken = [op for op in ops if op["op_name"] == "DELEGATE"]
-print(json.dumps(any(made & set(map(int, op["outputs"])) or
-                     len(read & set(map(int, op["inputs"]))) > 1 for op in taken)))
+
+def delegated(model):
+    interpreter = runtime.Interpreter(model_content=base64.b64decode(model), num_threads=1)
+    interpreter.allocate_tensors()
+    ops = interpreter._get_ops_details()
+    (layer,) = [op for op in ops if op["op_name"] == sys.argv[2]]
+    made, read = set(map(int, layer["outputs"])), set(map(int, layer["inputs"])) - {-1}
+    taken = [op for op in ops if op["op_name"] == "DELEGATE"]
+    return any(made & set(map(int, op["outputs"])) or len(read & set(map(int, op["inputs"]))) > 1 for op in taken)
+
+print(json.dumps([delegated(model) for model in json.load(sys.stdin)]))
 """
 
 
@@ -55,11 +58,12 @@ def networks() -> Iterator[tuple[str, bytes]]:
         yield size, net.finish(net.upsample(net.input, min(channels, 32), 3, 2))
 
 
-def is_delegated(runtime: str, file: bytes, op: str) -> bool:
-    """Whether XNNPACK takes the one layer of a file, by the runtime's execution plan after it was made."""
+def are_delegated(runtime: str, files: Sequence[bytes], op: str) -> list[bool]:
+    """Whether XNNPACK takes the one layer of each file, by the runtime's execution plan after it was made."""
     words = [sys.executable, "-c", _PLAN, MODULES[runtime], op]
-    done = subprocess.run(words, input=file, capture_output=True, check=True, timeout=60)
-    return bool(json.loads(done.stdout.splitlines()[-1]))
+    asked = json.dumps([base64.b64encode(file).decode() for file in files])
+    done = subprocess.run(words, input=asked, capture_output=True, check=True, timeout=60, text=True)
+    return [bool(found) for found in json.loads(done.stdout.splitlines()[-1])]
 
 
 def candidate(network: bytes, layers: tuple[Layer, ...], bits: int, activations: str) -> bytes:
@@ -82,7 +86,7 @@ def table_of(runtime: str, host: Host) -> dict[str, dict[tuple[int, str], bool]]
             except CandidateError as fault:
                 print(f"{runtime} {size} {layers[0].op} [{bits}, {activations}]: {str(fault)[:80]}")
                 continue
-            op, delegated = layers[0].op, is_delegated(runtime, file, layers[0].op)
+            op, delegated = layers[0].op, are_delegated(runtime, [file], layers[0].op)[0]
             found.setdefault(op, {})[bits, activations] = delegated
             where = "XNNPACK" if delegated else "built-in"
             print(f"{runtime} {size} {op} [{bits}, {activations}]: {where}, {taken.ratio_to_baseline:.2f} times float")
