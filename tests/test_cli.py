@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.cli.terms import Waits, seconds
 from autocompress.errors import AutocompressError
+from autocompress.measure.operators import operators
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
@@ -59,6 +60,11 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
         content = (studied / point["artifact"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == point["sha256"]
         assert point["test_accuracy"] is not None
+        assert set(point["kernels"].values()) == {"XNNPACK"}
+        depthwise = [each for each in operators(content) if each.op == "DEPTHWISE_CONV_2D"]
+        assert depthwise
+        # No dynamic range: XNNPACK does not take it there. Unpacked weights are float ones of the operator.
+        assert {(op.first.kind, op.weight.kind) for op in depthwise} <= {("FLOAT32", "FLOAT32"), ("INT8", "INT8")}
         assert point["latency_ci_ms"] is None
 
 
