@@ -153,6 +153,30 @@ def test_weight_only_computes_the_float_network_with_the_weights_that_are_stored
     assert c_source.mixed_layers(built) == len(layers)
 
 
+@pytest.mark.parametrize("activations", ["float32", "int8"])
+def test_layers_of_an_op_without_a_kernel_are_unpacked_when_the_file_is_loaded(
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]],
+    activations: str,
+) -> None:  # fmt: skip
+    asked = configuration(layers, activations, lambda n: LayerChoice(bits=8))
+    solved = solver.independent_all(asked)
+    builder = Builder(
+        task.network, layers, container, lambda: ranges, unpacks=lambda op, bits, kind: op == "CONV_2D" and bits == 8
+    )
+    built = builder.build(asked, solved)
+    assert {stored.container for stored in read_layers(built, layers)} == {"INT8"}
+    kinds = {op.op: (op.first.kind, op.weight.kind) for op in operators(built) if op.is_layer}
+    assert kinds["CONV_2D"] == ("FLOAT32", "FLOAT32")  # a DEQUANTIZE of a constant is no operator
+    assert kinds["FULLY_CONNECTED"] == ("FLOAT32" if activations == "float32" else "INT8", "INT8")
+    tree = flatbuffer.read(task.network)
+    for layer, stored in zip(layers, read_layers(built, layers), strict=True):
+        flatbuffer.set_constant(tree, layer.weight, stored.weights(layer).astype(np.float32))
+    gap = Runner(built).run(task.x_test) - Runner(flatbuffer.write(tree)).run(task.x_test)
+    assert np.abs(gap).mean() < 0.01
+    pattern = builder.pattern((8,) * len(layers), activations)
+    assert operators(pattern) == operators(built)  # what the latency model looks at
+
+
 def test_static_int16_stays_close_to_the_float_network(
     task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import ACTIVATIONS, BITS, LayerChoice
+from autocompress.records.kernels import kernel_of
 from autocompress.specs import (
     DeviceProfile,
     Rule,
@@ -19,8 +21,11 @@ from autocompress.specs import (
     allowed_activations,
     allowed_choices,
     container_bits,
+    is_unpacked,
+    left_out_line,
     load_device,
     load_space,
+    offered_kernels,
     space_names,
 )
 
@@ -157,17 +162,18 @@ def device(kernels) -> DeviceProfile:
     )
 
 
-def slow_container(kernels, op: str, bits: int, activations: str) -> int | None:
-    """Tries every container from the smallest up."""
-    for container in (2, 4, 8, 16, 32):
-        if op not in kernels:
-            right = container == bits == 32
-        elif bits > 8:
-            right = container == bits and (container, "float32") in kernels[op]
-        else:
-            right = bits <= container <= 8 and (container, activations) in kernels[op]
-        if right:
-            return container
+def slow_kernel(kernels, op: str, bits: int, activations: str) -> tuple[int, str] | None:
+    """Tries every container from the smallest up, first as the activations say, then unpacked."""
+    for kind in (activations, "weight_only"):
+        for container in (4, 8, 16, 32):
+            if op not in kernels:
+                right, kind = container == bits == 32, "float32"
+            elif bits > 8:
+                right, kind = container == bits and (container, "float32") in kernels[op], "float32"
+            else:
+                right = bits <= container <= 8 and (container, kind) in kernels[op]
+            if right:
+                return container, kind
     return None
 
 
@@ -179,7 +185,11 @@ def slow_container(kernels, op: str, bits: int, activations: str) -> int | None:
     st.sampled_from(ACTIVATIONS),
 )
 def test_weights_go_into_the_smallest_container_that_runs(kernels, op, bits, activations):
-    assert container_bits(kernels, op, bits, activations) == slow_container(kernels, op, bits, activations)
+    kernel = slow_kernel(kernels, op, bits, activations)
+    assert kernel_of(kernels, op, bits, activations) == kernel
+    assert container_bits(kernels, op, bits, activations) == (kernel and kernel[0])
+    integer_elsewhere = kernel is not None and bits <= 8 and kernel[1] != activations
+    assert is_unpacked(kernels, op, bits, activations) == integer_elsewhere
 
 
 @settings(deadline=None)
@@ -220,6 +230,49 @@ def test_three_bits_are_stored_in_the_next_container():
     assert container_bits(kernels, "CONV_2D", 5, "float32") == 8
     assert container_bits(kernels, "CONV_2D", 8, "int16") is None
     assert container_bits(kernels, "CONV_2D", 16, "float32") is None
+
+
+def test_a_layer_without_a_kernel_under_the_activations_is_unpacked_when_it_is_loaded():
+    kernels = {"CONV_2D": [(32, "float32"), (8, "float32"), (4, "weight_only"), (8, "weight_only")]}
+    assert kernel_of(kernels, "CONV_2D", 3, "float32") == (8, "float32")
+    assert kernel_of(kernels, "CONV_2D", 3, "int8") == (4, "weight_only")
+    assert kernel_of(kernels, "CONV_2D", 8, "int8") == (8, "weight_only")
+    assert kernel_of(kernels, "CONV_2D", 16, "int8") is None
+
+
+def test_a_2_bit_container_is_never_used():
+    kernels = {"CONV_2D": [(2, "float32"), (8, "float32")]}
+    assert kernel_of(kernels, "CONV_2D", 2, "float32") == (8, "float32")
+
+
+def test_a_model_of_published_points_has_no_price_for_what_leaves_xnnpack():
+    rpi4 = load_device("rpi4")
+    assert (8, "float32") in rpi4.kernels["DEPTHWISE_CONV_2D"]
+    assert offered_kernels(rpi4, modelled=False) == rpi4.kernels
+    offered = offered_kernels(rpi4, modelled=True)
+    assert (8, "float32") not in offered["DEPTHWISE_CONV_2D"]
+    assert {(8, "float32"), (8, "int8")} <= set(offered["CONV_2D"])
+    assert {(8, "int8"), (8, "weight_only")} <= set(offered["DEPTHWISE_CONV_2D"])
+    said = left_out_line(rpi4, frozenset({"DEPTHWISE_CONV_2D", "CONV_2D"}), ("float32", "int8"))
+    assert said is not None
+    assert said.startswith("8-bit DEPTHWISE_CONV_2D with float (dynamic range) activations: not taken by XNNPACK")
+    assert left_out_line(rpi4, frozenset({"CONV_2D"}), ("float32", "int8")) is None
+    own = replace(rpi4, not_delegated={"CONV_2D": ((8, "int8"),)})
+    assert (8, "int8") not in offered_kernels(own, modelled=True)["CONV_2D"]
+    assert (8, "float32") in offered_kernels(own, modelled=True)["DEPTHWISE_CONV_2D"]
+
+
+def test_8_bits_stay_on_offer_for_a_depthwise_layer_that_dynamic_range_leaves():
+    space, rpi4 = load_space("default"), load_device("rpi4")
+    layer = {"name": "depthwise_conv_2d_0", "tensor_name": "x", "op": "DEPTHWISE_CONV_2D"}
+    assert {choice.bits for choice in allowed_choices(space, rpi4, **layer, modelled=True)} == {32, 8}
+
+
+def test_a_modelled_runtime_that_delegates_float_alone_unpacks_all_weights():
+    profile = replace(load_device("local-tflite-runtime"), host=None, latency_model=load_device("rpi4").latency_model)
+    assert allowed_activations(load_space("default"), profile, modelled=True) == ("float32",)
+    offered = offered_kernels(profile, modelled=True)
+    assert kernel_of(offered, "CONV_2D", 8, "float32") == (8, "weight_only")
 
 
 def test_modelled_latency_drops_activations_without_coefficients():

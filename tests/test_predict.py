@@ -13,8 +13,12 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autocompress.compress.skeleton import pattern_file
 from autocompress.errors import AutocompressError
 from autocompress.measure import predict
+from autocompress.network import flatbuffer
+from autocompress.network.blueprint import Blueprint
+from autocompress.network.layers import layers_of
 from autocompress.specs import Coefficients, FittedPoint, LatencyModel, LatencyRuntime, load_device
 
 BYTES = {"FLOAT32": 4.0, "FLOAT16": 2.0, "INT8": 1.0, "UINT8": 1.0, "INT16": 2.0, "INT4": 0.5, "INT32": 4.0}
@@ -299,7 +303,7 @@ def test_a_prediction_carries_its_source_error_and_runtime():
     measurement = predict.predict(small(), latency_model())
     macs, moved = CONV_MACS + DENSE_MACS, 4 * (VALUES + WEIGHTS)
     assert measurement.latency_ms == pytest.approx(8 * macs / 1e6 + 4 * moved / 1e6 + 0.5 * 3)
-    assert (measurement.latency_source, measurement.latency_error) == ("modelled", 0.05)
+    assert (measurement.latency_source, measurement.latency_error) == ("modelled", 0.03)
     assert (measurement.runtime, measurement.runtime_version, measurement.threads) == ("xnnpack", "7", 4)
     assert (measurement.peak_memory_bytes, measurement.latency_ci_ms) == (None, None)
     assert not measurement.extrapolated
@@ -329,6 +333,36 @@ def test_a_dtype_without_an_error_of_its_own_is_extrapolated():
     assert predict.predict(small("INT8", "INT8"), model).extrapolated
 
 
+def test_each_dtype_has_its_own_error_and_a_mixed_network_the_largest():
+    model = latency_model()
+    assert predict.predict(small("INT8", "INT8"), model).latency_error == 0.05
+    network = Network()
+    x, y = network.tensor("INT8", 1, 8, 8, 3), network.tensor("INT8", 1, 1, 1, 5)
+    flat, z = network.tensor("FLOAT32", 1, 1, 1, 5), network.tensor("FLOAT32", 1, 10)
+    network.layer("CONV_2D", x, ("INT8", (5, 8, 8, 3)), y)
+    network.op("DEQUANTIZE", [y], flat)
+    network.layer("FULLY_CONNECTED", flat, ("FLOAT32", (10, 5)), z)
+    mixed = network.pack()
+    assert set(predict.features(mixed).layer_dtypes) == {"float32", "int8"}
+    assert predict.predict(mixed, model).latency_error == 0.05
+    turned = replace(model, leave_one_out={"float32": 0.07, "int8": 0.05})
+    assert predict.predict(mixed, turned).latency_error == 0.07
+
+
+def test_dynamic_range_is_like_no_point_and_unpacked_weights_are_like_float():
+    model = latency_model()
+    dynamic = predict.predict(small("INT8", "FLOAT32"), model)
+    assert dynamic.extrapolated
+    assert dynamic.latency_error is None
+    net = Blueprint((1, 4, 4, 3))
+    network = net.finish(net.depthwise(net.input))
+    layers = layers_of(flatbuffer.read(network))
+    float_ms = predict.predict(network, model).latency_ms
+    unpacked = predict.predict(pattern_file(network, layers, [8], "float32", None, {layers[0].name}), model)
+    assert (unpacked.latency_ms, unpacked.latency_error, unpacked.extrapolated) == (float_ms, 0.03, False)
+    assert predict.predict(pattern_file(network, layers, [8], "float32", None), model).extrapolated
+
+
 def test_layers_in_a_dtype_without_coefficients_are_refused():
     with pytest.raises(AutocompressError, match=r"no coefficients for int16 layers, only for float32, int8; measure"):
         predict.predict(small("INT8", "INT16"), latency_model())
@@ -339,4 +373,4 @@ def test_on_the_raspberry_pi_4_a_small_network_is_extrapolated():
     assert model is not None
     measurement = predict.predict(small(), model)
     assert measurement.extrapolated
-    assert measurement.latency_error == model.leave_one_out["float32"]
+    assert measurement.latency_error is None

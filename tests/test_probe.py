@@ -22,6 +22,7 @@ PAIRS = ((32, "float32"), (8, "float32"), (4, "float32"), (8, "int8"))
 def own_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(probing, "PAIRS", PAIRS)
+    monkeypatch.setattr(probing, "MOST_TIMES_FLOAT", float("inf"))  # what a busy machine takes is no test's business
     return tmp_path / "autocompress" / "device_profiles"
 
 
@@ -73,6 +74,27 @@ def test_a_narrow_container_that_is_slow_is_left_out(monkeypatch: pytest.MonkeyP
     faults = {(t.bits, t.activations): t.fault for t in found.kernels if t.op == "FULLY_CONNECTED"}
     assert "times as long as 8 bits" in (faults[4, "float32"] or "")
     assert faults[8, "float32"] is None
+
+
+def test_a_kernel_that_is_much_slower_than_the_float_one_is_left_out_with_its_ratio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probing, "LAYER_OPS", ("DEPTHWISE_CONV_2D",))
+    monkeypatch.setattr(probing, "MOST_TIMES_FLOAT", 0.0)
+    found = probe("here", "local", runtime="ai-edge-litert", threads=1)
+    trials = {(t.bits, t.activations): t for t in found.kernels if t.op == "DEPTHWISE_CONV_2D"}
+    for pair in ((8, "float32"), (8, "int8")):
+        assert (trials[pair].fault or "").startswith(f"slow: takes {trials[pair].times_float:.3g} times as long as")
+    assert found.profile.kernels["DEPTHWISE_CONV_2D"] == ((32, "float32"),)
+    ratio = f"{trials[8, 'int8'].times_float:.3g}"
+    assert f"DEPTHWISE_CONV_2D [8, int8] {ratio}" in found.profile.sources["kernels"]
+
+
+def test_what_xnnpack_leaves_is_told_where_the_runtime_has_a_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "LAYER_OPS", ("DEPTHWISE_CONV_2D",))
+    found = probe("here", "local", runtime="ai-edge-litert", threads=1)
+    assert found.profile.not_delegated == {"DEPTHWISE_CONV_2D": ((8, "float32"),)}
+    assert {t.delegated for t in found.kernels if t.fault is None and t.bits == 32} == {True}
 
 
 def test_the_command_writes_a_profile_that_is_found_by_name(

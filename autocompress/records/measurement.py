@@ -38,7 +38,8 @@ class Environment:
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Latency of one file on one device. Missing is None. `latency_ci_ms` only where measured, `latency_error`
-    (the largest relative leave-one-out error of the model) only where modelled. `samples_ms` holds one list a
+    (the relative error that the model makes of files like this one) only where modelled and not `extrapolated`:
+    outside what a model was fitted to its error is unknown. `samples_ms` holds one list a
     process; `ratio_to_baseline` compares with the baseline interleaved in the same measurement, `ratio_ci` is its 95 %
     interval."""
 
@@ -63,6 +64,10 @@ class Measurement:
     samples_ms: tuple[tuple[float, ...], ...] = ()
     kernel_pattern: str | None = None  # files of one pattern share their measurement
     environment: Environment | None = None
+
+    def __post_init__(self) -> None:
+        if self.extrapolated:  # older versions stored the error of what the model was fitted to
+            object.__setattr__(self, "latency_error", None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autocompress.records.configuration import Configuration
+from autocompress.records.kernels import Kernels, kernel_risk, runs_where
 from autocompress.records.measurement import Measurement
 
 CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes", "energy_mj")
@@ -148,3 +149,15 @@ class StudyRecord:
     runs: tuple[SearchRun, ...] = ()  # oldest first
     # Layers that keep all their channels although the space offers fewer, and why.
     whole_channels: Mapping[str, str] = field(default_factory=dict)
+    # The kernels that its candidates run on, and those that the delegate does not take; None: of an older version.
+    kernels: Kernels | None = None
+    not_delegated: Kernels = field(default_factory=dict)
+    left_out: str | None = None  # kernels that are not offered because the latency model has no price for them
+
+    def runs_where(self, configuration: Configuration) -> dict[str, str] | None:
+        """Layer -> DELEGATED or BUILT_IN (`records.kernels`); None where that is not known."""
+        return None if self.kernels is None else runs_where(configuration, self.kernels, self.not_delegated)
+
+    def kernel_risk(self, configuration: Configuration) -> tuple[int, int]:
+        """What orders configurations that are level in all else, the safest first; (0, 0) where nothing is known."""
+        return (0, 0) if self.kernels is None else kernel_risk(configuration, self.kernels, self.not_delegated)

@@ -13,7 +13,7 @@ from autocompress.records.front import complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.report import rows
-from autocompress.report.units import digits, kilobytes
+from autocompress.report.units import certainty, digits, kilobytes
 
 _ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
@@ -38,6 +38,7 @@ def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dic
     card = rows.card(record, trial)
     assert trial.evaluation is not None
     asked = trial.evaluation.configuration.normalised().layers
+    where = record.runs_where(trial.evaluation.configuration) or {}
     more = {
         "model": shipped.model,
         "licence": shipped.licence,
@@ -45,7 +46,11 @@ def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dic
         "search": {"sampler": record.sampler, "seed": record.seed, "complete_trials": len(complete(record))},
         "deltas": _deltas(record, trial),
         "layers": [
-            {**layer, "asked": asked[layer["name"]].to_dict() if layer["name"] in asked else None}
+            {
+                **layer,
+                "asked": asked[layer["name"]].to_dict() if layer["name"] in asked else None,
+                "runs_on": where.get(layer["name"]),
+            }
             for layer in shipped.layers
         ],
         "hashes": {"network": record.baseline.sha256, "data": shipped.data_sha256, "model": trial.evaluation.sha256},
@@ -116,7 +121,7 @@ def markdown(record: StudyRecord, trial: TrialRecord, card: Mapping[str, Any]) -
         *_notes(card),
         "## Layers",
         "As read back from the file; `asked` is what the configuration wanted at least (zeros) and at most (levels).",
-        _table(["layer", "tensor", "shape", "stored as", "zeros", "levels", "asked"], _layers(card)),
+        _table(["layer", "tensor", "shape", "stored as", "zeros", "levels", "asked", "runs on"], _layers(card)),
         "## Files",
         _table(
             ["file", "bytes", "SHA-256"],
@@ -183,10 +188,7 @@ def _milliseconds(latency_ms: float) -> str:
 def _latency_said(measurement: Measurement) -> str:
     """Whether a latency was measured or modelled, and how sure it is."""
     if measurement.latency_source == "modelled":
-        error = measurement.latency_error
-        size = "of unknown error" if error is None else f"± {100 * error:.2g} % (largest leave-one-out error)"
-        beyond = ", **extrapolated** beyond what the model was fitted to" if measurement.extrapolated else ""
-        return f"**modelled**, {size}{beyond}. Nothing ran on the device."
+        return f"**modelled**, {certainty(measurement)}. Nothing ran on the device."
     interval = measurement.latency_ci_ms
     within = "" if interval is None else f" (95 %: {digits(interval[0])} to {digits(interval[1])} ms)"
     where = measurement.environment
@@ -213,6 +215,7 @@ def _layers(card: Mapping[str, Any]) -> list[list[str]]:
             "×".join(map(str, layer["shape"])),
             layer["container"], f"{layer['zeros']:,} of {layer['weights']:,} ({100 * share:.1f} %)",
             f"{layer['levels']:,}", "-" if asked is None else _asked(asked),
+            layer["runs_on"] or "not known",
         ])  # fmt: skip
     return lines
 

@@ -15,12 +15,12 @@ from autocompress.errors import AutocompressError
 from autocompress.records.configuration import LayerChoice
 from autocompress.records.constraint import value_of
 from autocompress.records.front import STATES, Front, complete, feasible, why_empty
-from autocompress.records.measurement import Measurement
 from autocompress.records.study import CONSTRAINT_NAMES, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import card, rows
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import advice_lines, whole_channel_lines
 from autocompress.report.progress import hypervolume_steps
+from autocompress.report.units import latency_words
 
 _TITLES = {
     "latency_ms": "latency, ms",
@@ -91,15 +91,6 @@ def _axes(record: StudyRecord) -> list[dict[str, str]]:
     return [{"name": name, "title": titles[name]} for name in known]
 
 
-def latency_words(measurement: Measurement) -> str:
-    """`measured`, or `modelled` with its error."""
-    if measurement.latency_source == "measured":
-        return "measured, doubtful" if measurement.doubtful else "measured"
-    kind = "modelled, extrapolated" if measurement.extrapolated else "modelled"
-    error = measurement.latency_error
-    return f"{kind}, error unknown" if error is None else f"{kind} ± {100 * error:.2g} %"
-
-
 def _values(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]:
     """All values of a file that the page shows."""
     sha256, measured = evaluation.sha256, evaluation.measurement
@@ -110,6 +101,8 @@ def _values(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]:
         "test_ci": record.test_ci.get(sha256),
         "latency_ci_ms": measured.latency_ci_ms,
         "latency_words": latency_words(measured),
+        "extrapolated": measured.extrapolated,
+        "kernels": record.runs_where(evaluation.configuration),
     }
 
 
@@ -194,7 +187,8 @@ def _float_line(record: StudyRecord) -> str:
     tested = record.test_accuracy.get(baseline.sha256)
     said = "" if tested is None else f" (test {tested:.4f})"
     return (
-        f"{record.metric_name} {baseline.accuracy:.4f}{said}, {baseline.measurement.latency_ms:.4g} ms, "
+        f"{record.metric_name} {baseline.accuracy:.4f}{said}, {baseline.measurement.latency_ms:.4g} ms "
+        f"({latency_words(baseline.measurement)}), "
         f"{baseline.download_bytes:,} bytes download, {baseline.file_bytes:,} bytes file."
     )
 
@@ -206,6 +200,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         ("seed", str(record.seed)), ("objectives", f"{objectives} (size: {record.size})"),
         ("constraints", ", ".join(map(str, record.constraints)) or "none"),
         ("latency", latency_words(record.baseline.measurement)),
+        *([] if record.left_out is None else [("kernels not used", record.left_out)]),
         ("baseline file", f"{record.baseline.sha256} (SHA-256)"),
     ]  # fmt: skip
     lines += [(name.replace("_", " "), f"{digest} (SHA-256)") for name, digest in record.hashes.items()]

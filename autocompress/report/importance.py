@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autocompress.records.study import Importance, StudyRecord
+from autocompress.records.kernels import BUILT_IN, DELEGATED
+from autocompress.records.study import Importance, StudyRecord, TrialRecord
+from autocompress.report.units import EXTRAPOLATED, ROUGH
 
 _TECHNIQUES = ("sparsity", "bits", "clusters")
 _WORTH_NAMING = 0.05  # of the largest saving: what saves less is no bargain to speak of
@@ -32,6 +34,24 @@ def whole_channel_lines(record: StudyRecord, most: int | None = None) -> list[st
     for layer, reason in record.whole_channels.items():
         by_reason.setdefault(reason, []).append(layer)
     return [f"{', '.join(layers[:most])}{_and_more(layers, most)}: {reason}" for reason, layers in by_reason.items()]
+
+
+def rough_lines(record: StudyRecord) -> list[str]:
+    """What the short words of a table of latencies stand for, where they stand there."""
+    found = [record.baseline, *(trial.evaluation for trial in record.trials if trial.evaluation is not None)]
+    rough = any(evaluation.measurement.extrapolated for evaluation in found)
+    return [f"{ROUGH}: modelled latencies {EXTRAPOLATED.removeprefix(ROUGH + ', ')}"] if rough else []
+
+
+def kernel_lines(record: StudyRecord, knee: TrialRecord) -> list[str]:
+    """Where the layers of the knee's file run, in a line; nothing where that is not known."""
+    where = None if knee.evaluation is None else record.runs_where(knee.evaluation.configuration)
+    if not where:
+        return []
+    outside = [layer for layer, place in where.items() if place == BUILT_IN]
+    taken = f"{len(where) - len(outside)} of {len(where)}"
+    said = f"kernels of trial {knee.number} (knee): {DELEGATED} runs {taken} layers"
+    return [f"{said}; {BUILT_IN}: {', '.join(outside)}" if outside else said]
 
 
 def _and_more(names: Sequence[str], most: int | None) -> str:

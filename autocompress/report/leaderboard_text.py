@@ -13,8 +13,8 @@ from typing import Any
 from autocompress.records.front import complete
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import rows
-from autocompress.report.html_study import latency_words
 from autocompress.report.leaderboard import Group, Point, Standing
+from autocompress.report.units import ROUGH, latency_words
 
 _CSV_GROUP = ("task", "device", "metric", "latency", "runtime", "threads", "bits", "network", "data")
 
@@ -72,7 +72,9 @@ def point_values(point: Point, int8: Mapping[str, Evaluation | None]) -> dict[st
         "test_ci": record.test_ci.get(evaluation.sha256),
         "latency_ms": measured.latency_ms,
         "latency_ci_ms": measured.latency_ci_ms,
+        "latency_error": measured.latency_error,
         "latency_is": latency_words(measured),
+        "extrapolated": measured.extrapolated,
         "download_bytes": evaluation.download_bytes,
         "file_bytes": evaluation.file_bytes,
         "peak_memory_bytes": measured.peak_memory_bytes,
@@ -133,6 +135,7 @@ def _reference(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]:
         "accuracy": evaluation.accuracy,
         "test_accuracy": record.test_accuracy.get(evaluation.sha256),
         "latency_ms": evaluation.measurement.latency_ms,
+        "extrapolated": evaluation.measurement.extrapolated,
         "download_bytes": evaluation.download_bytes,
         "file_bytes": evaluation.file_bytes,
     }
@@ -207,16 +210,19 @@ def _cells(point: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[str, ...
         f"{point['study']}, {point['trial']}",
         f"{point['accuracy']:.4f} ({against['accuracy']:+.4f})",
         "-" if point["test_accuracy"] is None else f"{point['test_accuracy']:.4f}",
-        f"{point['latency_ms']:.4g} (×{against['latency']:.2f}) {_doubts(point['latency_is'])}".strip(),
+        f"{point['latency_ms']:.4g} (×{against['latency']:.2f}) {_doubts(point)}".strip(),
         f"{point['download_bytes']:,} (×{against['download']:.2f})",
         "-" if int8 is None else f"{int8['accuracy']:+.4f} · ×{int8['latency']:.2f} · ×{int8['download']:.2f}",
         point["summary"],
     )
 
 
-def _doubts(latency_is: str) -> str:
+def _doubts(point: Mapping[str, Any]) -> str:
     """What must be said of a latency where there is little room; the error of a model stands in the document."""
-    return "modelled" if latency_is.startswith("modelled") else latency_is.removeprefix("measured").removeprefix(", ")
+    said = str(point["latency_is"])
+    if said.startswith("modelled"):
+        return f"modelled, {ROUGH}" if point["extrapolated"] else "modelled"
+    return said.removeprefix("measured").removeprefix(", ")
 
 
 def markdown(board: Mapping[str, Any]) -> str:
@@ -245,8 +251,8 @@ def csv_text(board: Mapping[str, Any]) -> str:
     """A line for each point of a front, with its study and what it is the best of, and one for each thing left out."""
     out = io.StringIO()
     names = (
-        "study", "trial", "accuracy", "test_accuracy", "latency_ms", "latency_is", "download_bytes", "file_bytes",
-        "peak_memory_bytes", "energy_mj", "summary", "sha256",
+        "study", "trial", "accuracy", "test_accuracy", "latency_ms", "latency_is", "extrapolated", "download_bytes",
+        "file_bytes", "peak_memory_bytes", "energy_mj", "summary", "sha256",
     )  # fmt: skip
     about = ("rank", "hypervolume", "by", "started", "last", "version")  # of the study
     ratios = [f"{what}_to_{of}" for of in ("float", "int8") for what in ("accuracy", "latency", "download")]

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile
-from autocompress.report.units import digits, kilobytes, text
+from autocompress.report.units import digits, kilobytes, latency_words, text
 
 _BINS, _BAR = 8, 40
 _CORE = (0.005, 0.995)  # what the histogram spreads over its bins; the rest is counted in the outer ones
@@ -87,7 +87,7 @@ def _lines(found: MeasuredFile) -> list[tuple[str, str]]:
     lines = [("latency", _latency_line(measured)), *_distribution(measured)]
     if measured.ratio_to_baseline is not None:
         ends = "" if measured.ratio_ci is None else f" [{measured.ratio_ci[0]:.3f}, {measured.ratio_ci[1]:.3f}]"
-        how = "interleaved" if measured.latency_source == "measured" else "modelled"
+        how = "interleaved" if measured.latency_source == "measured" else latency_words(measured)
         lines.append(("ratio", f"{measured.ratio_to_baseline:.3f}{ends} of {found.baseline} ({how})"))
     if measured.doubtful:
         lines.append(("", "doubtful: the device was throttled or the baseline moved by more than 5 %; measure again"))
@@ -105,9 +105,7 @@ def _lines(found: MeasuredFile) -> list[tuple[str, str]]:
 
 def _latency_line(measured: Measurement) -> str:
     if measured.latency_source == "modelled":
-        kind = "modelled, extrapolated" if measured.extrapolated else "modelled"
-        error = "error unknown" if measured.latency_error is None else f"± {100 * measured.latency_error:.2g} %"
-        return f"{digits(measured.latency_ms)} ms {kind} {error}"
+        return f"{digits(measured.latency_ms)} ms {latency_words(measured)}"
     ends = measured.latency_ci_ms
     interval = "" if ends is None else f" [{digits(ends[0])}, {digits(ends[1])}], 95 % interval"
     return (

@@ -24,9 +24,10 @@ from autocompress.records.front import STATES, Front, complete, evaluated_count,
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import rows
-from autocompress.report.importance import whole_channel_lines
+from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import kilobytes as _kb
+from autocompress.report.units import latency_words
 from autocompress.report.units import text as _text
 
 _STATUS_EVERY_S = 10.0  # between status lines where there is no terminal
@@ -65,6 +66,8 @@ def print_header(
     ]
     for n, line in enumerate(whole_channel_lines(record, _LAYERS_NAMED)):
         lines.insert(3 + n, ("channels" if n == 0 else "", f"all stay in {line}"))
+    if record.left_out is not None:
+        lines.insert(3, ("kernels", record.left_out))
     if second_runtime is not None:
         lines.append(("", f"{_latency_line(second_runtime[1], unit)} with {second_runtime[0]}"))
     lines.append(("", f"{_kb(baseline.download_bytes)} download · {_kb(baseline.file_bytes)} file"))
@@ -199,6 +202,8 @@ def print_front(console: Console, record: StudyRecord, *, runs: str = "runs", op
     console.print(_text(console, f"{title} ({', '.join(counts)})", "bold"))
     if trials:
         console.print(_table(console, front))
+        for line in (*rough_lines(record), *kernel_lines(record, front.pick("knee"))):
+            console.print(_text(console, line))
         _print_next(console, record, trials, runs, options)
     else:
         _print_nearest(console, record)
@@ -256,7 +261,7 @@ def _table(console: Console, front: Front) -> Table:
 def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width: int) -> dict[str, list[Part]]:
     """Column header -> what stands in that column for one point."""
     metric, tests = _metric_parts(record, evaluation), _test_parts(record, evaluation)
-    source = [(part, "dim") for part in _source_parts(evaluation.measurement, _unit(record))]
+    source = [(part, "dim") for part in _source_parts(evaluation.measurement, _unit(record), short=True)]
     latency = _latency(evaluation.measurement, _unit(record))
     latency = f"{latency} {_latency_change(record, evaluation)}".strip()
     download = f"{_kb(evaluation.download_bytes)} {_ratio(record, evaluation, 'download_bytes')}".strip()
@@ -363,13 +368,9 @@ def _source(measurement: Measurement, unit: str | None = None) -> str:
     return " ".join(_source_parts(measurement, unit))
 
 
-def _source_parts(measurement: Measurement, unit: str | None) -> list[str]:
+def _source_parts(measurement: Measurement, unit: str | None, *, short: bool = False) -> list[str]:
     """Where a latency comes from and how sure it is; the interval of a measured one only with its unit."""
-    if measurement.latency_source == "modelled":
-        kind = "modelled, extrapolated" if measurement.extrapolated else "modelled"
-        error = measurement.latency_error
-        return [f"{kind}, error unknown"] if error is None else [kind, f"± {100 * error:.2g} %"]
-    parts = ["measured, doubtful" if measurement.doubtful else "measured"]
+    parts = [latency_words(measurement, short=short)]
     if unit is not None and measurement.latency_ci_ms is not None:
         low, high = (_digits(end * (1000 if unit == "µs" else 1)) for end in measurement.latency_ci_ms)
         parts.append(f"[{low}, {high}]")

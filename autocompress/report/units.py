@@ -1,11 +1,35 @@
-"""How numbers and names are written on a terminal."""
+"""How numbers, names and the certainty of a latency are written."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.text import Text
 
+from autocompress.records.measurement import Measurement
+
 _ASCII = str.maketrans({"µ": "u", "×": "x", "·": "-", "±": "+-", "█": "#", "–": "-"})
+
+ROUGH = "order of magnitude"
+EXTRAPOLATED = f"{ROUGH}, outside what the model was fitted to"
+
+
+def certainty(measurement: Measurement, *, short: bool = False) -> str:
+    """How sure a modelled latency is: its relative error, or that it has none; nothing of a measured one. `short`: for
+    a table, where the whole phrase stands nearby."""
+    if measurement.latency_source != "modelled":
+        return ""
+    if measurement.extrapolated:
+        return ROUGH if short else EXTRAPOLATED
+    error = measurement.latency_error
+    return "error unknown" if error is None else f"± {100 * error:.2g} %"
+
+
+def latency_words(measurement: Measurement, *, short: bool = False) -> str:
+    """`measured`, or `modelled` with how sure that is."""
+    if measurement.latency_source == "measured":
+        return "measured, doubtful" if measurement.doubtful else "measured"
+    said = certainty(measurement, short=short)
+    return f"modelled {said}" if said.startswith("±") else f"modelled, {said}"
 
 
 def digits(value: float) -> str:

@@ -35,7 +35,7 @@ from autocompress.records.study import Evaluation
 from autocompress.search.early import Bar, Screened
 from autocompress.search.judge import Judge
 from autocompress.search.variants import Narrowing, Variant, Variants
-from autocompress.specs import DeviceProfile, container_bits, sparse_containers
+from autocompress.specs import DeviceProfile, container_bits, is_unpacked, offered_kernels, sparse_containers
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
@@ -90,13 +90,15 @@ class Workbench:
         self._task, self._profile, self._latency = task, profile, latency
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers, self._left_out = layers_of(flatbuffer.read(task.network)), 0
+        self._kernels = offered_kernels(profile, modelled=profile.host is None)
         self.storage = Storage(sparse=partial(sparse_containers, profile.kernels), size=size)
         common = (lambda: self._calibration, self._container, threads)
-        whole = Variant(task.network, self.layers, *common, storage=self.storage)
-        self.variants = Variants(whole, *common, storage=self.storage)
+        unpacks = partial(is_unpacked, self._kernels)
+        whole = Variant(task.network, self.layers, *common, storage=self.storage, unpacks=unpacks)
+        self.variants = Variants(whole, *common, storage=self.storage, unpacks=unpacks)
 
     def _container(self, op: str, bits: int, activations: str) -> int | None:
-        return container_bits(self._profile.kernels, op, bits, activations)
+        return container_bits(self._kernels, op, bits, activations)
 
     @cached_property
     def batch(self) -> Batch:

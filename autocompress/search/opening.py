@@ -13,14 +13,16 @@ from optuna.study import StudyDirection
 
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network.sparse_kernels import SparsePath
+from autocompress.records.kernels import op_of
 from autocompress.records.measurement import Measurement
 from autocompress.search import store
 from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
 from autocompress.search.sampler import WHOLE, Choices, Widths
 from autocompress.search.storage import open_storage, retry
+from autocompress.specs import left_out_line, not_delegated, offered_kernels
 
-_DESCRIPTIVE = ("cores", "clock_mhz", "sources")  # of a device profile
+_DESCRIPTIVE = ("cores", "clock_mhz", "sources", "not_delegated")  # of a device profile
 
 
 def open_study(request: Request, sampler: BaseSampler, identity: store.Identity) -> optuna.Study:
@@ -56,7 +58,9 @@ def identity_of(
     task, offered = request.task, [{name: [c.to_json() for c in row] for name, row in choices.items()}]
     # Of the profile what a result depends on: not the way by which the device is reached, nor what describes it, nor
     # its latency model, which stands beside.
-    told = asdict(replace(request.profile, host=None, latency_model=None))
+    leaves_out = left_out(request, map(op_of, choices), activations)
+    kernels = offered_kernels(request.profile, modelled=leaves_out is not None)
+    told = asdict(replace(request.profile, host=None, latency_model=None, kernels=kernels))
     device: dict[str, Any] = {key: value for key, value in told.items() if key not in _DESCRIPTIVE}
     return store.Identity(
         task=task.name,
@@ -86,7 +90,9 @@ def _latency_model(request: Request) -> str | None:
     return store.digest_of(asdict(model))
 
 
-def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, identity: store.Identity) -> None:
+def lay_ground(
+    study: optuna.Study, request: Request, workbench: Workbench, identity: store.Identity, activations: tuple[str, ...]
+) -> None:
     """What must stand before the first trial: identity, reference size, baseline, and who started it."""
     attrs = study.user_attrs
     if "identity" not in attrs:
@@ -97,6 +103,10 @@ def lay_ground(study: optuna.Study, request: Request, workbench: Workbench, iden
         study.set_user_attr("int8_download_bytes", workbench.plain_int8_download_bytes())
         study.set_user_attr("notes", [*request.task.notes, *request.notes, *workbench.notes])
         study.set_user_attr("versions", versions())
+        modelled = request.latency_source == "modelled"
+        study.set_user_attr("kernels", offered_kernels(request.profile, modelled=modelled))
+        study.set_user_attr("not_delegated", not_delegated(request.profile))
+        study.set_user_attr("left_out", left_out(request, (layer.op for layer in workbench.layers), activations))
         study.set_user_attr("baseline", workbench.baseline.to_dict())
     if workbench.variants.staying and "whole_channels" not in attrs:
         study.set_user_attr("whole_channels", workbench.variants.staying)
@@ -112,6 +122,12 @@ def _look_at_data(request: Request, workbench: Workbench) -> None:
     except CandidateError as fault:
         name = request.profile.name
         raise AutocompressError(f"the float network cannot be evaluated on '{name}': {fault}") from fault
+
+
+def left_out(request: Request, ops: Iterable[str], activations: tuple[str, ...]) -> str | None:
+    """The kernels that a search over a network of these ops does not use because the latency model has no price for
+    them, in a line; None where that is nothing."""
+    return left_out_line(request.profile, frozenset(ops), activations) if request.latency_source == "modelled" else None
 
 
 def note(study: optuna.Study, text: str) -> None:

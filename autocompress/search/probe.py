@@ -29,6 +29,9 @@ PAIRS = (
 # Relative to the outputs' root mean square: float kernels sum in another order, 8-bit activations round.
 MOST_ERROR = {"float": 0.01, "integer": 0.05}
 MOST_SLOWDOWN = 1.5  # of a narrow container against 8 bits: else the search would pay time for bytes unasked
+# Of any kernel against the float one of the same layer. What XNNPACK takes never took 2 times as long, built-in kernels
+# take up to 56 times (`specs.delegation`): beyond this a kernel is slow, and no reason to compress makes up for it.
+MOST_TIMES_FLOAT = 3.0
 SPARSE = "DENSIFY"  # the operator of weights that are stored sparse
 _SPARSE_PAIRS = ((32, "float32"), (16, "float32"), (8, "float32"), (8, "int8"))
 _SAMPLES = 16
@@ -37,13 +40,17 @@ _SAMPLES = 16
 @dataclass(frozen=True, kw_only=True)
 class KernelTrial:
     """One kernel tried on the device. `error`: of its outputs against a float network with the very weights of the
-    file, relative to their root mean square; `latency_ms` of a small layer; `fault` says why it is left out."""
+    file, relative to their root mean square; `latency_ms` of a small layer, `times_float` the same against its float
+    kernel, interleaved; `delegated`: whether XNNPACK took it, None where the runtime has no profiler to tell; `fault`
+    says why it is left out."""
 
     op: str
     bits: int
     activations: str
     error: float | None = None
     latency_ms: float | None = None
+    times_float: float | None = None
+    delegated: bool | None = None
     fault: str | None = None
 
 
@@ -76,8 +83,9 @@ def probe(
             cores=there.facts["cores"],
             clock_mhz=there.facts["clock_mhz"] or None,
             memory_bytes=there.facts["memory_bytes"],
-            sources=_sources(there),
+            sources=_sources(there, trials),
             kernels=_table(trials),
+            not_delegated=_left_by_xnnpack(trials),
         )
         return Probed(profile=described, facts=there.facts, kernels=trials)
 
@@ -104,15 +112,23 @@ def _description(there: Host) -> str:
     )
 
 
-def _sources(there: Host) -> dict[str, str]:
+def _sources(there: Host, trials: Sequence[KernelTrial]) -> dict[str, str]:
     told = {"cores": "available to a process there", "clock_mhz": "of the first core while it was probed"}
+    slow = [f"{t.op} [{t.bits}, {t.activations}] {t.times_float:.3g}" for t in trials if _is_slow(t)]
+    named = f"{there.runtime} {there.runtime_version}"
+    left = f"; left out as slow, times the float kernel: {', '.join(slow)}" if slow else ""
     missing = [name for name in told if not there.facts[name]]
     return (
         {name: f"told by the device: {words}" for name, words in told.items()}
         | dict.fromkeys(missing, "the device does not tell it")
         | {"memory_bytes": "told by the device", "power_w": "never measured: write in what your board takes"}
-        | {"kernels": f"each pair was run there with {there.runtime} {there.runtime_version} against the float layer"}
+        | {"kernels": f"each pair was run there with {named} against the float layer{left}"}
     )
+
+
+def _is_slow(trial: KernelTrial) -> bool:
+    """Whether an integer kernel takes much longer than the float one; float ones are what it is compared with."""
+    return trial.bits <= 8 and trial.times_float is not None and trial.times_float > MOST_TIMES_FLOAT
 
 
 def _tried(op: str, there: Host, on_kernel: Callable[[KernelTrial], None]) -> list[KernelTrial]:
@@ -149,9 +165,19 @@ def _trial(
         if not error <= MOST_ERROR["float" if bits > 8 else "integer"]:
             what = f"are off by {error:.0%}" if np.isfinite(error) else "are no numbers"
             return replace(trial, fault=f"computes something else: its outputs {what}")
-        return replace(trial, latency_ms=there.measure(file, processes=1).latency_ms)
+        taken = there.measure(file, baseline=network, processes=1)
+        trial = replace(trial, latency_ms=taken.latency_ms, times_float=taken.ratio_to_baseline)
+        trial = replace(trial, delegated=_is_delegated(there, file, layers[0].op))
+        slow = f"slow: takes {trial.times_float:.3g} times as long as the float kernel" if _is_slow(trial) else None
+        return replace(trial, fault=slow)
     except CandidateError as fault:
         return replace(trial, fault=str(fault).split(". Error:")[0])  # the quantizer goes on for a screen
+
+
+def _is_delegated(there: Host, file: bytes, op: str) -> bool | None:
+    """Whether the delegate ran the layer; None where no profiler tells."""
+    ops = there.profile(file).ops
+    return None if ops is None else all(each.kind != "builtin" or each.kernel != op for each in ops)
 
 
 def _network(op: str) -> bytes:
@@ -200,6 +226,14 @@ def _error(outputs: Array, wanted: Array) -> float:
     if outputs.shape != wanted.shape or not np.isfinite(outputs).all():
         return float("inf")
     return float(np.sqrt(np.mean((outputs - wanted) ** 2) / np.mean(wanted**2)))
+
+
+def _left_by_xnnpack(trials: Sequence[KernelTrial]) -> dict[str, tuple[tuple[int, str], ...]] | None:
+    """The working kernels that stay with the runtime; None where nothing told, then the runtime's table holds."""
+    told = [trial for trial in trials if trial.fault is None and trial.delegated is not None]
+    left = [trial for trial in told if not trial.delegated and trial.op != SPARSE]
+    ops = dict.fromkeys(trial.op for trial in left)
+    return {op: tuple((t.bits, t.activations) for t in left if t.op == op) for op in ops} if told else None
 
 
 def _table(trials: Sequence[KernelTrial]) -> dict[str, tuple[tuple[int, str], ...]]:

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, CandidateError, unknown_name
 from autocompress.records.constraint import parse_constraint
+from autocompress.records.kernels import Kernels
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
@@ -207,7 +208,14 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         },
         runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
         whole_channels=attrs.get("whole_channels", {}),
+        left_out=attrs.get("left_out"),
+        kernels=_kernels(attrs["kernels"]) if "kernels" in attrs else None,
+        not_delegated=_kernels(attrs.get("not_delegated", {})),
     )  # fmt: skip
+
+
+def _kernels(table: Mapping[str, Any]) -> Kernels:
+    return {op: tuple((int(bits), str(kind)) for bits, kind in pairs) for op, pairs in table.items()}
 
 
 def check_schema(name: str, attrs: Mapping[str, Any]) -> None:

@@ -141,7 +141,7 @@ class Search:
         if self._joins:
             workbench.baseline = self.baseline
         else:
-            opening.lay_ground(self.study, request, workbench, identity)
+            opening.lay_ground(self.study, request, workbench, identity, self.activations)
             if self._measuring.screens:
                 opening.note(self.study, self._screening())
             if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:

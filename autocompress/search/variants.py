@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder
+from autocompress.compress.build import Builder, Unpacks
 from autocompress.compress.narrow import INPUT_AXIS, Elimination, damages, eliminate, narrow, narrowable
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.sensitivity import Run
@@ -50,10 +50,11 @@ class Variant:
     def __init__(
         self, network: bytes, layers: Sequence[Layer], calibration: Callable[[], Calibration], container: ContainerOf,
         threads: int, reconstruction: Reconstruction | None = None, storage: Storage | None = None,
+        unpacks: Unpacks = lambda *_: False,
     ) -> None:  # fmt: skip
         self.network, self.layers = network, tuple(layers)
         self._calibration, self._threads, self._given = calibration, threads, reconstruction
-        self.builder = Builder(network, self.layers, container, lambda: self.ranges, storage)
+        self.builder = Builder(network, self.layers, container, lambda: self.ranges, storage, unpacks)
 
     @cached_property
     def reconstruction(self) -> Reconstruction:
@@ -104,9 +105,9 @@ class Variants:
 
     def __init__(
         self, whole: Variant, calibration: Callable[[], Calibration], container: ContainerOf, threads: int,
-        storage: Storage | None = None,
+        storage: Storage | None = None, unpacks: Unpacks = lambda *_: False,
     ) -> None:  # fmt: skip
-        self.whole, self._storage = whole, storage
+        self.whole, self._storage, self._unpacks = whole, storage, unpacks
         self._calibration, self._container, self._threads = calibration, container, threads
         self._narrow: dict[tuple[tuple[str, int], ...], Variant] = {}
         self._eliminations: dict[str, Elimination] = {}
@@ -196,7 +197,7 @@ class Variants:
         made = narrow(self.whole.reconstruction, self.whole.network, self.channels, self.kept(widths))
         return Variant(
             made.network, made.layers, self._calibration, self._container, self._threads, made.reconstruction,
-            self._storage,
+            self._storage, self._unpacks,
         )  # fmt: skip
 
 

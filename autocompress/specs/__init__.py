@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from autocompress.specs.delegation import left_out_line, not_delegated, offered_kernels
 from autocompress.specs.device import (
     FIGURES,
     CalibratedModel,
@@ -22,7 +23,13 @@ from autocompress.specs.device import (
     Runtime,
     is_ssh_word,
 )
-from autocompress.specs.legality import allowed_activations, allowed_choices, container_bits, sparse_containers
+from autocompress.specs.legality import (
+    allowed_activations,
+    allowed_choices,
+    container_bits,
+    is_unpacked,
+    sparse_containers,
+)
 from autocompress.specs.space import Rule, SearchSpace, Widths
 from autocompress.specs.sweep import Sweep, SweepBudget, SweepDevice, SweepSpace, SweepTask, VerdictRules
 
@@ -58,10 +65,14 @@ __all__ = [
     "device_names",
     "device_yaml",
     "is_ssh_word",
+    "is_unpacked",
     "json_schema",
+    "left_out_line",
     "load_device",
     "load_space",
     "load_sweep",
+    "not_delegated",
+    "offered_kernels",
     "own_device_names",
     "save_device",
     "space_names",

@@ -134,7 +134,8 @@ class CalibratedModel:
 class DeviceProfile:
     """One device. `host`: None, "local", {"ssh": "user@name"}, perhaps with the "python" there, or {"command":
     [argv, ...]}, ending with the Python executable; `kernels`: pairs (weight container bits, activations) that the
-    runtime has for each op; without a `latency_model` a latency is had only by measuring. `sources` says of a figure
+    runtime has for each op; without a `latency_model` a latency is had only by measuring. `not_delegated`: those
+    that XNNPACK does not take there, None: as `specs.delegation` says of the runtime. `sources` says of a figure
     (`FIGURES`) where it comes from, or why there is none."""
 
     name: str
@@ -147,6 +148,7 @@ class DeviceProfile:
     power_w: PowerDraw | None
     kernels: Mapping[str, tuple[tuple[int, str], ...]]
     latency_model: LatencyModel | CalibratedModel | None
+    not_delegated: Mapping[str, tuple[tuple[int, str], ...]] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema, 
 from pydantic_core.core_schema import ValidationInfo
 
 from autocompress.records.configuration import ACTIVATIONS
+from autocompress.records.kernels import CONTAINERS
 from autocompress.specs.device import (
     CALIBRATED_DTYPES,
     FIGURES,
@@ -30,7 +31,6 @@ from autocompress.specs.device import (
 from autocompress.specs.faults import not_one_of, shown
 from autocompress.specs.space_schema import Dtype, KernelOp, Name, SchemaOne, Strict
 
-CONTAINERS = (32, 16, 8, 4)  # bits that a weight can be stored in
 # Ops whose weights the builder (ai-edge-quantizer) stores in no narrower container; all others go down to 4.
 NARROWEST = {"DEPTHWISE_CONV_2D": 8, "TRANSPOSE_CONV": 8, "DENSIFY": 8}
 _REMOTE = "{ssh: user@name}, {ssh: user@name, python: venv/bin/python3} or {command: [argv, ...]}"
@@ -255,6 +255,9 @@ class DeviceFile(Strict):
     kernels: dict[KernelOp, list[Kernel]] = Field(
         description="op: pairs [weight container bits, activations]; DENSIFY: of weights that may be stored sparse"
     )
+    not_delegated: dict[KernelOp, list[Kernel]] | None = Field(
+        None, description="kernels that XNNPACK does not take there; null: as probed of the runtime"
+    )
     latency_model: AnyLatencyModel | None = None
     sources: dict[Figure, Text] = Field(
         default_factory=dict, description="figure: where it comes from, or why there is none"
@@ -290,10 +293,15 @@ def to_device(file: DeviceFile) -> DeviceProfile:
         clock_mhz=file.clock_mhz,
         memory_bytes=file.memory_bytes,
         power_w=None if file.power_w is None else PowerDraw(**file.power_w.model_dump()),
-        kernels={op: tuple(dict.fromkeys(pairs)) for op, pairs in file.kernels.items()},
+        kernels=_kernels(file.kernels),
+        not_delegated=None if file.not_delegated is None else _kernels(file.not_delegated),
         latency_model=None if file.latency_model is None else _latency_model(file.latency_model),
         sources={str(figure): text for figure, text in file.sources.items()},
     )
+
+
+def _kernels(table: dict[KernelOp, list[Any]]) -> dict[str, tuple[tuple[int, str], ...]]:
+    return {str(op): tuple(dict.fromkeys(pairs)) for op, pairs in table.items()}
 
 
 def _latency_model(file: LatencyModelFile | CalibratedModelFile) -> LatencyModel | CalibratedModel:

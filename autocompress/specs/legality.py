@@ -5,29 +5,27 @@ and QUANTIZE); an integer layer needs the kernel (container bits, activations)."
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import LayerChoice
+from autocompress.records.kernels import Kernels, kernel_of
+from autocompress.specs.delegation import offered_kernels
 from autocompress.specs.device import DeviceProfile, LatencyModel
 from autocompress.specs.space import SearchSpace, unique
 
-Kernels = Mapping[str, Sequence[tuple[int, str]]]
-
 
 def container_bits(kernels: Kernels, op: str, bits: int, activations: str) -> int | None:
-    """The bits that weights of `bits` are stored in on the device, None where it cannot run them.
+    """The bits that weights of `bits` are stored in on the device (`kernel_of`), None where it cannot run them."""
+    kernel = kernel_of(kernels, op, bits, activations)
+    return None if kernel is None else kernel[0]
 
-    Integers go into the smallest integer container (<= 8 bits) that holds them and that the op has a kernel
-    for under these activations; 16 and 32 need the kernels (16, float32) and (32, float32). An op that is
-    absent from `kernels` runs in float32 only."""
-    if op not in kernels:
-        return 32 if bits == 32 else None
-    if bits > 8:
-        return bits if (bits, "float32") in kernels[op] else None
-    fitting = [size for size, kind in kernels[op] if bits <= size <= 8 and kind == activations]
-    return min(fitting, default=None)
+
+def is_unpacked(kernels: Kernels, op: str, bits: int, activations: str) -> bool:
+    """Whether a network of these activations, which are none that unpack weights, unpacks this layer's."""
+    kernel = kernel_of(kernels, op, bits, activations)
+    return activations != "weight_only" and kernel is not None and kernel[1] == "weight_only"
 
 
 def sparse_containers(kernels: Kernels, activations: str) -> frozenset[int]:
@@ -45,9 +43,12 @@ def allowed_activations(space: SearchSpace, profile: DeviceProfile, *, modelled:
     float and static networks, which cannot tell it from dynamic range. A device without any integer kernel leaves
     float32.
     AutocompressError where nothing of the space remains."""
-    runs = {kind for op, pairs in profile.kernels.items() for bits, kind in pairs if bits <= 8 and op != "DENSIFY"}
+    kernels = offered_kernels(profile, modelled=modelled)
+    runs = {kind for op, pairs in kernels.items() for bits, kind in pairs if bits <= 8 and op != "DENSIFY"}
     if not runs:
         return ("float32",)
+    if modelled and "weight_only" in runs and isinstance(profile.latency_model, LatencyModel):
+        runs.add("float32")  # where XNNPACK takes no dynamic range, all weights are unpacked
     kept = tuple(kind for kind in dict.fromkeys(space.activations) if kind in runs)
     if not kept:
         raise _nothing_left(space, profile, f"runs {_listed(runs)}")
@@ -76,13 +77,14 @@ def allowed_choices(
     it: each combination must be runnable. Where no choice is, the layer stays float32 and keeps its
     sparsities; AutocompressError where the device does not run it in float32 either."""
     activations = allowed_activations(space, profile, modelled=modelled)
+    kernels = offered_kernels(profile, modelled=modelled)
     offered = space.choices(name=name, tensor_name=tensor_name, op=op, sparse_kernels=sparse_kernels)
     runnable = [
         choice
         for choice in offered
-        if all(container_bits(profile.kernels, op, choice.bits, kind) is not None for kind in activations)
+        if all(container_bits(kernels, op, choice.bits, kind) is not None for kind in activations)
     ]
-    if not runnable and container_bits(profile.kernels, op, 32, "float32") is None:
+    if not runnable and container_bits(kernels, op, 32, "float32") is None:
         raise AutocompressError(
             f"device '{profile.name}' runs no choice of space '{space.name}' for layer '{name}' ({op}) with "
             f"{_listed(activations)} activations, nor the float layer; add [32, float32] to its kernels for {op}, or "

@@ -20,6 +20,7 @@ from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
+from autocompress.report.units import latency_words
 from autocompress.search.latency import LatencySource, latency_on
 from autocompress.search.opening import versions
 from autocompress.search.request import Request
@@ -163,7 +164,7 @@ class _Work:
             found.append(compare.broken(label, "artifact", f"{was.artifact} is missing or changed"))
         if self._host is None:
             latency = compare.certain(label, "latency_ms", was.latency_ms, now.measurement.latency_ms)
-            return [*found, latency]
+            return [*found, replace(latency, note=latency_words(now.measurement))]
         return [*found, *self._measured_checks(was, now, kept, label)]
 
     def _metric_check(self, was: FileFigures, now: Evaluation, label: str) -> Check:
@@ -306,6 +307,7 @@ class _Work:
             download_bytes=evaluation.download_bytes,
             accuracy=evaluation.accuracy,
             latency_ms=evaluation.measurement.latency_ms,
+            extrapolated=evaluation.measurement.extrapolated,
             log_ratios=pairs.log_ratios,
             memory_bytes=pairs.memory_bytes,
             scores=self._scores(evaluation),

@@ -37,6 +37,7 @@ class FileFigures:
     download_bytes: int
     accuracy: float
     latency_ms: float
+    extrapolated: bool = False  # modelled, outside what the model was fitted to
     log_ratios: tuple[float, ...] = ()
     memory_bytes: tuple[int, ...] = ()
     scores: str | None = None

@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 from xml.etree import ElementTree
 
-from autocompress.sweep.night import Night
+from autocompress.report.units import EXTRAPOLATED
+from autocompress.sweep.night import CellNight, Night
 from autocompress.sweep.verdict import Event, Verdict
 
 _MARKS = {"worse": "❌", "better": "✅", "same": "➖", "unknown": "❔"}
@@ -51,6 +52,7 @@ def markdown(found: Findings) -> str:
         canary = "" if cell.canary_ms is None else ", ".join(f"{median(each):.4g} ms" for each in cell.canary_ms)
         volume = "" if cell.hypervolume is None else f"{cell.hypervolume:.4f}"
         state = cell.state if cell.reason is None else f"{cell.state}: {cell.reason}"
+        state += _latencies(cell)
         lines.append(
             f"| {_cell(cell.cell)} | {_cell(state)} | {cell.trials} | {volume} | {canary} | {cell.elapsed_s:.0f} s |"
         )
@@ -58,6 +60,14 @@ def markdown(found: Findings) -> str:
         lines += ["", "Steps over the nights:", ""]
         lines += [f"- {_cell(event_sentence(event))}" for event in found.events]
     return "\n".join(lines) + "\n"
+
+
+def _latencies(cell: CellNight) -> str:
+    """What must be said of a cell's latencies where none was measured."""
+    if cell.latency_source != "modelled":
+        return ""
+    rough = any(each.extrapolated for each in cell.front)
+    return f"; latencies modelled, {EXTRAPOLATED}" if rough else "; latencies modelled"
 
 
 def sentence(each: Verdict) -> str:
@@ -129,7 +139,8 @@ def document(found: Findings) -> dict[str, Any]:
                 "canary_ms": cell.canary_ms, "elapsed_s": cell.elapsed_s, "versions": cell.versions,
                 "front": [
                     {"trial": each.trial, "accuracy": each.accuracy, "latency_ms": each.latency_ms,
-                     "file_bytes": each.file_bytes, "download_bytes": each.download_bytes, "sha256": each.sha256,
+                     "extrapolated": each.extrapolated, "file_bytes": each.file_bytes,
+                     "download_bytes": each.download_bytes, "sha256": each.sha256,
                      "artifact": each.artifact} for each in cell.front
                 ],
             } for cell in night.cells

@@ -21,7 +21,7 @@ const pointColumns = () => [
 
 function listGroups() {
   const best = (g, wanted) => g.best.find((b) => b.wanted === wanted)?.point ?? null;
-  const short = (p, key) => (p ? `${number(p[key])} (${times(p.to_float[key === "latency_ms" ? "latency" : "download"])})` : "none");
+  const short = (p, key) => (p ? `${number(p[key])} (${times(p.to_float[key === "latency_ms" ? "latency" : "download"])})${key === "latency_ms" && p.extrapolated ? `, ${p.latency_is}` : ""}` : "none");
   table(byId("groups"), "Groups; the best of the first constraint of each", [
     { title: "task and device", value: (g) => g.title, cell: (g) => element("button", {
       type: "button", "data-group": data.groups.indexOf(g), onclick: () => choose(g, true) }, g.title) },

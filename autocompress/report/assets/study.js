@@ -78,7 +78,7 @@ function choose(n, move) {
   if (!trial) return;
   chosen = n;
   byId("point-h").textContent = `Layers of trial ${n}`;
-  const rows = data.layers.map((layer, k) => [layer, ...data.choices[trial.layers[k]]]);
+  const rows = data.layers.map((layer, k) => [layer, ...data.choices[trial.layers[k]], trial.kernels?.[layer] ?? "not known"]);
   const place = element("div");
   table(place, `Layer choices of trial ${n}; activations ${trial.activations}`, [
     { title: "layer", value: (r) => r[0], text: (r) => r[0] },
@@ -86,6 +86,7 @@ function choose(n, move) {
     { title: "granularity", value: (r) => r[2], text: (r) => (r[1] > 0 ? r[2] : "-") },
     { title: "bits", value: (r) => r[3] },
     { title: "clusters", value: (r) => r[4], text: (r) => (r[4] === null ? "all levels" : number(r[4])) },
+    ...(trial.kernels ? [{ title: "runs on", value: (r) => r[5], text: (r) => r[5] }] : []),
   ], rows);
   const widths = element("div");
   if (groups.length > 0) {
