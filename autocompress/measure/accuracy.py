@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from autocompress import stats
-from autocompress.metrics import Metric, predicted_classes
+from autocompress.metrics import Metric, over_outputs, predicted_classes
+from autocompress.network.outputs import FIRST, Signature
 from autocompress.network.run import Runner
 from autocompress.records.measurement import DeviceAccuracy
 
@@ -41,18 +42,21 @@ class Split:
         *,
         threads: int,
         seed: int,
+        signature: Signature = FIRST,
     ) -> None:
-        self._x, self._metric, self._threads, self._seed = x, metric, threads, seed
+        """`signature`: which outputs there are, and which of them the metric judges."""
+        self._x, self._threads, self._seed, self.signature = x, threads, seed, signature
+        self._metric = judged_metric(metric, signature)
         self._first = next(iter(x.values()))
         self._baseline = self.outputs(baseline)
         if y is None and metric.needs_labels:
             raise ValueError(f"metric {metric.name} needs labels")
-        self._y: Array = self._baseline if y is None else y
+        self._y: Array = signature.chosen(self._baseline) if y is None else y
 
     def outputs(self, model: bytes, at: Array | None = None) -> Array:
-        """The first output of `model` for all samples, or those `at` these indices; CandidateError where the runtime
-        refuses it."""
-        runner = Runner(model, self._threads)
+        """The outputs of `model`, packed, for all samples, or those `at` these indices; CandidateError where the
+        runtime refuses it."""
+        runner = Runner(model, self._threads, self.signature)
         x = self._x if at is None else {name: values[at] for name, values in self._x.items()}
         named = {spec.name: values for spec, values in zip(runner.inputs, x.values(), strict=True)}
         if set(named) <= set(x):
@@ -61,7 +65,7 @@ class Split:
 
     @property
     def baseline_outputs(self) -> Array:
-        """The baseline's outputs, (n, ...)."""
+        """The baseline's outputs, packed, (n, ...)."""
         return self._baseline
 
     @property
@@ -74,7 +78,7 @@ class Split:
         if self._metric.samples is None:
             return None
         here = slice(None) if at is None else at
-        return self._metric.per_sample(outputs, self._y[here], self._first[here])
+        return self._metric.per_sample(self.signature.chosen(outputs), self._y[here], self._first[here])
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
@@ -95,7 +99,7 @@ class Split:
         return self._judged(self._baseline)
 
     def _judged(self, outputs: Array) -> tuple[float, Interval, Array]:
-        return judge(self._metric, outputs, self._y, self._first, self._seed)
+        return judge(self._metric, self.signature.chosen(outputs), self._y, self._first, self._seed)
 
     def _delta(self, outputs: Array, parts: Array) -> Interval:
         base = self._judged_baseline[2]
@@ -103,6 +107,11 @@ class Split:
             return stats.paired_interval(base, parts, self._seed)
         differences = iter(parts - base)
         return stats.bootstrap_metric_interval(lambda _: float(next(differences)), len(outputs), self._seed)
+
+
+def judged_metric(metric: Metric, signature: Signature) -> Metric:
+    """The metric of what a signature judges: one output, or all of them packed."""
+    return over_outputs(metric, signature.parts) if signature.judged is None else metric
 
 
 def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from autocompress.records.configuration import Configuration
 from autocompress.records.measurement import Measurement
+from autocompress.records.output import JudgedOutput
 
 CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes", "energy_mj")
 OBJECTIVES = ("metric", "latency", "size", "memory", "energy")
@@ -148,3 +149,4 @@ class StudyRecord:
     runs: tuple[SearchRun, ...] = ()  # oldest first
     # Layers that keep all their channels although the space offers fewer, and why.
     whole_channels: Mapping[str, str] = field(default_factory=dict)
+    output: JudgedOutput | None = None  # None in studies of older versions: the first output

@@ -97,7 +97,7 @@ class Workbench:
     @cached_property
     def _calibration(self) -> tuple[dict[int, Array], int]:
         """Calibration inputs by tensor index, and how many samples run at once."""
-        runner = Runner(self._task.network, self._threads)
+        runner = Runner(self._task.network, self._threads, self._task.signature)
         widest = max(int(np.prod(layer.input_shape)) for layer in self.layers) * 4
         available = len(next(iter(self._task.x_calibration.values())))
         samples = min(available, _CALIBRATION_SAMPLES, max(32, _CALIBRATION_BYTES // (2 * widest)))
@@ -131,7 +131,8 @@ class Workbench:
         return self._split(self._task.x_test, self._task.y_test)
 
     def _split(self, x: Mapping[str, Array], y: Array | None) -> Split:
-        return Split(x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed)
+        task = self._task
+        return Split(x, y, task.metric, task.network, threads=self._threads, seed=self._seed, signature=task.signature)
 
     @cached_property
     def _judge(self) -> Judge:
@@ -275,16 +276,17 @@ class Workbench:
         could not be used."""
         inputs, _ = self._calibration
         sparse = self.storage.sparse("float32")
-        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices, sparse)
+        signature = self._task.signature
+        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices, sparse, signature)
         return kept_tables(
             self._runs / "tables",
             key,
-            lambda: build_tables(self.reconstruction, choices, self._probe_samples(), sparse),
+            lambda: build_tables(self.reconstruction, choices, self._probe_samples(), sparse, signature),
         )
 
     def narrowing(self) -> Narrowing | None:
         """What the widths that the space offers do to the network; None where all channels stay."""
-        return self.variants.narrowing(self._probe_runner())
+        return self.variants.narrowing(self._probe_runner(), self._task.signature)
 
     def modelled_latency(self, model: bytes) -> float | None:
         """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
@@ -311,7 +313,7 @@ class Workbench:
         (inputs, _), samples = self._calibration, self._probe_samples()
         names = {index: name for name, index in Runner(self._task.network, 1).input_indices.items()}
         x = {names[index]: values[:samples] for index, values in inputs.items()}
-        return lambda model: Runner(model, self._threads).run(x, self._calibration[1])
+        return lambda model: Runner(model, self._threads, self._task.signature).run(x, self._calibration[1])
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""

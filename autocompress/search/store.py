@@ -1,12 +1,12 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
-User attributes of a study: `schema` (of all that follows), `identity` (what it was made with), `baseline`,
-`int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each start of a search: command, user, host, time),
-`test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful latency of front members, by
-their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was
-asked for, see asked.py). Of a trial: `worker` (whose it is), `evaluation` (written before its values are told),
-`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early or screened (then with
-the predicted `latency_ms`)."""
+User attributes of a study: `schema` (of all that follows), `identity` (what it was made with), `baseline`, `output`
+(what of the network is judged; none: its first output), `int8_download_bytes`, `notes`, `versions`, `importance`,
+`runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test split and its interval),
+`measured:PATTERN` (the careful latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they
+are measured) and `search` (what the present search was asked for, see asked.py). Of a trial: `worker` (whose it is),
+`evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of
+one that was stopped early or screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records.measurement import Measurement
+from autocompress.records.output import JudgedOutput
 from autocompress.records.study import Constraint, Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
@@ -56,6 +57,7 @@ class Identity:
     constraints: tuple[str, ...]
     sampler: str
     seed: int
+    output: str | None = None  # what is judged, where the network has several outputs; older studies: the first
 
     def differences(self, other: Identity) -> list[str]:
         """What is not the same in `other`, in words."""
@@ -193,6 +195,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         },
         runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
         whole_channels=attrs.get("whole_channels", {}),
+        output=None if attrs.get("output") is None else JudgedOutput.from_dict(attrs["output"]),
     )  # fmt: skip
 
 
@@ -280,8 +283,8 @@ def identity_of(study: optuna.Study) -> Identity | None:
 def _identity(stored: Mapping[str, Any]) -> Identity:
     lists = ("objectives", "constraints")
     known = {field.name for field in fields(Identity)}
-    if set(stored) != known:
-        odd = ", ".join(sorted(known ^ set(stored)))
+    if odd_names := known - {"output"} ^ set(stored) - {"output"}:
+        odd = ", ".join(sorted(odd_names))
         raise AutocompressError(
             f"the study was made by another version of autocompress ({odd}); read it with that version, or search "
             "again under a new name"
