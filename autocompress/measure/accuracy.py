@@ -138,18 +138,29 @@ def _resampled(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) ->
 
 
 def device_accuracy(
-    metric: Metric, outputs: Array, y: Array, x: Array, *, kernels: str, here: Array | None, seed: int = 0
-) -> DeviceAccuracy:
+    metric: Metric, outputs: Array, y: Array, x: Array, *, kernels: str, here: Array | None, seed: int = 0,
+    signature: Signature = FIRST,
+) -> DeviceAccuracy:  # fmt: skip
     """What a file is worth by the outputs that the kernels of a device gave, beside those of this machine: `here`, None
-    where they are the same. All of shape (n, ...)."""
-    value, interval, _ = judge(metric, outputs, y, x, seed)
-    found = DeviceAccuracy(metric=metric.name, value=value, interval=interval, samples=len(outputs), kernels=kernels)
+    where they are the same. All packed as `signature` says, of shape (n, ...)."""
+    metric = judged_metric(metric, signature)
+    value, interval, _ = judge(metric, signature.chosen(outputs), y, x, seed)
+    found = DeviceAccuracy(
+        metric=metric.name, value=value, interval=interval, samples=len(outputs), kernels=kernels,
+        output=None if signature is FIRST else signature.record(),
+    )  # fmt: skip
     if here is None:
         return found
-    rows, rows_here = (predicted_classes(each).reshape(len(each), -1) for each in (outputs, here))
+    rows, rows_here = (_predictions(each, signature) for each in (outputs, here))
     return replace(
         found,
-        value_here=metric.value(here, y, x),
+        value_here=metric.value(signature.chosen(here), y, x),
         predictions_differ=None if metric.name == "mae" else int((rows != rows_here).any(axis=1).sum()),
         largest_difference=float(np.abs(outputs.astype(np.float64) - here).max()),
     )
+
+
+def _predictions(outputs: Array, signature: Signature) -> Array:
+    """The classes (n, k) of what is judged of packed outputs."""
+    judged = signature.parts(outputs) if signature.judged is None else [signature.chosen(outputs)]
+    return np.concatenate([predicted_classes(each).reshape(len(each), -1) for each in judged], axis=1)

@@ -72,6 +72,10 @@ class Signature:
         """Of packed outputs the judged one; all, packed, where it is all."""
         return values if self.judged is None else self.parts(values)[self.judged]
 
+    def of_file(self, outputs: Sequence[Array]) -> Array:
+        """This signature's outputs out of all of a file, packed."""
+        return packed([outputs[position] for position in self.positions])
+
     def record(self) -> JudgedOutput:
         """The same for the study's record."""
         at = range(len(self.outputs)) if self.judged is None else [self.judged]
@@ -80,6 +84,7 @@ class Signature:
             signature=self.key,
             names=tuple(output.name for output in judged),
             shapes=tuple(output.shape[1:] for output in judged),
+            positions=tuple(output.position for output in judged),
             others=tuple(output.name for i, output in enumerate(self.outputs) if i not in at),
             other_signatures=self.other_keys,
         )

@@ -9,13 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedOutput:
-    """The outputs that the metric looks at, by name, with their shapes a sample; `others` are compared with the float
+    """The outputs that the metric looks at, by name, with their shapes a sample and their positions among the
+    file's outputs; `others` are compared with the float
     network's all the same. `signature`: the key of the signature they belong to, None where the file has none;
     `other_signatures` are not looked at."""
 
     signature: str | None
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    positions: tuple[int, ...]
     others: tuple[str, ...] = ()
     other_signatures: tuple[str, ...] = ()
 
@@ -38,9 +40,12 @@ class JudgedOutput:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON data: `signature`, `judged` (each `name` and `shape`, samples first as null), `others`,
-        `other_signatures`."""
-        judged = [{"name": name, "shape": [None, *shape]} for name, shape in zip(self.names, self.shapes, strict=True)]
+        """As plain JSON data: `signature`, `judged` (each `name`, `shape`, samples first as null, and `position`
+        among the file's outputs), `others`, `other_signatures`."""
+        judged = [
+            {"name": name, "shape": [None, *shape], "position": position}
+            for name, shape, position in zip(self.names, self.shapes, self.positions, strict=True)
+        ]
         return {
             "signature": self.signature, "judged": judged, "others": list(self.others),
             "other_signatures": list(self.other_signatures),
@@ -53,6 +58,7 @@ class JudgedOutput:
             signature=data["signature"],
             names=tuple(each["name"] for each in data["judged"]),
             shapes=tuple(tuple(each["shape"][1:]) for each in data["judged"]),
+            positions=tuple(each["position"] for each in data["judged"]),
             others=tuple(data["others"]),
             other_signatures=tuple(data["other_signatures"]),
         )
