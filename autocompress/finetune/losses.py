@@ -23,10 +23,10 @@ class Head:
     kind: str
 
 
-def head_of(tree: Any, metric: Metric) -> Head:
-    """The head of a network, by what makes its first output."""
+def head_of(tree: Any, metric: Metric, position: int = 0) -> Head:
+    """The head of a network, by what makes its output at this position."""
     graph = tree.subgraphs[0]
-    output = int(graph.outputs[0])
+    output = int(graph.outputs[position])
     maker = next(op for op in graph.operators if output in [int(i) for i in op.outputs])
     op = flatbuffer.op_name(tree, maker)
     if op == "SOFTMAX" and maker.builtinOptions.beta == 1:
