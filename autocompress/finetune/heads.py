@@ -24,7 +24,7 @@ class Heads:
     def __init__(self, tree: Any, metric: Metric, signature: Signature = FIRST) -> None:
         real = [n for n, output in enumerate(signature.outputs) if output.dtype.startswith("float")]
         kept = real if len(signature.outputs) > 1 and real else list(range(len(signature.outputs)))
-        self.heads = [head_of(tree, metric, signature.outputs[n].position) for n in kept]
+        self.heads = [head_of(tree, metric, signature.outputs[n].position, judged=n == signature.judged) for n in kept]
         self._judged = kept.index(signature.judged) if signature.judged in kept else None
         tensors = tree.subgraphs[0].tensors
         self._shapes = [tuple(int(n) for n in tensors[head.tensor].shape[1:]) for head in self.heads]
