@@ -19,11 +19,14 @@ from autocompress.compress.sensitivity import divergence
 from autocompress.errors import AutocompressError
 from autocompress.measure.accuracy import Split
 from autocompress.metrics import get_metric
-from autocompress.network import flatbuffer
+from autocompress.network import android, flatbuffer
+from autocompress.network.c_source import c_files
 from autocompress.network.layers import layers_of
 from autocompress.network.outputs import FIRST, Output, Signature, packed
 from autocompress.network.run import Runner
 from autocompress.network.signature import _in_order, only
+from autocompress.search.store import load_study
+from autocompress.specs import load_sweep
 from autocompress.tasks import Asked, LoadedTask, load_task
 from autocompress.tasks.task import asked_by
 from tests.two_outputs import by_signature, data_file, inputs, two_outputs, two_signatures
@@ -294,3 +297,45 @@ def test_training_sees_all_outputs_in_units_of_their_own() -> None:
         pixels = np.array([1] * 5 + [300] * 3, np.float32)
         np.testing.assert_allclose(loss(kind, own * pixels, aim * pixels), plain, rtol=1e-4)
     assert loss("distillation", aim, aim) == pytest.approx(0, abs=1e-5)
+
+
+def test_what_is_shipped_names_its_outputs() -> None:
+    about = android.About(name="two", description="", version="1", licence=None, normalisation=None)
+    described = android.with_metadata(two_outputs(names=("class", "box")), about)
+    (metadata,) = (entry for entry in flatbuffer.read(described).metadata if entry.name == android.METADATA_NAME)
+    content = bytes(flatbuffer.read(described).buffers[metadata.buffer].data)
+    assert b"class" in content
+    assert b"box" in content
+    _, header = c_files(two_outputs(names=("class", "box")), "model_two", "two")
+    assert "interpreter.output(0) is box" in header
+    assert "interpreter.output(1) is class" in header
+
+
+def test_a_sweep_names_outputs_and_signatures(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "schema: 1\nname: night\ndevices: [rpi4]\ntasks:\n"
+        "- {model: a.tflite, data: a.npz, metric: accuracy, output: class, signature: s}\n"
+    )
+    (task,) = load_sweep(file).tasks
+    assert (task.output, task.signature) == ("class", "s")
+
+
+def test_a_study_that_says_nothing_of_outputs_goes_on_with_the_first(files: Path, tmp_path: Path) -> None:
+    words = ["--model", files / "two.tflite", "--data", files / "two.npz", "--metric", "fidelity"]
+    search = ["search", "--device", "rpi4", "--runs", tmp_path, "--space", "quick", "--trials", "2", "--study", "old"]
+    assert call(*search, *words, "--output", "output_1").exit_code == 0
+    study = load_study(tmp_path, "old", None)
+    kept = {name: word for name, word in study.user_attrs["words"].items() if name not in ("output", "signature")}
+    identity = {name: value for name, value in study.user_attrs["identity"].items() if name != "output"}
+    study.set_user_attr("words", kept)  # as older versions wrote them
+    study.set_user_attr("identity", identity)
+    study.set_user_attr("output", None)
+    done = call("finetune", "old", "--trial", "0", "--runs", tmp_path, "--epochs", "1", "--time-budget", "20s")
+    assert done.exit_code == 0, done.output
+    assert "fidelity" in done.output
+    report = json.loads(call("report", "old", "--runs", tmp_path, "--json").stdout)
+    assert report["output"] is None
+    refused = call(*search, *words)  # all outputs are another question
+    assert refused.exit_code == 2
+    assert "output: the first then, all of output_0, output_1 now" in refused.stderr

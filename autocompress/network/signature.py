@@ -122,6 +122,14 @@ def _ports(tree: Any) -> tuple[list[tuple[str, int]], str | None]:
     return _in_order([(_text(graph.tensors[int(i)].name), int(i)) for i in graph.outputs]), None
 
 
+def output_names(tree: Any) -> dict[int, str]:
+    """The signature's names of the main graph's outputs, by tensor, where there are several: of those the names that
+    converters give to tensors say nothing."""
+    graph = tree.subgraphs[0]
+    ports, _ = _ports(tree)
+    return {tensor: name for name, tensor in ports} if len(graph.outputs) > 1 else {}
+
+
 def _in_order(ports: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """By their numbers where the names differ in nothing else (output_0, output_1, ..., Name, Name:1, ...): files list
     them by the alphabet, or turned round. Else as they stand."""

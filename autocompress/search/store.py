@@ -69,8 +69,9 @@ class Identity:
             "choices_sha256": "space",
         }
         found: dict[str, str] = {}
-        for key, mine in asdict(self).items():
-            theirs = getattr(other, key)
+        before, now = (asdict(each) | {"output": each.output or "the first"} for each in (self, other))
+        for key, mine in before.items():
+            theirs = now[key]
             if key not in ("seed", "sampler") and mine != theirs:
                 found.setdefault(
                     shown.get(key, key), f"{shown.get(key, key)}: {_short(mine)} then, {_short(theirs)} now"
