@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -235,6 +235,18 @@ def _agreement(outputs: Array, y: Array) -> Samples:
     """Share of a sample's positions where the class is the float network's."""
     same = predicted_classes(outputs) == predicted_classes(y)
     return np.asarray(_rows(np.asarray(same)).mean(1), np.float64)
+
+
+def over_outputs(metric: Metric, parts: Callable[[Array], Sequence[Array]]) -> Metric:
+    """`metric`, a mean over samples, of several outputs at once: of a sample the mean over them. `parts` takes outputs
+    that are packed into one array, and the float network's, apart."""
+    own = metric.samples
+    assert own is not None
+
+    def samples(outputs: Array, y: Array) -> Samples:
+        return np.asarray(np.mean([own(*pair) for pair in zip(parts(outputs), parts(y), strict=True)], axis=0))
+
+    return replace(metric, samples=samples)
 
 
 def _float_outputs_fault(outputs_shape: Shape, y: Array, inputs_shape: Shape | None) -> str | None:

@@ -47,7 +47,8 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
     assert done.exit_code == 0
     report = json.loads(done.stdout)
     assert list(report) == [
-        "schema", "study", "task", "device", "latency_source", "latency_error", "metric", "space", "sampler", "seed",
+        "schema", "study", "task", "device", "latency_source", "latency_error", "metric", "output", "space", "sampler",
+        "seed",
         "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions",
         "importance", "whole_channels",
     ]  # fmt: skip

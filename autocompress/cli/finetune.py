@@ -119,6 +119,7 @@ def trainer(
         tuned = run(
             material.network, material.layers, configuration, material.solved, Lesson(x=x, y=y), task.metric, recipe,
             ranges=material.ranges, path=path, watch=watch, teacher=material.teacher, towards=towards,
+            signature=task.signature,
         )  # fmt: skip
         facts = {
             "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli.terms import HOST_WAIT, HostWait, Json, Waits, console_of, guarded, print_json, seconds
+from autocompress.cli.terms import (
+    HOST_WAIT,
+    HostWait,
+    Json,
+    Output,
+    SignatureKey,
+    Waits,
+    console_of,
+    guarded,
+    print_json,
+    seconds,
+)
 
 
 @guarded
@@ -28,6 +39,8 @@ def measure(
     metric: Annotated[
         str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity (to --baseline).")
     ] = None,
+    output: Output = None,
+    signature: SignatureKey = None,
     processes: Annotated[int, typer.Option(help="Fresh processes of a measurement.", min=1, max=100)] = 5,
     as_json: Json = False,
 ) -> None:
@@ -36,11 +49,12 @@ def measure(
     from autocompress.report.measurement import document, print_measurement
     from autocompress.search.one_file import measure_file
     from autocompress.specs import load_device
+    from autocompress.tasks import Asked
 
     profile, wait_s = at_host(load_device(device), host), seconds(host_wait, "--host-wait")
     found = measure_file(
         model, profile, baseline=baseline, processes=processes,
-        accuracy=accuracy, data=data, metric=metric,
+        accuracy=accuracy, data=data, metric=metric, meant=Asked(output=output, signature=signature),
         wait_s=wait_s, say=Waits(console_of(stderr=True)),
     )  # fmt: skip
     if as_json:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autocompress.search.study import Search
 
 _FILES = ("model", "data")  # what is never a name
+_NAMES = ("metric", "output", "signature")  # what is always one
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def reopened(
     from autocompress.search.study import Search
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task
+    from autocompress.tasks.task import asked_by
 
     kept = load_study(runs, study, storage)
     words, identity = kept.user_attrs.get("words"), identity_of(kept)
@@ -46,7 +48,7 @@ def reopened(
             "autocompress search"
         )
     profile = at_host(load_device(words["device"]), host or words["host"])
-    loaded = load_task(words["task"], words["model"], words["data"], words["metric"])
+    loaded = load_task(words["task"], words["model"], words["data"], words["metric"], asked_by(words))
     chosen = threads or cores()
     with latency_on(profile, wait_s=seconds(host_wait, "--host-wait"), say=Waits(console)) as latency:
         request = Request(
@@ -72,7 +74,7 @@ def words_of(**words: str | Path | None) -> dict[str, str | None]:
 
 def _absolute(name: str, word: str) -> str:
     path, colon, attribute = word.partition(":")
-    is_file = name in _FILES or bool(Path(path).suffix)  # a folder may be called as a task is
+    is_file = name in _FILES or (name not in _NAMES and bool(Path(path).suffix))  # a folder may be called as a task is
     return str(Path(path).resolve()) + colon + attribute if is_file and Path(path).exists() else word
 
 

@@ -15,7 +15,9 @@ from autocompress.cli.terms import (
     HOST_WAIT,
     HostWait,
     Json,
+    Output,
     Runs,
+    SignatureKey,
     Storage,
     Waits,
     console_of,
@@ -54,6 +56,8 @@ def search(
     metric: Annotated[
         str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity.")
     ] = None,
+    output: Output = None,
+    signature: SignatureKey = None,
     space: Annotated[str, typer.Option(help="Search space: a name or a .yaml file.")] = "default",
     trials: Annotated[int | None, typer.Option(help="Complete trials the study shall hold; default 100.")] = None,
     time_budget: Annotated[str | None, typer.Option(help="Stop after this long: 90s, 10m, 2h.")] = None,
@@ -84,7 +88,7 @@ def search(
     from autocompress.search.study import Search
     from autocompress.search.team import Team
     from autocompress.specs import load_device, load_space
-    from autocompress.tasks import load_task
+    from autocompress.tasks import Asked, load_task
 
     profile, chosen = at_host(load_device(device), host), load_space(space)
     patience_s = seconds(host_wait, "--host-wait")
@@ -92,7 +96,7 @@ def search(
     budget = None if time_budget is None else seconds(time_budget)
     if size not in ("download", "file"):
         raise unknown_name("size", size, ("download", "file"))
-    loaded = load_task(task, model, data, metric)
+    loaded = load_task(task, model, data, metric, Asked(output=output, signature=signature))
     console = console_of(stderr=as_json)
     with latency_on(profile, wait_s=patience_s, say=Waits(console)) as latency:
         request = with_limits(
@@ -114,7 +118,17 @@ def search(
                 constraints=limits,
                 command=given_words(context),
                 threads=max(1, cores() // workers),
-                words=words_of(task=task, model=model, data=data, metric=metric, device=device, host=host, space=space),
+                words=words_of(
+                    task=task,
+                    model=model,
+                    data=data,
+                    metric=metric,
+                    output=output,
+                    signature=signature,
+                    device=device,
+                    host=host,
+                    space=space,
+                ),
             )
         )
         with (

@@ -24,6 +24,13 @@ Storage = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else there.")]
 HostWait = Annotated[str, typer.Option(help="Wait so long for a host that is away: 90s, 15m, 2h; 0: not at all.")]
+Output = Annotated[
+    str | None, typer.Option("--output", help="Of several outputs the one that the metric judges, by its name.")
+]
+SignatureKey = Annotated[
+    str | None,
+    typer.Option("--signature", help="Of several signatures the one that is meant; default: serving_default."),
+]
 DEFAULT_RUNS = Path("runs")
 HOST_WAIT = "15m"
 _SAY_AGAIN_S = 60.0

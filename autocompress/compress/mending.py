@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, fitted, untouched
+from autocompress.network.outputs import FIRST, Signature
 
 Array = np.ndarray[Any, Any]
 _PATCHES = 2048  # looked at in each layer
@@ -21,7 +22,8 @@ _PATCHES = 2048  # looked at in each layer
 class Mending:
     """A walk through the float network; at each layer it can be left for the same network with that layer changed."""
 
-    def __init__(self, reconstruction: Reconstruction, samples: int) -> None:
+    def __init__(self, reconstruction: Reconstruction, samples: int, signature: Signature = FIRST) -> None:
+        self._signature = signature
         self._segments, self._floats = reconstruction.head(samples, _PATCHES)
         self._state, self._position = self._segments.start, 0
 
@@ -35,20 +37,20 @@ class Mending:
                 self._state = self._segments.after(position, self._state, whole.weight, whole.bias)
 
     def outputs(self, changed: SolvedLayer) -> Array:
-        """The network's first output (samples, ...) when the walk's own layer is as `changed` and each layer behind it
-        is fitted on the inputs that it then gets."""
+        """The signature's outputs, packed (samples, ...), when the walk's own layer is as `changed` and each layer
+        behind it is fitted on the inputs that it then gets."""
         state, layer = self._state, changed
         for position in range(self._position + 1, len(self._floats)):
             state = self._segments.after(position - 1, state, layer.weight, layer.bias)
             float_layer = self._floats[position]
             layer = fitted(float_layer, state[float_layer.layer.input])
-        return self._segments.outputs(state, layer.weight, layer.bias)
+        return self._segments.outputs(state, layer.weight, layer.bias, self._signature)
 
     @cached_property
     def reference(self) -> Array:
-        """The float network's first output on the same samples."""
+        """The float network's outputs, packed, on the same samples."""
         state, layer = self._segments.start, untouched(self._floats[0])
         for position, float_layer in enumerate(self._floats[1:]):
             state = self._segments.after(position, state, layer.weight, layer.bias)
             layer = untouched(float_layer)
-        return self._segments.outputs(state, layer.weight, layer.bias)
+        return self._segments.outputs(state, layer.weight, layer.bias, self._signature)

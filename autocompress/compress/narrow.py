@@ -27,6 +27,7 @@ from autocompress.compress.sensitivity import Run, divergence
 from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels, Kept
 from autocompress.network.layers import Layer, layers_of
+from autocompress.network.outputs import FIRST, Signature
 from autocompress.network.segments import Patchable
 from autocompress.records.configuration import Configuration, LayerChoice
 
@@ -188,9 +189,11 @@ def _state(reader: _Reader, channels: int) -> _State:
     )  # fmt: skip
 
 
-def damages(elimination: Elimination, floats: Sequence[FloatLayer], network: bytes, run: Run) -> dict[int, float]:
+def damages(
+    elimination: Elimination, floats: Sequence[FloatLayer], network: bytes, run: Run, signature: Signature = FIRST
+) -> dict[int, float]:
     """How far the network's outputs move with so many channels of one group left, the layers that read them fitted
-    again, by count: the divergence on the inputs of `run`."""
+    again, by count: the divergence, on the inputs of `run`, of the outputs of `signature`."""
     reference, found = run(network), {}
     by_name = {float_layer.layer.name: float_layer for float_layer in floats}
     for count, weights in elimination.fitted.items():
@@ -201,7 +204,7 @@ def damages(elimination: Elimination, floats: Sequence[FloatLayer], network: byt
             probe.write(layer.weight, trace.from_matrix(layer, weight).astype(np.float32))
             if layer.bias is not None:
                 probe.write(layer.bias, corrected_bias(float_layer, weight))
-        found[count] = float(divergence(reference, run(probe.snapshot())).mean())
+        found[count] = float(divergence(reference, run(probe.snapshot()), signature).mean())
     return found
 
 

@@ -28,13 +28,15 @@ from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
 from autocompress.files import exclusive, write_whole
 from autocompress.network import trace
+from autocompress.network.outputs import FIRST, Signature
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
-Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its first output on the probe samples, (n, ...)
+Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its outputs on the probe samples, packed (n, ...)
 VERSION = 5  # of the solver and of what follows from it here: older tables are made again
 PROBES = 2  # a layer; one in deep networks, as each goes through all layers behind it
 _DEEP = 16  # layers
+_CONSTANT = 1e-12  # of its mean square: an output that varies less is one number, the mean square its unit
 _FLOOR = 1e-12  # of errors and damages: their logarithms are taken
 _SWEEPS = 2
 _COLUMNS = ("error", "bytes", "damage")
@@ -60,32 +62,39 @@ class Tables:
     built_s: float
 
 
-def divergence(reference: Array, outputs: Array) -> Array:
-    """How far `outputs` are from `reference` (the float network's), a value >= 0 a sample, float64.
+def divergence(reference: Array, outputs: Array, signature: Signature = FIRST) -> Array:
+    """How far `outputs` are from `reference` (the float network's), a value >= 0 a sample, float64; both packed, the
+    mean over the outputs of `signature`.
 
     Kullback-Leibler divergence where the reference is a distribution over classes a sample, KL(reference || outputs);
     else the mean squared difference in units of the reference's variance."""
+    pairs = zip(signature.parts(reference), signature.parts(outputs), strict=True)
+    found = [_divergence(*pair) for pair in pairs]
+    return found[0] if len(found) == 1 else np.asarray(np.mean(found, axis=0))
+
+
+def _divergence(reference: Array, outputs: Array) -> Array:
     p = np.asarray(reference, np.float64).reshape(len(reference), -1)
     q = np.asarray(outputs, np.float64).reshape(len(outputs), -1)
     if p.shape[1] > 1 and p.min() >= 0 and np.allclose(p.sum(axis=1), 1.0, atol=1e-2):
         found = (p * (np.log(p + 1e-8) - np.log(np.maximum(q, 0.0) + 1e-8))).sum(axis=1)
     else:
-        found = ((q - p) ** 2).mean(axis=1) / max(float(p.var()), 1e-30)
+        found = ((q - p) ** 2).mean(axis=1) / max(float(p.var()), _CONSTANT * float((p**2).mean()), 1e-30)
     safe: Array = np.nan_to_num(np.maximum(found, 0.0), nan=1e3, posinf=1e3)
     return safe
 
 
 def build_tables(
     reconstruction: Reconstruction, choices: Mapping[str, Sequence[LayerChoice]], samples: int,
-    sparse: Collection[int] = (),
+    sparse: Collection[int] = (), signature: Signature = FIRST,
 ) -> Tables:  # fmt: skip
-    """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples;
-    `sparse`: bits of the containers whose weights may be stored sparse."""
+    """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples and
+    look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse."""
     start = time.perf_counter()
-    mending, probes = Mending(reconstruction, samples), PROBES if len(reconstruction.floats) <= _DEEP else 1
+    mending, probes = Mending(reconstruction, samples, signature), PROBES if len(reconstruction.floats) <= _DEEP else 1
 
     def damage_of(changed: SolvedLayer) -> float:
-        return float(divergence(mending.reference, mending.outputs(changed)).mean())
+        return float(divergence(mending.reference, mending.outputs(changed), signature).mean())
 
     rows = [
         _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of, probes, sparse)
@@ -179,15 +188,17 @@ def isotonic(values: Array, weights: Array | None = None) -> Array:
 
 def table_key(
     network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]],
-    sparse: Collection[int] = (),
+    sparse: Collection[int] = (), signature: Signature = FIRST,
 ) -> str:  # fmt: skip
     """The name of the tables made from this network, these calibration inputs, these choices and ways of storage
-    (`sparse` as in `build_tables`) by this version."""
+    (`sparse` and `signature` as in `build_tables`) by this version."""
     digest = hashlib.sha256(f"{VERSION} {network_sha256} {sorted(sparse)}".encode())
     for name, values in sorted(calibration.items()):
         digest.update(f"{name} {values.shape} {values.dtype}".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     digest.update(json.dumps({name: [c.to_json() for c in row] for name, row in choices.items()}).encode())
+    if len(signature.outputs) > 1:  # tables of single outputs keep their names
+        digest.update(json.dumps(signature.positions).encode())
     return digest.hexdigest()
 
 

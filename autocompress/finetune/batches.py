@@ -21,8 +21,9 @@ _MOST_LOOKED_AT = 2048  # samples, of the held-out ones
 class Batches:
     """Batches by the number of their step, the same for the same seed, and the held-out samples."""
 
-    def __init__(self, lesson: Lesson, teacher: Teacher, recipe: Recipe, batch: int, *, classes: bool) -> None:
-        """`batch`: samples a step, no more than are trained on; `classes`: the labels are numbers of classes."""
+    def __init__(self, lesson: Lesson, teacher: Teacher, recipe: Recipe, batch: int, *, classes: int | None) -> None:
+        """`batch`: samples a step, no more than are trained on; `classes`: of so many the labels are
+        numbers; None: they are none of classes."""
         self._x, self._labels, self._teacher = list(lesson.x.values()), lesson.y, teacher
         self._seed, self._augments, self._classes = recipe.seed, recipe.augment, classes
         check_augments(recipe.augment, self._x)
@@ -64,9 +65,9 @@ class Batches:
         """Labels that may be mixed: numbers, a class as its row of the unit matrix."""
         if "mix" not in self._augments:
             return labels
-        if not self._classes or self._labels is None:
+        if self._classes is None or self._labels is None:
             return labels.astype(np.float32)
-        rows: Array = np.eye(self._teacher.columns, dtype=np.float32)[labels.astype(int)]
+        rows: Array = np.eye(self._classes, dtype=np.float32)[labels.astype(int)]
         return rows
 
     def _labels_of(self, at: Array) -> Array:

@@ -23,10 +23,10 @@ class Head:
     kind: str
 
 
-def head_of(tree: Any, metric: Metric) -> Head:
-    """The head of a network, by what makes its first output."""
+def head_of(tree: Any, metric: Metric, position: int = 0, *, judged: bool = True) -> Head:
+    """The head of a network, by what makes its output at this position; `judged`: whether the metric is of it."""
     graph = tree.subgraphs[0]
-    output = int(graph.outputs[0])
+    output = int(graph.outputs[position])
     maker = next(op for op in graph.operators if output in [int(i) for i in op.outputs])
     op = flatbuffer.op_name(tree, maker)
     if op == "SOFTMAX" and maker.builtinOptions.beta == 1:
@@ -34,7 +34,7 @@ def head_of(tree: Any, metric: Metric) -> Head:
     if op == "LOGISTIC":
         return Head(tensor=int(maker.inputs[0]), kind="sigmoid")
     columns = int(graph.tensors[output].shape[-1]) if len(graph.tensors[output].shape) else 1
-    linear = op != "SOFTMAX" and metric.name in _CLASSES and columns > 1
+    linear = judged and op != "SOFTMAX" and metric.name in _CLASSES and columns > 1
     return Head(tensor=output, kind="classes" if linear else "values")
 
 

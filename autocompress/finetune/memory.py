@@ -52,7 +52,7 @@ def needed_bytes(tree: Any, samples: int, batch: int) -> int:
     computed = {int(i) for op in graph.operators for i in op.outputs}
     values = sum(math.prod(int(n) for n in graph.tensors[i].shape) for i in computed)
     weights = sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None)
-    outputs = math.prod(int(n) for n in graph.tensors[int(graph.outputs[0])].shape)
+    outputs = sum(math.prod(int(n) for n in graph.tensors[int(i)].shape) for i in graph.outputs)
     return _TENSORFLOW_BYTES + 8 * weights + _FLOAT_BYTES * (_COPIES * batch * values + samples * outputs)
 
 

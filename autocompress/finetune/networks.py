@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.finetune.constraint import ConstrainedLayer
+from autocompress.finetune.heads import packed
 from autocompress.network import flatbuffer, keras
 from autocompress.network.layers import Layer
 from autocompress.network.scales import short
@@ -20,17 +22,17 @@ Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and larges
 
 
 class Student:
-    """The compressed network as a Keras model up to `end`, its layers held to the configuration.
+    """The compressed network as a Keras model up to `ends`, its layers held to the configuration.
 
     `ranges`: of static activations, which are rounded here as the exported file rounds them; None: float ones.
     `towards`: the configuration whose sparsities `move_masks` leads to."""
 
     def __init__(
         self, tree: Any, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-        *, end: int, fixed: bool, free_mask: bool, ranges: Ranges | None, towards: Configuration,
+        *, ends: Sequence[int], fixed: bool, free_mask: bool, ranges: Ranges | None, towards: Configuration,
     ) -> None:  # fmt: skip
         between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
-        self.network = keras.to_keras(tree, outputs=[end], between=between)
+        self.network = keras.to_keras(tree, outputs=ends, between=between)
         present = {layer.name for layer in self.network.layers}
         pairs = [(x, s) for x, s in zip(layers, start, strict=True) if f"operator_{x.operator}" in present]
         self._names = [layer.name for layer, _ in pairs]
@@ -62,8 +64,8 @@ class Student:
             layer.move_mask(done)
 
     def outputs(self, x: Any) -> Any:
-        """The network's outputs as it stands; differentiable in its weights."""
-        return self.network(x, training=False)
+        """The network's outputs as it stands, packed; differentiable in its weights."""
+        return packed(self.network(x, training=False))
 
     def gradients(self, tape: Any, loss: Any, put: Sequence[tuple[Any, Any]]) -> list[Any]:
         """Gradients of `variables` of a loss that `tape` recorded after `put`."""
@@ -79,19 +81,22 @@ class Student:
 
 
 class Teacher:
-    """The float network's outputs, each sample run once and remembered."""
+    """The float network's outputs, packed, each sample run once and remembered."""
 
-    def __init__(self, tree: Any, end: int, x: Sequence[Array], batch: int) -> None:
+    def __init__(self, tree: Any, ends: Sequence[int], x: Sequence[Array], batch: int) -> None:
         import tensorflow as tf
 
-        network = keras.to_keras(tree, outputs=[end])
+        network = keras.to_keras(tree, outputs=ends)
         self._run = tf.function(
-            lambda *inputs: network(list(inputs), training=False), reduce_retracing=True, autograph=False
+            lambda *inputs: packed(network(list(inputs), training=False)), reduce_retracing=True, autograph=False
         )
         self._x, self._batch = x, batch
         samples = len(x[0])
         self._known = np.zeros(samples, bool)
-        self._outputs = np.zeros((samples, *network.output_shape[1:]), np.float32)
+        shape = network.output_shape
+        several = isinstance(shape, list)  # packed
+        row = (sum(math.prod(each[1:]) for each in shape),) if several else shape[1:]
+        self._outputs = np.zeros((samples, *row), np.float32)
 
     def __call__(self, at: Array) -> Array:
         """The outputs for the samples at these indices."""
@@ -102,11 +107,6 @@ class Teacher:
             self._known[piece] = True
         found: Array = self._outputs[at]
         return found
-
-    @property
-    def columns(self) -> int:
-        """Numbers that it says of a sample, along the last axis."""
-        return int(self._outputs.shape[-1])
 
     def outputs(self, x: Sequence[Array]) -> Array:
         """The outputs for other inputs, each (n, ...); nothing is remembered."""

@@ -17,6 +17,7 @@ from autocompress.errors import AutocompressError, CandidateError
 from autocompress.finetune import checkpoint, losses
 from autocompress.finetune.batches import HELD_OUT_BATCH, Batches, samples_trained_on
 from autocompress.finetune.checkpoint import State
+from autocompress.finetune.heads import Heads
 from autocompress.finetune.memory import available_bytes, fitting_batch, out_of_memory_told
 from autocompress.finetune.networks import Ranges, Student, Teacher
 from autocompress.finetune.promises import check_kept
@@ -25,6 +26,7 @@ from autocompress.finetune.schedule import RISES_UNTIL
 from autocompress.metrics import Metric
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
+from autocompress.network.outputs import FIRST, Signature
 from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]
@@ -39,13 +41,14 @@ _RESERVED = 0.03  # of the budget, for the last look
 def finetune(
     network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
     lesson: Lesson, metric: Metric, recipe: Recipe, *, ranges: Ranges | None, path: Path, watch: Watch,
-    teacher: bytes | None = None, towards: Configuration | None = None,
+    teacher: bytes | None = None, towards: Configuration | None = None, signature: Signature = FIRST,
 ) -> Tuned:  # fmt: skip
     """Train the layers of a candidate of `network` (float) on, from `start`, within what its configuration allows.
 
     `teacher`: the float network whose outputs are the aim, where it is not `network` itself but the one that this is
     narrower than. `towards`: the configuration with more zeros (`schedule.sparser`) that the result is to hold; they
-    come gradually, and the best state is looked for once all are there.
+    come gradually, and the best state is looked for once all are there. `signature`: the outputs, all of which are
+    trained, and which of them the labels are for.
 
     `path`: where the state is kept while it runs; a state that is there already is gone on with. `ranges`: those of
     static activations, None for float ones. AutocompressError where the network or the data do not allow it;
@@ -54,7 +57,7 @@ def finetune(
     with out_of_memory_told():
         return _Training(
             network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network,
-            towards or configuration,
+            towards or configuration, signature,
         ).run(watch)  # fmt: skip
 
 
@@ -62,33 +65,35 @@ class _Training:
     def __init__(
         self, network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
         lesson: Lesson, metric: Metric, recipe: Recipe, ranges: Ranges | None, path: Path, teacher: bytes,
-        towards: Configuration,
+        towards: Configuration, signature: Signature,
     ) -> None:  # fmt: skip
         self._began_s = time.monotonic()
         self._towards, self._rises = towards, towards != configuration
         check_recipe(recipe, lesson.y is not None, rises=self._rises)
         tree = flatbuffer.read(network)
-        head = losses.head_of(tree, metric)
-        _check_head(head, recipe, metric)
+        heads = Heads(tree, metric, signature)
+        _check_head(heads.judged, recipe, metric)
         self._layers, self._configuration, self._start = layers, configuration, start
         self._recipe, self._path = recipe, path
         batch = min(recipe.batch, samples_trained_on(lesson))
         batch = fitting_batch(tree, lesson.samples, batch, available_bytes())
         whole = flatbuffer.read(teacher)
-        taught = Teacher(whole, losses.head_of(whole, metric).tensor, list(lesson.x.values()), HELD_OUT_BATCH)
-        self._batches = Batches(lesson, taught, recipe, batch, classes=head.kind == "classes")
+        taught = Teacher(whole, Heads(whole, metric, signature).ends, list(lesson.x.values()), HELD_OUT_BATCH)
+        self._batches = Batches(
+            lesson, taught, recipe, batch, classes=heads.columns if heads.judged.kind == "classes" else None
+        )
         self._student = Student(
             tree,
             layers,
             configuration,
             start,
-            end=head.tensor,
+            ends=heads.ends,
             fixed=recipe.assignments == "fixed",
             free_mask=recipe.mask == "free",
             ranges=ranges,
             towards=towards,
         )
-        self._loss = losses.loss_of(head, recipe, metric)
+        self._loss = heads.loss(recipe, metric)
         self._make_steps()
         self._resume(_key(network + teacher, (configuration, towards), start, recipe))
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from autocompress import stats
-from autocompress.metrics import Metric, predicted_classes
+from autocompress.metrics import Metric, over_outputs, predicted_classes
 from autocompress.network.batching import Batch
 from autocompress.network.isolated import Isolated
+from autocompress.network.outputs import FIRST, Signature
 from autocompress.network.run import Runner
 from autocompress.records.measurement import DeviceAccuracy
 
@@ -45,23 +46,26 @@ class Split:
         threads: int,
         seed: int,
         batch: Batch = Batch(),  # noqa: B008 - frozen
+        signature: Signature = FIRST,
     ) -> None:
-        self._metric, self._seed = metric, seed
+        """`signature`: which outputs there are, and which of them the metric judges."""
+        self._seed, self.signature = seed, signature
+        self._metric = judged_metric(metric, signature)
         self._first = next(iter(x.values()))
-        self._run = Isolated(partial(_outputs, x, threads, batch))
+        self._run = Isolated(partial(_outputs, x, threads, batch, signature))
         self._baseline = self.outputs(baseline)
         if y is None and metric.needs_labels:
             raise ValueError(f"metric {metric.name} needs labels")
-        self._y: Array = self._baseline if y is None else y
+        self._y: Array = signature.chosen(self._baseline) if y is None else y
 
     def outputs(self, model: bytes, at: Array | None = None) -> Array:
-        """The first output of `model` for all samples, or those `at` these indices; CandidateError where the runtime
-        refuses it, or is ended by it."""
+        """The outputs of `model`, packed, for all samples, or those `at` these indices; CandidateError where the
+        runtime refuses it, or is ended by it."""
         return self._run(model, at)
 
     @property
     def baseline_outputs(self) -> Array:
-        """The baseline's outputs, (n, ...)."""
+        """The baseline's outputs, packed, (n, ...)."""
         return self._baseline
 
     @property
@@ -74,7 +78,7 @@ class Split:
         if self._metric.samples is None:
             return None
         here = slice(None) if at is None else at
-        return self._metric.per_sample(outputs, self._y[here], self._first[here])
+        return self._metric.per_sample(self.signature.chosen(outputs), self._y[here], self._first[here])
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
@@ -95,7 +99,7 @@ class Split:
         return self._judged(self._baseline)
 
     def _judged(self, outputs: Array) -> tuple[float, Interval, Array]:
-        return judge(self._metric, outputs, self._y, self._first, self._seed)
+        return judge(self._metric, self.signature.chosen(outputs), self._y, self._first, self._seed)
 
     def _delta(self, outputs: Array, parts: Array) -> Interval:
         base = self._judged_baseline[2]
@@ -105,14 +109,21 @@ class Split:
         return stats.bootstrap_metric_interval(lambda _: float(next(differences)), len(outputs), self._seed)
 
 
-def _outputs(x: Mapping[str, Array], threads: int, batch: Batch, model: bytes, at: Array | None) -> Array:
-    """The first output of `model` for the samples of `x`, or those `at` these indices."""
-    runner = Runner(model, threads)
+def _outputs(
+    x: Mapping[str, Array], threads: int, batch: Batch, signature: Signature, model: bytes, at: Array | None
+) -> Array:
+    """The packed outputs of `model` for the samples of `x`, or those `at` these indices."""
+    runner = Runner(model, threads, signature)
     x = x if at is None else {name: values[at] for name, values in x.items()}
     named = {spec.name: values for spec, values in zip(runner.inputs, x.values(), strict=True)}
     if set(named) <= set(x):
         named = {name: x[name] for name in named}
     return runner.run(named, batch.size)
+
+
+def judged_metric(metric: Metric, signature: Signature) -> Metric:
+    """The metric of what a signature judges: one output, or all of them packed."""
+    return over_outputs(metric, signature.parts) if signature.judged is None else metric
 
 
 def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:
@@ -139,18 +150,29 @@ def _resampled(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) ->
 
 
 def device_accuracy(
-    metric: Metric, outputs: Array, y: Array, x: Array, *, kernels: str, here: Array | None, seed: int = 0
-) -> DeviceAccuracy:
+    metric: Metric, outputs: Array, y: Array, x: Array, *, kernels: str, here: Array | None, seed: int = 0,
+    signature: Signature = FIRST,
+) -> DeviceAccuracy:  # fmt: skip
     """What a file is worth by the outputs that the kernels of a device gave, beside those of this machine: `here`, None
-    where they are the same. All of shape (n, ...)."""
-    value, interval, _ = judge(metric, outputs, y, x, seed)
-    found = DeviceAccuracy(metric=metric.name, value=value, interval=interval, samples=len(outputs), kernels=kernels)
+    where they are the same. All packed as `signature` says, of shape (n, ...)."""
+    metric = judged_metric(metric, signature)
+    value, interval, _ = judge(metric, signature.chosen(outputs), y, x, seed)
+    found = DeviceAccuracy(
+        metric=metric.name, value=value, interval=interval, samples=len(outputs), kernels=kernels,
+        output=None if signature is FIRST else signature.record(),
+    )  # fmt: skip
     if here is None:
         return found
-    rows, rows_here = (predicted_classes(each).reshape(len(each), -1) for each in (outputs, here))
+    rows, rows_here = (_predictions(each, signature) for each in (outputs, here))
     return replace(
         found,
-        value_here=metric.value(here, y, x),
+        value_here=metric.value(signature.chosen(here), y, x),
         predictions_differ=None if metric.name == "mae" else int((rows != rows_here).any(axis=1).sum()),
         largest_difference=float(np.abs(outputs.astype(np.float64) - here).max()),
     )
+
+
+def _predictions(outputs: Array, signature: Signature) -> Array:
+    """The classes (n, k) of what is judged of packed outputs."""
+    judged = signature.parts(outputs) if signature.judged is None else [signature.chosen(outputs)]
+    return np.concatenate([predicted_classes(each).reshape(len(each), -1) for each in judged], axis=1)

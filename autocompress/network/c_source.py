@@ -8,6 +8,7 @@ from typing import Any
 
 from autocompress.network import flatbuffer
 from autocompress.network.layers import INPUTS, makers_of, stored_tensor
+from autocompress.network.signature import output_names
 
 _BYTES_A_LINE = 16
 # Names of MicroMutableOpResolver's methods where they are not the operator's words with capitals.
@@ -33,7 +34,8 @@ def c_files(model: bytes, name: str, about: str) -> tuple[str, str]:
     )
     guard = f"{name.upper()}_H_"
     header = (
-        f"{comment}{_operator_note(model)}#ifndef {guard}\n#define {guard}\n\n#include <stdalign.h>\n\n"
+        f"{comment}{_operator_note(model)}{_output_note(model)}#ifndef {guard}\n#define {guard}\n\n"
+        "#include <stdalign.h>\n\n"
         '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
         f"alignas(16) extern const unsigned char {name}[{len(model)}];\nextern const unsigned int {name}_len;\n\n"
         f"#ifdef __cplusplus\n}}\n#endif\n\n#endif  /* {guard} */\n"
@@ -80,6 +82,14 @@ def _operator_note(model: bytes) -> str:
         lines.append(f"NOTE: {count} layers have integer weights and float inputs, which TensorFlow Lite Micro refuses")
         lines.append("or computes with wrong scales: pick a trial whose activations are int8 for a microcontroller.")
     return _comment("The operators of this network, for TensorFlow Lite Micro:", *lines)
+
+
+def _output_note(model: bytes) -> str:
+    """Which of several outputs is which; nothing where there is one."""
+    tree = flatbuffer.read(model)
+    names, outputs = output_names(tree), [int(i) for i in tree.subgraphs[0].outputs]
+    lines = [f"interpreter.output({n}) is {names[i]}" for n, i in enumerate(outputs) if i in names]
+    return _comment("The outputs of this network:", *lines) if lines else ""
 
 
 def _method(name: str) -> str:

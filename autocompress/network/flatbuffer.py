@@ -16,7 +16,7 @@ from autocompress.network import damage, sparse
 
 _KEPT_METADATA = (b"min_runtime_version", b"TFLITE_METADATA")
 _IDENTIFIER = b"TFL3"
-_OWN_SIGNATURE = b"autocompress"  # of files that come without one
+OWN_SIGNATURE = b"autocompress"  # of files that come without one
 _DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)  # of reading random bytes
 
 
@@ -262,7 +262,7 @@ def _sign(tree: Any) -> None:
     if tree.signatureDefs:
         return
     signature = SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = _OWN_SIGNATURE, 0
+    signature.signatureKey, signature.subgraphIndex = OWN_SIGNATURE, 0
     signature.inputs = [port(int(i)) for i in tree.subgraphs[0].inputs]
     signature.outputs = [port(int(i)) for i in tree.subgraphs[0].outputs]
     tree.signatureDefs = [signature]
@@ -278,7 +278,7 @@ def strip(tree: Any) -> None:
     other than min_runtime_version and TFLITE_METADATA, unused buffers."""
     tree.description = None
     tree.metadata = [m for m in tree.metadata or [] if m.name in _KEPT_METADATA]
-    tree.signatureDefs = [s for s in tree.signatureDefs or [] if s.signatureKey != _OWN_SIGNATURE] or None
+    tree.signatureDefs = [s for s in tree.signatureDefs or [] if s.signatureKey != OWN_SIGNATURE] or None
     for graph in tree.subgraphs:
         kept = set(graph.inputs) | set(graph.outputs)
         for index, tensor in enumerate(graph.tensors):

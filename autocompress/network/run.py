@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from autocompress.errors import CandidateError
+from autocompress.network.outputs import FIRST, Signature, packed
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -31,16 +32,18 @@ class TensorSpec:
 class Runner:
     """A network ready to run on one machine. CandidateError where the runtime refuses it.
 
-    Networks that fix their batch (a constant RESHAPE, ...) are run in batches of that size."""
+    `signature`: which outputs it gives. Networks that fix their batch (a constant RESHAPE, ...) are run in batches of
+    that size."""
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
+    def __init__(self, model: bytes, threads: int = 1, signature: Signature = FIRST) -> None:
         self._model, self._threads = model, threads
         self._interpreter = interpreter(model, 1)
         names = _signature_names(self._interpreter)
         self._inputs = self._interpreter.get_input_details()
-        self._output = self._interpreter.get_output_details()[0]
         self.inputs = tuple(_spec(detail, names) for detail in self._inputs)
-        self.outputs = tuple(_spec(detail, {}) for detail in self._interpreter.get_output_details())
+        details = self._interpreter.get_output_details()
+        self.outputs = tuple(_spec(detail, {}) for detail in details)
+        self._wanted = [int(details[position]["index"]) for position in signature.positions]
         self._batch, self._fixed = 0, False
 
     @property
@@ -53,7 +56,7 @@ class Runner:
         return self._allocate(wanted)
 
     def run(self, x: Mapping[str, Array], batch_size: int = 64) -> Array:
-        """The first output for all samples of `x` (arrays by input name), batch first."""
+        """The signature's outputs for all samples of `x` (arrays by input name), batch first; several are packed."""
         samples = len(next(iter(x.values())))
         batch = self._allocate(min(batch_size, samples))
 
@@ -72,12 +75,11 @@ class Runner:
         for detail, spec in zip(self._inputs, self.inputs, strict=True):
             run.set_tensor(detail["index"], _padded(x[spec.name], batch))
         run.invoke()
-        output: Array = run.get_tensor(self._output["index"])
-        if output.ndim == 0 or len(output) != batch:
-            raise CandidateError(
-                f"the first output has shape {output.shape} for a batch of {batch}, not a row a sample"
-            )
-        return output
+        outputs: list[Array] = [run.get_tensor(index) for index in self._wanted]
+        for output in outputs:
+            if output.ndim == 0 or len(output) != batch:
+                raise CandidateError(f"an output has shape {output.shape} for a batch of {batch}, not a row a sample")
+        return packed(outputs)
 
     def _allocate(self, batch: int) -> int:
         """Resize to `batch` samples where the network allows it, else to its own; the batch that holds."""

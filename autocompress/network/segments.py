@@ -15,6 +15,7 @@ import numpy as np
 from autocompress.errors import CandidateError
 from autocompress.network import flatbuffer
 from autocompress.network.layers import Layer
+from autocompress.network.outputs import FIRST, Signature, packed
 from autocompress.network.run import in_lanes, interpreter
 
 Array = np.ndarray[Any, Any]
@@ -141,9 +142,9 @@ class Segments:
         self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
         self._fixed = fixed_tensors(tree)
-        self._output = int(tree.subgraphs[0].outputs[0])
-        self._pieces = _pieces(tree, self.layers, self._fixed, self._output)
-        self._needed = _needed(self._pieces, self._output)
+        self._outputs = [int(i) for i in tree.subgraphs[0].outputs]
+        self._pieces = _pieces(tree, self.layers, self._fixed, set(self._outputs))
+        self._needed = _needed(self._pieces, set(self._outputs))
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
 
@@ -162,22 +163,23 @@ class Segments:
         """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
         return self._step(position + 1, state, weight, bias)
 
-    def outputs(self, state: State, weight: Array, bias: Array | None) -> Array:
-        """The network's first output, given the state before the last layer and that layer's values."""
-        return self._step(len(self.layers), state, weight, bias)[self._output]
+    def outputs(self, state: State, weight: Array, bias: Array | None, signature: Signature = FIRST) -> Array:
+        """The signature's outputs, packed, given the state before the last layer and that layer's values."""
+        found = self._step(len(self.layers), state, weight, bias)
+        return packed([found[self._outputs[position]] for position in signature.positions])
 
     def _step(self, piece: int, state: State, weight: Array | None, bias: Array | None) -> dict[int, Array]:
         made = self._pieces[piece].run(state, weight, bias, self._chunks, self._threads)
         return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
 
 
-def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int], output: int) -> list[Segment]:
+def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int], outputs: set[int]) -> list[Segment]:
     operators = tree.subgraphs[0].operators
     cuts = [0, *(layer.operator for layer in layers), len(operators)]
     pieces = []
     for number in range(len(layers) + 1):
         start, stop = cuts[number], cuts[number + 1]
-        later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0} | {output}
+        later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0} | outputs
         pieces.append(Segment(tree, slice(start, stop), later, layers[number - 1] if number else None, fixed))
     return pieces
 
@@ -198,6 +200,6 @@ def fixed_tensors(tree: Any) -> set[int]:
     return found
 
 
-def _needed(pieces: Sequence[Segment], output: int) -> list[set[int]]:
-    """For each piece the tensors that later pieces still read, and the network's first output."""
-    return [{output} | {i for later in pieces[n + 1 :] for i in later.reads} for n in range(len(pieces))]
+def _needed(pieces: Sequence[Segment], outputs: set[int]) -> list[set[int]]:
+    """For each piece the tensors that later pieces still read, and the network's outputs."""
+    return [outputs | {i for later in pieces[n + 1 :] for i in later.reads} for n in range(len(pieces))]

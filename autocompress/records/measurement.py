@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from autocompress.records.output import JudgedOutput
+
 STORED_SAMPLES = 200  # latency samples of a process that a study keeps
 Pair = tuple[float | None, float | None] | None
 
@@ -131,7 +133,8 @@ class OpProfile:
 class DeviceAccuracy:
     """The metric of one file on a data split, from its outputs under the kernels of `kernels` (a device's name), and
     under those of this machine: None where there are no others. `predictions_differ` counts samples whose class is
-    another (None where the metric knows no classes), `largest_difference` is over all outputs."""
+    another (None where the metric knows no classes), `largest_difference` is over all outputs.
+    `output`: which are judged."""
 
     metric: str
     value: float
@@ -141,6 +144,7 @@ class DeviceAccuracy:
     value_here: float | None = None
     predictions_differ: int | None = None
     largest_difference: float | None = None
+    output: JudgedOutput | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 from autocompress.records.configuration import Configuration
 from autocompress.records.kernels import Kernels, kernel_risk, runs_where
 from autocompress.records.measurement import Measurement
+from autocompress.records.output import JudgedOutput
 
 CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes", "energy_mj")
 OBJECTIVES = ("metric", "latency", "size", "memory", "energy")
@@ -153,6 +154,7 @@ class StudyRecord:
     kernels: Kernels | None = None
     not_delegated: Kernels = field(default_factory=dict)
     left_out: str | None = None  # kernels that are not offered because the latency model has no price for them
+    output: JudgedOutput | None = None  # None in studies of older versions: the first output
 
     def runs_where(self, configuration: Configuration) -> dict[str, str] | None:
         """Layer -> DELEGATED or BUILT_IN (`records.kernels`); None where that is not known."""

@@ -93,6 +93,9 @@ def repeat_command(record: StudyRecord, words: Mapping[str, str | None]) -> str:
     for name in ("device", "task", "model", "data", "metric", "space"):
         value = words.get(name)
         command += [] if value is None else [f"--{name}", value.rsplit("/", 1)[-1]]
+    for name in ("output", "signature"):
+        value = words.get(name)
+        command += [] if value is None else [f"--{name}", value]
     command += [] if words.get("host") is None else ["--host", "HOST"]
     command += ["--sampler", record.sampler, "--seed", str(record.seed)]
     if record.objectives != ("metric", "latency", "size"):
@@ -113,6 +116,7 @@ def markdown(record: StudyRecord, trial: TrialRecord, card: Mapping[str, Any]) -
         f"{escaped(str(card['versions'].get('autocompress')))} for {escaped(record.device)}. "
         f"Configuration: {escaped(rows.summary(trial.evaluation.configuration))}.",
         f"Licence of the model: {escaped(card['licence'] or 'not stated')}.",
+        *_judged(record),
         "## Figures",
         _table(["", "float network", "this file", "difference"], _figures(record, card)),
         f"Latency on {escaped(record.device)}: {_latency_said(measurement)}",
@@ -135,6 +139,10 @@ def markdown(record: StudyRecord, trial: TrialRecord, card: Mapping[str, Any]) -
         "Versions: " + ", ".join(f"{escaped(name)} {escaped(told)}" for name, told in card["versions"].items()) + ".",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _judged(record: StudyRecord) -> list[str]:
+    return [] if record.output is None else [f"Judged output: {escaped(record.output.words)}."]
 
 
 def escaped(text: str) -> str:

@@ -203,6 +203,8 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         *([] if record.left_out is None else [("kernels not used", record.left_out)]),
         ("baseline file", f"{record.baseline.sha256} (SHA-256)"),
     ]  # fmt: skip
+    if record.output is not None:
+        lines.insert(1, ("output", record.output.words))
     lines += [(name.replace("_", " "), f"{digest} (SHA-256)") for name, digest in record.hashes.items()]
     lines += [(f"version of {name}", version) for name, version in record.versions.items()]
     return [*lines, ("time searched", f"{record.wall_s:.0f} s")]

@@ -174,6 +174,8 @@ def _key(record: StudyRecord) -> tuple[tuple[str, str], ...]:
         "task": record.task, "device": record.device, "metric": record.metric_name, "latency": record.latency_source,
         "runtime": runtime, "threads": str(measured.threads), "bits": str(measured.os_bits), **hashes,
     }  # fmt: skip
+    if record.output is not None and record.output.named is not None:
+        named["output"] = record.output.named
     return tuple(named.items())
 
 

@@ -56,6 +56,7 @@ def _accuracy_fields(found: DeviceAccuracy | None) -> dict[str, Any]:
         "accuracy": found and found.value,
         "accuracy_ci": found and found.interval,
         "accuracy_samples": found and found.samples,
+        "accuracy_output": found and found.output and found.output.to_dict(),
         "accuracy_kernels": found and found.kernels,
         "accuracy_here": found and found.value_here,
         "predictions_differ": found and found.predictions_differ,
@@ -129,6 +130,8 @@ def _accuracy_lines(found: DeviceAccuracy) -> list[tuple[str, str]]:
     ends = f"[{found.interval[0]:.4f}, {found.interval[1]:.4f}]"
     where = f"{found.samples:,} test samples, kernels of {found.kernels}"
     lines = [("accuracy", f"{found.metric} {found.value:.4f} {ends} on {where}")]
+    if found.output is not None and found.output.named is not None:
+        lines.append(("", f"of output {found.output.words}"))
     if found.value_here is not None:
         differ = f"outputs differ by up to {found.largest_difference:.2g}"
         if found.predictions_differ is not None:

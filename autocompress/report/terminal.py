@@ -57,6 +57,7 @@ def print_header(
     size = f"10^{power:.0f}" if power >= 4 else f"{10**power:,.0f}"
     lines = [
         ("task", f"{record.task} · metric {record.metric_name}"),
+        ("output", "" if record.output is None else record.output.words),
         ("device", f"{record.device} · latency {_source(baseline.measurement)}"),
         ("space", f"{record.space} · {size} configurations over {layers} layers"),
         ("search", f"{record.sampler} · seed {record.seed} · {', '.join(record.objectives)}"),
@@ -65,9 +66,9 @@ def print_header(
         ("", _latency_line(baseline.measurement, unit)),
     ]
     for n, line in enumerate(whole_channel_lines(record, _LAYERS_NAMED)):
-        lines.insert(3 + n, ("channels" if n == 0 else "", f"all stay in {line}"))
+        lines.insert(4 + n, ("channels" if n == 0 else "", f"all stay in {line}"))
     if record.left_out is not None:
-        lines.insert(3, ("kernels", record.left_out))
+        lines.insert(4, ("kernels", record.left_out))
     if second_runtime is not None:
         lines.append(("", f"{_latency_line(second_runtime[1], unit)} with {second_runtime[0]}"))
     lines.append(("", f"{_kb(baseline.download_bytes)} download · {_kb(baseline.file_bytes)} file"))

@@ -68,7 +68,7 @@ def write_bundle(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
     )  # fmt: skip
     card = model_card(record, trial, shipped)
     parts[f"{stem}.json"] = json.dumps(card, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
-    others = {**extra, f"{stem}.md": markdown(record, trial, card).encode(), **_programs(stem)}
+    others = {**extra, f"{stem}.md": markdown(record, trial, card).encode(), **_programs(stem, record)}
     _write(folder, parts | others)
     first, packed, described = (folder / name for name in parts)
     return Bundle(
@@ -170,12 +170,14 @@ def _android_part(
     return {name: described}
 
 
-def _programs(stem: str) -> dict[str, bytes]:
-    """The programs, each with the name of the file that it is for written into it."""
+def _programs(stem: str, record: StudyRecord) -> dict[str, bytes]:
+    """The programs, each with the name of the file that it is for, and the judged outputs, written into it."""
     made = {}
+    judged = {} if record.output is None else dict(zip(record.output.names, record.output.positions, strict=True))
     for name, file in _PROGRAMS.items():
         text = (_FOLDER / name).read_text(encoding="utf-8")
-        made[name] = text.replace(f'"model{file}"', repr(f"{stem}{file}")).encode()
+        text = text.replace(f'"model{file}"', repr(f"{stem}{file}"))
+        made[name] = (text.replace('{"": 0}', repr(judged)) if judged else text).encode()
     return made
 
 

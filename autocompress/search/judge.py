@@ -26,7 +26,7 @@ class Judge:
 
     def divergence(self, outputs: Array) -> float:
         """How far outputs on all data are from the float network's, in the mean."""
-        return float(divergence(self._split.baseline_outputs, outputs).mean())
+        return self._apart(self._split.baseline_outputs, outputs)
 
     def outputs(self, model: bytes, bar: Bar | None) -> Array:
         """The outputs on all data; StoppedEarly after a part where the candidate is surely below its bar."""
@@ -51,8 +51,11 @@ class Judge:
         assert scores is not None
         reason = early.verdict(scores, seen, bar, looks)
         if reason is not None:
-            apart = divergence(self._split.baseline_outputs[seen], outputs).mean()
-            raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=float(apart))
+            apart = self._apart(self._split.baseline_outputs[seen], outputs)
+            raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=apart)
+
+    def _apart(self, reference: Array, outputs: Array) -> float:
+        return float(divergence(reference, outputs, self._split.signature).mean())
 
     def remember(self, sha256: str, outputs: Array) -> None:
         """Keep the scores of a file's outputs on all data."""

@@ -115,7 +115,7 @@ class Workbench:
     @cached_property
     def _calibration(self) -> tuple[dict[int, Array], int]:
         """Calibration inputs by tensor index, and how many samples run at once."""
-        runner = Runner(self._task.network, self._threads)
+        runner = Runner(self._task.network, self._threads, self._task.signature)
         widest = max(int(np.prod(layer.input_shape)) for layer in self.layers) * 4
         available = len(next(iter(self._task.x_calibration.values())))
         samples = min(available, _CALIBRATION_SAMPLES, max(32, _CALIBRATION_BYTES // (2 * widest)))
@@ -180,12 +180,13 @@ class Workbench:
 
     def _split(self, name: str, x: Mapping[str, Array], y: Array | None) -> Split:
         """A split; AutocompressError, naming the first bad sample, where the float network cannot work with it."""
+        task, threads, seed = self._task, self._threads, self._seed
         try:
             split = Split(
-                x, y, self._task.metric, self._task.network, threads=self._threads, seed=self._seed, batch=self.batch
+                x, y, task.metric, task.network, threads=threads, seed=seed, batch=self.batch, signature=task.signature
             )
         except CandidateError as fault:
-            if (at := first_refused(self._task.network, x)) is None:
+            if (at := first_refused(task.network, x)) is None:
                 raise
             raise AutocompressError(
                 f"{name}: the float network cannot run sample {at}: {fault}; mend or remove it"
@@ -340,11 +341,12 @@ class Workbench:
         could not be used."""
         inputs, _ = self._calibration
         sparse = self.storage.sparse("float32")
-        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices, sparse)
+        signature = self._task.signature
+        key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices, sparse, signature)
         return kept_tables(
             self._runs / "tables",
             key,
-            lambda: build_tables(self.reconstruction, choices, self._probe_samples(), sparse),
+            lambda: build_tables(self.reconstruction, choices, self._probe_samples(), sparse, signature),
         )
 
     @property
@@ -360,7 +362,7 @@ class Workbench:
 
     def narrowing(self) -> Narrowing | None:
         """What the widths that the space offers do to the network; None where all channels stay."""
-        return self.variants.narrowing(self._probe_runner())
+        return self.variants.narrowing(self._probe_runner(), self._task.signature)
 
     def modelled_latency(self, model: bytes) -> float | None:
         """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
@@ -387,8 +389,8 @@ class Workbench:
         (inputs, _), samples = self._calibration, self._probe_samples()
         names = {index: name for name, index in Runner(self._task.network, 1).input_indices.items()}
         x = {names[index]: values[:samples] for index, values in inputs.items()}
-        chunk, threads = self._calibration[1], self._threads
-        return Isolated(lambda model: Runner(model, threads).run(x, chunk))
+        chunk, threads, signature = self._calibration[1], self._threads, self._task.signature
+        return Isolated(lambda model: Runner(model, threads, signature).run(x, chunk))
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""

@@ -14,12 +14,12 @@ from autocompress.measure.outage import WAIT_S, Say, silent
 from autocompress.measure.predict import energy_mj, predict
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network import flatbuffer
-from autocompress.network.isolated import in_child
-from autocompress.network.run import Runner, TensorSpec
 from autocompress.records.measurement import DeviceAccuracy, MeasuredFile, Measurement, OpProfile
 from autocompress.search.latency import patient_host
 from autocompress.specs import DeviceProfile
-from autocompress.tasks import load_test_data
+from autocompress.tasks import Asked, load_test_data
+from autocompress.tasks.meant import judged_signature, one_signature, ports_of
+from autocompress.tasks.task import NOTHING
 
 
 def measure_file(
@@ -31,17 +31,24 @@ def measure_file(
     accuracy: bool = False,
     data: Path | None = None,
     metric: str | None = None,
+    meant: Asked = NOTHING,
     wait_s: float = WAIT_S,
     say: Say = silent,
 ) -> MeasuredFile:
     """What a `.tflite` is worth on a device, measured on its host or, without one, modelled; with `baseline` also the
-    ratio to that file; with `accuracy` also the `metric` on the test split of `data`. A host that is away is waited
+    ratio to that file; with `accuracy` also the `metric` on the test split of `data`; `meant`: of which output, and
+    which signature of the file, which is then measured alone. A host that is away is waited
     for, at most `wait_s` seconds; `say` gets a line each time.
 
     AutocompressError for a file that is none or does not run there, for data or a metric that do not fit it, and for a
     device with neither host nor model; DeviceError where the host fails."""
     file, other = _read(path), None if baseline is None else _read(baseline)
-    asked = _Accuracy(file, other, data, metric) if accuracy else None
+    notes = list[str]()
+    if accuracy or meant.signature is not None:
+        file, left_out = _meant(path, file, meant)
+        other = None if baseline is None or other is None else _meant(baseline, other, meant)[0]
+        notes += [f"measured without the signatures {', '.join(left_out)}"] if left_out else []
+    asked = _Accuracy(file, other, data, metric, meant.output) if accuracy else None
     judged = None
     if profile.host is None:
         measured, ops = _modelled(profile, file, other)
@@ -65,7 +72,7 @@ def measure_file(
         profile=ops,
         energy_mj=energy_mj(measured.latency_ms, profile),
         accuracy=judged,
-        notes=() if asked is None else tuple(asked.notes),
+        notes=(*notes, *(() if asked is None else asked.notes)),
     )
 
 
@@ -83,6 +90,13 @@ def _read(path: Path) -> bytes:
     return file
 
 
+def _meant(path: Path, file: bytes, meant: Asked) -> tuple[bytes, tuple[str, ...]]:
+    try:
+        return one_signature(file, meant.signature)
+    except AutocompressError as fault:
+        raise AutocompressError(f"{path}: {fault}") from fault
+
+
 def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tuple[Measurement, OpProfile]:
     if profile.latency_model is None:
         raise AutocompressError(
@@ -95,15 +109,12 @@ def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tu
     return measured, OpProfile(ops=None, reason="the latency is modelled; add --host DEST to measure there")
 
 
-def _ports(file: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    runner = Runner(file)
-    return runner.inputs, runner.outputs
-
-
 class _Accuracy:
     """The question what a file is worth on test data. AutocompressError where data or metric do not fit it."""
 
-    def __init__(self, file: bytes, baseline: bytes | None, data: Path | None, metric: str | None) -> None:
+    def __init__(
+        self, file: bytes, baseline: bytes | None, data: Path | None, metric: str | None, output: str | None
+    ) -> None:
         if data is None or metric is None:
             names = ", ".join(sorted(METRICS))
             raise AutocompressError(f"--accuracy needs --data FILE.npz and --metric, one of: {names}")
@@ -111,16 +122,17 @@ class _Accuracy:
         if baseline is None and not self._metric.needs_labels:
             raise AutocompressError("fidelity compares with another file; add --baseline FILE, the float .tflite")
         try:
-            inputs, outputs = in_child(lambda: _ports(self._file))
+            ports = ports_of(self._file)
+            self._signature = judged_signature(self._file, self._metric, output)
         except CandidateError as fault:
             raise AutocompressError(f"--accuracy: on this machine {fault}; measure without it") from fault
-        self._x, y, self.notes = load_test_data(data, self._metric, inputs, outputs[0].shape)
-        self._arrays = [self._x[spec.name] for spec in inputs]
-        self._y: Any = self._outputs_here(baseline) if y is None and baseline is not None else y
+        self._x, y, self.notes = load_test_data(data, self._metric, ports.inputs, self._signature.judged_shape)
+        self._arrays = [self._x[spec.name] for spec in ports.inputs]
+        self._y: Any = self._signature.chosen(self._outputs_here(baseline)) if y is None and baseline is not None else y
 
     def on(self, there: Host, device: str) -> DeviceAccuracy:
         """The answer with the kernels of a device, and how these of this machine differ."""
-        outputs = there.outputs(self._file, self._arrays)[0]
+        outputs = self._signature.of_file(there.outputs(self._file, self._arrays))
         return self._judge(outputs, device, self._outputs_here(self._file))
 
     def here(self) -> DeviceAccuracy:
@@ -133,9 +145,11 @@ class _Accuracy:
     def _outputs_here(self, file: bytes) -> Any:
         try:
             with local_host("ai-edge-litert", 1) as own:  # in a process that may crash
-                return own.outputs(file, self._arrays)[0]
+                return self._signature.of_file(own.outputs(file, self._arrays))
         except CandidateError as fault:
             raise AutocompressError(f"--accuracy: on this machine {fault}; measure without it") from fault
 
     def _judge(self, outputs: Any, kernels: str, here: Any) -> DeviceAccuracy:
-        return device_accuracy(self._metric, outputs, self._y, self._arrays[0], kernels=kernels, here=here)
+        return device_accuracy(
+            self._metric, outputs, self._y, self._arrays[0], kernels=kernels, here=here, signature=self._signature
+        )

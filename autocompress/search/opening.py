@@ -79,6 +79,7 @@ def identity_of(
         constraints=tuple(str(constraint) for constraint in request.constraints),
         sampler=request.sampler,
         seed=request.seed,
+        output=None if task.output is None else task.output.named,
     )
 
 
@@ -97,7 +98,9 @@ def lay_ground(
     attrs = study.user_attrs
     if "identity" not in attrs:
         study.set_user_attr("schema", store.SCHEMA)
-        study.set_user_attr("identity", asdict(identity))
+        # Where there is but one output, the identity is what it was before there was a choice.
+        told = {key: value for key, value in asdict(identity).items() if key != "output" or value is not None}
+        study.set_user_attr("identity", told)
     if "baseline" not in attrs:
         _look_at_data(request, workbench)
         study.set_user_attr("int8_download_bytes", workbench.plain_int8_download_bytes())
@@ -107,6 +110,8 @@ def lay_ground(
         study.set_user_attr("kernels", offered_kernels(request.profile, modelled=modelled))
         study.set_user_attr("not_delegated", not_delegated(request.profile))
         study.set_user_attr("left_out", left_out(request, (layer.op for layer in workbench.layers), activations))
+        if request.task.output is not None:
+            study.set_user_attr("output", request.task.output.to_dict())
         study.set_user_attr("baseline", workbench.baseline.to_dict())
     if workbench.variants.staying and "whole_channels" not in attrs:
         study.set_user_attr("whole_channels", workbench.variants.staying)

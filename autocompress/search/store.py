@@ -1,12 +1,12 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
-User attributes of a study: `schema` (of all that follows), `identity` (what it was made with), `baseline`,
-`int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each start of a search: command, user, host, time),
-`test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful latency of front members, by
-their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search` (what the present search was
-asked for, see asked.py). Of a trial: `worker` (whose it is), `evaluation` (written before its values are told),
-`divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early or screened (then with
-the predicted `latency_ms`)."""
+User attributes of a study: `schema` (of all that follows), `identity` (what it was made with), `baseline`, `output`
+(what of the network is judged; none: its first output), `int8_download_bytes`, `notes`, `versions`, `importance`,
+`runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test split and its interval),
+`measured:PATTERN` (the careful latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they
+are measured) and `search` (what the present search was asked for, see asked.py). Of a trial: `worker` (whose it is),
+`evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of
+one that was stopped early or screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from autocompress.errors import AutocompressError, CandidateError, unknown_name
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.kernels import Kernels
 from autocompress.records.measurement import Measurement
+from autocompress.records.output import JudgedOutput
 from autocompress.records.study import Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage import open_storage, retry, running
 
@@ -59,6 +60,7 @@ class Identity:
     constraints: tuple[str, ...]
     sampler: str
     seed: int
+    output: str | None = None  # what is judged, where the network has several outputs; older studies: the first
 
     def differences(self, other: Identity) -> list[str]:
         """What is not the same in `other`, in words."""
@@ -70,8 +72,9 @@ class Identity:
             "choices_sha256": "space",
         }
         found: dict[str, str] = {}
-        for key, mine in asdict(self).items():
-            theirs = getattr(other, key)
+        before, now = (asdict(each) | {"output": each.output or "the first"} for each in (self, other))
+        for key, mine in before.items():
+            theirs = now[key]
             if key not in ("seed", "sampler") and mine != theirs:
                 found.setdefault(
                     shown.get(key, key), f"{shown.get(key, key)}: {_short(mine)} then, {_short(theirs)} now"
@@ -211,6 +214,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         left_out=attrs.get("left_out"),
         kernels=_kernels(attrs["kernels"]) if "kernels" in attrs else None,
         not_delegated=_kernels(attrs.get("not_delegated", {})),
+        output=None if attrs.get("output") is None else JudgedOutput.from_dict(attrs["output"]),
     )  # fmt: skip
 
 
@@ -302,8 +306,8 @@ def identity_of(study: optuna.Study) -> Identity | None:
 def _identity(stored: Mapping[str, Any]) -> Identity:
     lists = ("objectives", "constraints")
     known = {field.name for field in fields(Identity)}
-    if set(stored) != known:
-        odd = ", ".join(sorted(known ^ set(stored)))
+    if odd_names := known - {"output"} ^ set(stored) - {"output"}:
+        odd = ", ".join(sorted(odd_names))
         raise AutocompressError(
             f"the study was made by another version of autocompress ({odd}); read it with that version, or search "
             "again under a new name"

@@ -23,6 +23,7 @@ from autocompress.network import flatbuffer, trace
 from autocompress.network.channels import ChannelGroup, Channels
 from autocompress.network.isolated import in_child
 from autocompress.network.layers import Layer
+from autocompress.network.outputs import FIRST, Signature
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration
 from autocompress.specs import SearchSpace, Widths
 
@@ -149,15 +150,15 @@ class Variants:
             )
         return self._eliminations[group.name]
 
-    def narrowing(self, run: Run) -> Narrowing | None:
-        """What the offered widths do to layers and outputs, the latter on the inputs of `run`; None where all channels
-        stay."""
+    def narrowing(self, run: Run, signature: Signature = FIRST) -> Narrowing | None:
+        """What the offered widths do to layers and to the outputs of `signature`, the latter on the inputs of `run`;
+        None where all channels stay."""
         if not self._offered:
             return None
         floats = self.whole.reconstruction.floats
         damage = {}
         for name, counts in self._offered.items():
-            found = damages(self._elimination(self.channels.group(name)), floats, self.whole.network, run)
+            found = damages(self._elimination(self.channels.group(name)), floats, self.whole.network, run, signature)
             damage[name] = tuple(found.get(count, 0.0) for count in counts)
         groups = [self.channels.group(name) for name in self._offered]
         made, read = (

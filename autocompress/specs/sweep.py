@@ -8,13 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class SweepTask:
-    """A task by `task` (a built-in name or FILE.py[:ATTR]), or by `model`, `data` and `metric`. Paths are absolute."""
+    """A task by `task` (a built-in name or FILE.py[:ATTR]), or by `model`, `data` and `metric`; of its network the
+    `output` and the `signature` that are meant. Paths are absolute."""
 
     name: str
     task: str | None = None
     model: str | None = None
     data: str | None = None
     metric: str | None = None
+    output: str | None = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

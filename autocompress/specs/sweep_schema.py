@@ -68,6 +68,8 @@ class TaskFile(Strict):
     model: str | None = Field(None, description=".tflite, .keras, .h5 or a SavedModel")
     data: str | None = Field(None, description=".npz with x_validation, y_validation, ...")
     metric: str | None = None
+    output: str | None = Field(None, description="of several outputs the one that the metric judges")
+    signature: str | None = Field(None, description="of several signatures the one that is meant")
 
     @model_validator(mode="after")
     def _one_way(self) -> TaskFile:
@@ -190,7 +192,10 @@ def _task(entry: TaskFile, folder: Path) -> SweepTask:
         task = str(folder / task)
     model, data = (None if each is None else str(folder / each) for each in (entry.model, entry.data))
     stem = Path((task or model or "").rpartition(":")[0] or task or model or "").stem
-    return SweepTask(name=entry.name or _plain(stem), task=task, model=model, data=data, metric=entry.metric)
+    return SweepTask(
+        name=entry.name or _plain(stem), task=task, model=model, data=data, metric=entry.metric, output=entry.output,
+        signature=entry.signature,
+    )  # fmt: skip
 
 
 def _device(entry: SweepDeviceFile, folder: Path) -> SweepDevice:

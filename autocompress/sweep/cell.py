@@ -30,7 +30,7 @@ from autocompress.sweep import compare
 from autocompress.sweep.compare import Pairs, Race
 from autocompress.sweep.night import CellNight, Check, FileFigures, packed, spread
 from autocompress.sweep.plan import Cell, study_name
-from autocompress.tasks import load_task
+from autocompress.tasks import Asked, LoadedTask, load_task
 
 CANARY_PROCESSES = 10
 Say = Callable[[str], None]
@@ -56,7 +56,8 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
 
     DeviceError where the device does not answer at all, AutocompressError where the cell cannot be begun."""
     sweep, cell, began_s = job.sweep, job.cell, time.monotonic()
-    task = load_task(cell.task.task, cell.task.model, cell.task.data, cell.task.metric)
+    asked = Asked(output=cell.task.output, signature=cell.task.signature)
+    task = load_task(cell.task.task, cell.task.model, cell.task.data, cell.task.metric, asked)
     profile = at_host(load_device(cell.device.profile), cell.device.host)
     with latency_on(profile, wait_s=sweep.host_wait_s, say=say) as latency:
         request = Request(
@@ -67,7 +68,7 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
             runs=job.runs,
             sampler=sweep.sampler,
             seed=sweep.seed,
-            name=study_name(sweep, cell, task.network_sha256, task.data_sha256, *_runtime(latency)),
+            name=study_name(sweep, cell, *_made_with(task), *_runtime(latency)),
             trials=1,  # replaced when the study is open
             objectives=sweep.objectives,
             size=sweep.size,
@@ -78,6 +79,8 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
                 "model": cell.task.model,
                 "data": cell.task.data,
                 "metric": cell.task.metric,
+                "output": cell.task.output,
+                "signature": cell.task.signature,
                 "device": cell.device.profile,
                 "host": cell.device.host,
                 "space": cell.space.space,
@@ -93,6 +96,11 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
                 return work.found(first)
             except AutocompressError as fault:
                 return work.cut(fault)
+
+
+def _made_with(task: LoadedTask) -> tuple[str, ...]:
+    judged = None if task.output is None else task.output.named
+    return task.network_sha256, task.data_sha256, *(() if judged is None else (judged,))
 
 
 def _runtime(latency: LatencySource) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from autocompress.errors import AutocompressError, CandidateError
+from autocompress.errors import AutocompressError
 from autocompress.metrics import Metric
 from autocompress.network.run import TensorSpec
 from autocompress.tasks.arrays import fit_inputs, fit_labels, sha256_of, without_faulty
-from autocompress.tasks.task import Array, Inputs, LoadedTask, Task, TrainingData
+from autocompress.tasks.meant import network_of
+from autocompress.tasks.task import NOTHING, Array, Asked, Inputs, LoadedTask, Task, TrainingData
 
 NO_CALIBRATION = "no calibration inputs: the validation inputs serve"
 NO_LABELS_USED = "fidelity compares with the float network: the labels are not used"
@@ -41,12 +42,16 @@ class _Rules:
         return fit_labels(y, self.metric, x, self.output_shape, where)
 
 
-def checked(task: Task, original: bytes, metric: Metric, prefix: str, network_name: str) -> LoadedTask:
-    """`task`, whose network is the float `.tflite` `original`, ready to work with. Raises
-    AutocompressError; `prefix` and `network_name` say in it whose data and network are meant."""
-    network, inputs, output_shape = _network(original, network_name)
-    rules = _Rules(inputs=inputs, output_shape=output_shape, metric=metric, prefix=prefix)
+def checked(
+    task: Task, original: bytes, metric: Metric, prefix: str, network_name: str, asked: Asked = NOTHING
+) -> LoadedTask:
+    """`task`, whose network is the float `.tflite` `original`, ready to work with; `asked`: what of it is
+    meant. Raises AutocompressError; `prefix` and `network_name` say in it whose data and network are meant."""
+    meant = network_of(original, network_name, metric, asked)
+    original, signature = meant.original, meant.signature
+    rules = _Rules(inputs=meant.inputs, output_shape=signature.judged_shape, metric=metric, prefix=prefix)
     x, notes = _inputs(task, rules)
+    notes += meant.notes
     labels = {
         "y_validation": rules.labels(task.y_validation, x["x_validation"], "y_validation"),
         "y_test": rules.labels(task.y_test, x["x_test"], "y_test"),
@@ -55,35 +60,20 @@ def checked(task: Task, original: bytes, metric: Metric, prefix: str, network_na
         notes.append(NO_LABELS_USED)
     return LoadedTask(
         name=task.name,
-        network=network,
+        network=meant.network,
         original=original,
         metric=metric,
         network_sha256=hashlib.sha256(original).hexdigest(),
         data_sha256=sha256_of(_parts(x, labels)),
         train=_training(task, rules),
         notes=tuple(notes),
+        signature=signature,
+        output=None if asked.as_before else signature.record(),
         x_calibration=x.get("x_calibration", x["x_validation"]),
         x_validation=x["x_validation"],
         x_test=x["x_test"],
         **labels,
     )
-
-
-def _network(original: bytes, name: str) -> tuple[bytes, tuple[TensorSpec, ...], tuple[int, ...]]:
-    """The normalised network, its inputs and the shape of its first output."""
-    from autocompress.network.flatbuffer import normalise
-    from autocompress.network.isolated import in_child
-    from autocompress.network.run import Runner
-
-    def opened() -> tuple[tuple[TensorSpec, ...], tuple[int, ...]]:
-        runner = Runner(network, 1)
-        return runner.inputs, runner.outputs[0].shape
-
-    try:
-        network = normalise(original)
-        return network, *in_child(opened)
-    except (AutocompressError, CandidateError) as fault:
-        raise AutocompressError(f"{name}: {fault}") from fault
 
 
 def _inputs(task: Task, rules: _Rules) -> tuple[dict[str, dict[str, Array]], list[str]]:

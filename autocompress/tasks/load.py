@@ -12,7 +12,7 @@ from autocompress.network.run import TensorSpec
 from autocompress.tasks.archive import read_archive
 from autocompress.tasks.arrays import fit_inputs, fit_labels
 from autocompress.tasks.check import checked
-from autocompress.tasks.task import Array, LoadedTask, Task
+from autocompress.tasks.task import NOTHING, Array, Asked, LoadedTask, Task
 from autocompress.tasks.user_file import beside, split_name, task_of_file
 
 BUILT_IN = {"digits": "autocompress.tasks.digits", "fashion-mnist": "autocompress.tasks.fashion_mnist"}
@@ -24,23 +24,24 @@ def load_task(
     model: str | Path | None = None,
     data: str | Path | None = None,
     metric: str | None = None,
+    asked: Asked = NOTHING,
 ) -> LoadedTask:
     """The task to search on: a built-in name or `FILE.py[:ATTR]` (ATTR is `task` unless given; a function
     is called), or `model` (a network's path), `data` (an `.npz`) and `metric`; nothing at all: `digits`.
-    `metric` with a task replaces the task's own. Raises AutocompressError for anything that cannot be
-    used."""
+    `metric` with a task replaces the task's own, as does what is `asked` of outputs and signatures. Raises
+    AutocompressError for anything that cannot be used."""
     if task is not None and (model is not None or data is not None):
         raise AutocompressError("task and model are both given; give --task, or --model with --data and --metric")
     chosen = None if metric is None else get_metric(metric)
     if model is None and data is None:
-        return _load_named(task or DEFAULT, chosen)
+        return _load_named(task or DEFAULT, chosen, asked)
     if data is None:
         raise AutocompressError(f"model '{model}' is given without data; add --data FILE.npz")
     if model is None:
         raise AutocompressError(f"data '{data}' are given without a model; add --model FILE")
     if chosen is None:
         raise AutocompressError(f"a model needs a metric; add --metric, one of: {', '.join(sorted(METRICS))}")
-    return _load_files(Path(model), Path(data), chosen)
+    return _load_files(Path(model), Path(data), chosen, asked)
 
 
 def load_test_data(
@@ -55,17 +56,17 @@ def load_test_data(
     return x, fit_labels(fields["y_test"], metric, x, output_shape, f"{data}: y_test"), [*notes, *cast]
 
 
-def _load_files(model: Path, data: Path, metric: Metric) -> LoadedTask:
+def _load_files(model: Path, data: Path, metric: Metric, asked: Asked) -> LoadedTask:
     from autocompress.network.convert import to_float_tflite
 
     fields, notes = read_archive(data, metric)  # first: a conversion takes 10 s
     network = to_float_tflite(model)
     made = Task(name=model.stem, network=network, metric=metric.name, **fields)
-    task = checked(made, network, metric, f"{data}: ", f"model '{model}'")
+    task = checked(made, network, metric, f"{data}: ", f"model '{model}'", asked)
     return replace(task, notes=(*notes, *task.notes))
 
 
-def _load_named(name: str, metric: Metric | None) -> LoadedTask:
+def _load_named(name: str, metric: Metric | None, asked: Asked) -> LoadedTask:
     from autocompress.network.convert import to_float_tflite
 
     file, attribute = split_name(name)
@@ -79,4 +80,6 @@ def _load_named(name: str, metric: Metric | None) -> LoadedTask:
     if not isinstance(network, bytes | str | Path):
         raise AutocompressError(f"{prefix}network is a {type(network).__name__}; give bytes or a path")
     model = network if isinstance(network, bytes) else to_float_tflite(beside(file, network))
-    return checked(made, model, metric or get_metric(str(made.metric)), prefix, f"{prefix}its network")
+    output, signature = asked.output or made.output, asked.signature or made.signature
+    asked = replace(asked, output=output, signature=signature)
+    return checked(made, model, metric or get_metric(str(made.metric)), prefix, f"{prefix}its network", asked)

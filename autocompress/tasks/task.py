@@ -10,6 +10,8 @@ from typing import Any
 import numpy.typing as npt
 
 from autocompress.metrics import Metric
+from autocompress.network.outputs import FIRST, Signature
+from autocompress.records.output import JudgedOutput
 
 Array = npt.NDArray[Any]
 Inputs = Array | Mapping[str, Array]  # one array for a network of one input, else arrays by input name
@@ -25,7 +27,8 @@ class Task:
     `autocompress.metrics`. Inputs `x_*` have shape (n, ...) as the network takes them: one array, or a
     mapping by input name for several inputs. Labels `y_*` may be left out only with the metric `fidelity`.
     Without `x_calibration` the validation inputs serve. `x_train` and `y_train`, for fine-tuning, may be
-    functions without arguments that read the data when needed."""
+    functions without arguments that read the data when needed. `output`: the name of the output that the metric
+    judges, of several; `signature`: the key of the signature that is meant, of several."""
 
     name: str
     network: bytes | str | Path
@@ -37,6 +40,26 @@ class Task:
     x_calibration: Inputs | None = None
     x_train: Inputs | Callable[[], Inputs] | None = None
     y_train: Array | Callable[[], Array] | None = None
+    output: str | None = None
+    signature: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What of a network is meant: the `output` that the metric judges and the `signature`, None: not said. `as_before`:
+    the first output of the first graph alone, as studies mean it that say nothing of outputs."""
+
+    output: str | None = None
+    signature: str | None = None
+    as_before: bool = False
+
+
+NOTHING = Asked()
+
+
+def asked_by(words: Mapping[str, str | None]) -> Asked:
+    """What the words of a search's command ask for; those of older versions do not speak of outputs."""
+    return Asked(output=words.get("output"), signature=words.get("signature"), as_before="output" not in words)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +70,8 @@ class LoadedTask:
     (or as the converter wrote it): sizes of the baseline and `network_sha256` are of `original`.
     `data_sha256` covers the calibration, validation and test data. Labels are None with `fidelity`, whose
     labels are the float network's outputs. `train` reads and checks the training data; None: there are
-    none. `notes` are for people to read."""
+    none. `notes` are for people to read. `signature`: the network's outputs, and which of them `metric` judges;
+    `output`: the same for the record, None in studies that say nothing of outputs."""
 
     name: str
     network: bytes
@@ -62,3 +86,5 @@ class LoadedTask:
     data_sha256: str
     train: Callable[[], TrainingData] | None = None
     notes: tuple[str, ...] = ()
+    signature: Signature = FIRST
+    output: JudgedOutput | None = None

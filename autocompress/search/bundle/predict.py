@@ -13,9 +13,10 @@ except ImportError:
     from tflite_runtime.interpreter import Interpreter
 
 MODEL = "model.tflite"
+OUTPUTS = {"": 0}  # those that were judged: name, position among the file's outputs
 network = Interpreter(model_path=str(Path(__file__).parent / MODEL))
 network.allocate_tensors()
-inputs, output = network.get_input_details(), network.get_output_details()[0]
+inputs, outputs = network.get_input_details(), network.get_output_details()
 samples = [np.load(name) for name in sys.argv[1:]] or [np.zeros((1, *i["shape"][1:])) for i in inputs]
 if [s.shape[1:] for s in samples] != [tuple(i["shape"][1:]) for i in inputs]:
     sys.exit(
@@ -26,5 +27,7 @@ for number in range(len(samples[0])):
     for i, given in zip(inputs, samples):  # noqa: B905
         network.set_tensor(i["index"], np.broadcast_to(given[number], i["shape"]).astype(i["dtype"]))
     network.invoke()
-    result = network.get_tensor(output["index"])[0]
-    print(f"{number}: largest output {result.argmax()}, outputs {np.array2string(result, precision=4, threshold=20)}")
+    for name, position in OUTPUTS.items():
+        result = network.get_tensor(outputs[position]["index"])[0]
+        shown = np.array2string(result, precision=4, threshold=20)
+        print(f"{number}: {f'{name}: ' if len(OUTPUTS) > 1 else ''}largest output {result.argmax()}, outputs {shown}")

@@ -158,11 +158,14 @@ def interpreter_of(model: bytes) -> Any:
     return Interpreter(model_content=model)
 
 
-def outputs_of(model: bytes, data: Any, split: str) -> tuple[Array, Array]:
-    """The first output for every sample of a split, and the first input."""
+def outputs_of(model: bytes, data: Any, split: str, judged: dict[str, Any] | None) -> tuple[list[Array], Array]:
+    """The judged outputs for every sample of a split, and the first input. `judged`: `output` of the card."""
     network = interpreter_of(model)
     network.allocate_tensors()
-    inputs, output = network.get_input_details(), network.get_output_details()[0]
+    if judged and len(network.get_signature_list()) > 1:  # the float network as it was given
+        return outputs_of_signature(network, data, split, judged)
+    inputs, outputs = network.get_input_details(), network.get_output_details()
+    outputs = [outputs[each["position"]] for each in judged["judged"]] if judged else outputs[:1]
     names = [detail["name"] for detail in inputs]
     signatures = network.get_signature_list()
     if len(inputs) > 1 and len(signatures) == 1:
@@ -170,7 +173,7 @@ def outputs_of(model: bytes, data: Any, split: str) -> tuple[Array, Array]:
         keys = {detail["index"]: name for name, detail in named.items()}
         names = [keys[detail["index"]] for detail in inputs]
     x = [data[f"x_{split}"]] if len(inputs) == 1 else [data[f"x_{split}.{name}"] for name in names]
-    batch, results = int(inputs[0]["shape"][0]), []
+    batch, results = int(inputs[0]["shape"][0]), [[] for _ in outputs]  # type: int, list[list[Array]]
     for start in range(0, len(x[0]), batch):
         network.reset_all_variables()
         for detail, values in zip(inputs, x):  # noqa: B905
@@ -178,8 +181,22 @@ def outputs_of(model: bytes, data: Any, split: str) -> tuple[Array, Array]:
             filled = np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), axis=0)])
             network.set_tensor(detail["index"], filled.astype(detail["dtype"]))
         network.invoke()
-        results.append(network.get_tensor(output["index"]).copy())
-    return np.concatenate(results)[: len(x[0])], x[0]
+        for found, output in zip(results, outputs):  # noqa: B905
+            found.append(network.get_tensor(output["index"]).copy())
+    return [np.concatenate(found)[: len(x[0])] for found in results], x[0]
+
+
+def outputs_of_signature(network: Any, data: Any, split: str, judged: dict[str, Any]) -> tuple[list[Array], Array]:
+    """The same where a file has several signatures: by names, a sample at a time."""
+    run = network.get_signature_runner(judged["signature"])
+    named = run.get_input_details()
+    x = {name: data[f"x_{split}" if len(named) == 1 else f"x_{split}.{name}"] for name in named}
+    first, rows = next(iter(x.values())), []
+    for number in range(len(first)):
+        given = {name: np.broadcast_to(x[name][number], named[name]["shape"]) for name in named}
+        found = run(**{name: values.astype(named[name]["dtype"]) for name, values in given.items()})
+        rows.append([found[each["name"]][:1] for each in judged["judged"]])
+    return [np.concatenate(parts) for parts in zip(*rows)], first  # noqa: B905
 
 
 def classes(outputs: Array) -> Array:
@@ -278,11 +295,12 @@ def check_metric(card: dict[str, Any], model: bytes, data: Any, float_model: byt
         if told is None or not any(key.split(".")[0] == f"x_{split}" for key in data.files):
             print(f"      {split} data: not checked ({'no value in the card' if told is None else 'no such arrays'})")
             continue
-        outputs, x = outputs_of(model, data, split)
+        judged = card.get("output")
+        outputs, x = outputs_of(model, data, split, judged)
         if name == "fidelity" and float_model is None:
             raise ValueError("fidelity compares with the float network; add --float NETWORK.tflite")
-        y = data[f"y_{split}"] if name != "fidelity" else outputs_of(float_model or b"", data, split)[0]
-        value = metric_of(name, outputs, y, x)
+        known = outputs_of(float_model or b"", data, split, judged)[0] if name == "fidelity" else [data[f"y_{split}"]]
+        value = float(np.mean([metric_of(name, each, y, x) for each, y in zip(outputs, known)]))  # noqa: B905
         # Kernels of other processors round otherwise: a sample or two may change sides.
         width = 0.005 if within is None else (within[1] - within[0]) / 2
         most = max(1.5 / len(x), width if name == "mae" else min(width, 0.005))
