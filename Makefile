@@ -45,7 +45,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV): TensorFlow is large, this takes some minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,benchmarks]"
 	touch $(STAMP)
 
 clean:
