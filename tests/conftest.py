@@ -9,6 +9,7 @@ from pathlib import Path
 import edge_host
 import pytest
 from edge_host import Board
+from marks import marks_of
 
 # The files that take longest, which begin first: one that began last would run alone.
 LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end", "screening", "sparse_search", "ssh")
@@ -17,6 +18,9 @@ LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = [f"test_{name}" for name in LONG]
     items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+    for item in items:
+        for mark in marks_of(item.path.stem, getattr(item, "fixturenames", ())):
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="module", autouse=True)

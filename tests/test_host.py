@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from processes import Background, children, is_dead, measurers, wait_for
+from runtimes import BOTH, HAS_TFLITE, LITERT, TFLITE, needs_tflite
 from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.measure.connection import agent_command
 from autocompress.measure.host import Host, drifted, local_host, throttled
 
-LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 MODEL, BASELINE = dense_model(inputs=128, outputs=64), dense_model(inputs=256, outputs=128)
 SEARCH = """
 import sys
@@ -86,7 +86,7 @@ def timed_plainly_ms(runtime: str, model: bytes) -> float:
 # Good days
 
 
-@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+@pytest.mark.parametrize("runtime", BOTH)
 def test_a_measurement_agrees_with_a_plain_loop(command: list[str], runtime: str) -> None:
     with Host(command, runtime=runtime, threads=1) as host:
         found = host.measure(BASELINE, baseline=MODEL, processes=3)
@@ -121,11 +121,12 @@ def test_facts_of_a_local_host() -> None:
     assert facts["python"] == sys.version.split()[0]
     assert facts["machine"] == os.uname().machine
     assert facts["cores"] <= os.cpu_count()
-    assert facts["runtimes"][TFLITE] == {"version": "2.14.0", "numpy": np.__version__}
+    there = {"version": "2.14.0", "numpy": np.__version__} if HAS_TFLITE else None
+    assert facts["runtimes"].get(TFLITE) == there
     assert facts["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+@pytest.mark.parametrize("runtime", BOTH)
 def test_the_agent_forks_from_a_single_thread(command: list[str], runtime: str) -> None:
     with Host(command, runtime=runtime, threads=1):
         assert len(os.listdir(f"/proc/{agent_pid()}/task")) == 1
@@ -225,6 +226,7 @@ def test_a_refused_file_is_a_failed_candidate(host: Host) -> None:
     assert agent_pid() == agent
 
 
+@needs_tflite
 def test_a_segmentation_fault_of_the_runtime_is_a_failed_candidate(command: list[str]) -> None:
     with Host(command, runtime=TFLITE, threads=1) as host:
         agent = agent_pid()
@@ -262,7 +264,7 @@ def test_a_hanging_process_is_killed_at_its_deadline(host: Host) -> None:
     assert agent_pid() == agent
 
 
-@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+@pytest.mark.parametrize("runtime", BOTH)
 def test_a_file_that_needs_too_much_memory_is_a_failed_candidate(
     command: list[str], tmp_path: Path, runtime: str
 ) -> None:
@@ -460,6 +462,7 @@ def test_measurements_take_turns(command: list[str], tmp_path: Path) -> None:
     assert lines[0].startswith("waiting for another measurement on")
 
 
+@needs_tflite
 def test_two_hosts_on_one_device_never_measure_at_once(command: list[str]) -> None:
     with (
         Host(command, runtime=LITERT, threads=1) as one,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from runtimes import HAS_TFLITE, needs_tflite
 from test_cli import call
 from tiny_models import crashing_model, dense_model, refused_model
 
@@ -108,7 +109,7 @@ def test_accuracy_is_that_of_the_file(files: Path) -> None:
     runner = Runner(dense_model())
     classes = runner.run({runner.inputs[0].name: x}).argmax(1)
     asked = ["--accuracy", "--data", files / "data.npz", "--metric", "accuracy", "--json"]
-    for device in ("local", "local-tflite-runtime", "rpi4"):
+    for device in ("local", *(["local-tflite-runtime"] if HAS_TFLITE else []), "rpi4"):
         found = json.loads(measure(files, *asked, device=device).stdout)
         assert found["accuracy"] == np.mean(classes == y)
     assert found["accuracy_kernels"] == "this machine (the device is modelled)"
@@ -141,6 +142,7 @@ def test_a_modelled_device_is_measured_at_a_host(files: Path) -> None:
     assert found["energy_mj"] > 0
 
 
+@needs_tflite
 def test_tflite_runtime_says_why_there_are_no_times(files: Path) -> None:
     done = measure(files, device="local-tflite-runtime")
     assert done.exit_code == 0

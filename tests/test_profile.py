@@ -18,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_host import aarch64_python
 from hypothesis import given
 from hypothesis import strategies as st
+from runtimes import BOTH, LITERT, TFLITE, needs_tflite
 from test_host import Background, agent_pid, children, wait_for
 from tiny_models import crashing_model, dense_model, refused_model
 
@@ -30,7 +31,6 @@ from autocompress.network.layers import layers_of
 from autocompress.network.run import Runner
 from autocompress.tasks import load_task
 
-LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 DIGITS = load_task("digits")
 MODEL = dense_model(inputs=128, outputs=64)
 
@@ -143,6 +143,7 @@ def test_what_the_profiler_refuses_is_said(litert: Host) -> None:
     assert litert.measure(model, processes=1).latency_ms > 0
 
 
+@needs_tflite
 def test_tflite_runtime_tells_none(tflite: Host) -> None:
     found = tflite.profile(MODEL)
     assert (found.ops, found.reason) == (None, "tflite-runtime gives no per-op times")
@@ -209,7 +210,7 @@ def test_a_version_without_a_profiler_is_said(tmp_path: Path) -> None:
 # Outputs
 
 
-@pytest.mark.parametrize("runtime", [LITERT, TFLITE])
+@pytest.mark.parametrize("runtime", BOTH)
 def test_outputs_are_those_of_the_runtime_here(
     command: list[str], runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +277,7 @@ def test_inputs_that_do_not_fit(litert: Host, inputs: list[np.ndarray], reason: 
     assert litert.outputs(dense_model(), [np.zeros((3, 8), np.float32)])[0].shape == (3, 4)
 
 
+@needs_tflite
 def test_a_crash_while_giving_outputs_is_that_files_failure(tflite: Host) -> None:
     rows = np.zeros((3, 8), np.float32)
     with pytest.raises(CandidateError, match=r"tflite-runtime 2\.14\.0: killed by SIGSEGV"):

@@ -17,6 +17,7 @@ from edge_host import Board
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import Background, children, is_dead, wait_for
+from runtimes import LITERT, TFLITE, needs_tflite
 from tiny_models import crashing_model, dense_model
 
 from autocompress.errors import (
@@ -30,7 +31,6 @@ from autocompress.measure import ssh
 from autocompress.measure.host import Host
 from autocompress.measure.outage import PatientHost
 
-LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 MODEL = dense_model(inputs=128, outputs=64)
 SEARCH = """
 import sys
@@ -182,6 +182,7 @@ def test_a_uri_takes_its_python_behind_a_slash() -> None:
 # Good days
 
 
+@needs_tflite
 def test_a_measurement_behind_ssh_and_one_connection_for_all(board: Board) -> None:
     with open_host() as host:
         found = host.measure(MODEL, processes=1)
@@ -218,6 +219,7 @@ def test_a_noisy_login_is_survived(board: Board) -> None:
     board.assert_quiet()
 
 
+@needs_tflite
 def test_a_crash_behind_ssh_is_a_failed_candidate(board: Board) -> None:
     with open_host(runtime=TFLITE) as host:
         agent = board.agent()
