@@ -34,17 +34,14 @@ Choose = Callable[[Indices], int]
 
 
 def thinned(columns: Sequence[Column], among: Indices, choose: Choose) -> Indices:
-    """The front of the evaluations `among`, none of which lacks a value, in ascending order. `choose` takes one of some
-    that are level, or that nobody beats."""
+    """The front of the evaluations `among`, none of which lacks a value, in ascending order. `choose` takes one of
+    those that nobody beats, and so one of those that are level."""
     left = unbeaten(columns, among)
     beating, level = _relations(columns, left)
     index = {int(each): k for k, each in enumerate(left)}
     alive, taken = np.ones(len(left), dtype=np.bool_), []
     while alive.any():
-        first = index[choose(left[_sources(beating, alive)])]
-        # Of those that nobody beats and that cannot be told from it, the one that is chosen among them alone.
-        alike = np.flatnonzero(_sources(beating, alive) & level[first])
-        one = index[choose(left[alike])]
+        one = index[choose(left[_sources(beating, alive)])]
         taken.append(int(left[one]))
         alive &= ~(beating[one] | level[one] | beating[:, one])
     return np.array(sorted(taken), dtype=np.intp)
