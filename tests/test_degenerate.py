@@ -67,7 +67,7 @@ def dead_network() -> bytes:
 
 def dead_data(rng: np.random.Generator, count: int) -> Array:
     x = rng.standard_normal((count, 8)).astype(np.float32)
-    x[:, 1], x[:, 3], x[:, 6], x[:, 7] = 300.0, 0.0, x[:, 0], 1e-42
+    x[:, 1], x[:, 3], x[:, 6], x[:, 7] = 3000.3, 0.0, x[:, 0], 1e-42
     return x
 
 
@@ -82,7 +82,7 @@ def dead_pictures() -> bytes:
 
 def dead_picture_data(rng: np.random.Generator, count: int) -> Array:
     x = rng.standard_normal((count, 6, 6, 4)).astype(np.float32)
-    x[..., 1], x[..., 2] = 300.0, 0.0
+    x[..., 1], x[..., 2] = 3000.3, 0.0
     return x
 
 
