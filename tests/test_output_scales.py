@@ -138,7 +138,8 @@ def test_a_search_names_the_dead_layer_and_fails_no_trial(tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["trials"]["failed"] == 0
-    assert "conv_2d_1: next to nothing comes out of it" in done.stderr
+    told = CliRunner().invoke(app, ["report", "s", "--runs", str(tmp_path / "runs")]).output
+    assert "conv_2d_1: next to nothing comes out of it" in " ".join(told.split())
 
 
 def test_no_number_is_seen_in_a_range() -> None:
