@@ -104,6 +104,7 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
             "latency_source",
             "latency_error",
             "metric",
+            "output",
             "space",
             "sampler",
         ),
