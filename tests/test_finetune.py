@@ -41,6 +41,7 @@ from autocompress.network.layers import Layer, layers_of
 from autocompress.network.run import Runner
 from autocompress.network.scales import short
 from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.front import Front
 from autocompress.search import store
 from autocompress.tasks import digits, load_task
 
@@ -627,7 +628,9 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     assert study.trials[2].user_attrs["finetune"]["epochs"] <= 40
     assert study.trials[2].user_attrs["finetune"]["augment"] == ["shift", "mix"]
     assert study.trials[2].user_attrs["finetune"]["batch"] == 16
-    assert [p["trial"] for p in report["front"] if p["finetuned"]] == [2]
+    # More accurate than its parent; whether by more than noise, and so in its place on the front, is another matter.
+    assert [t.number for t in Front(record).strict if t.evaluation.finetuned] == [2]
+    assert all(p["finetuned"] == (p["trial"] == 2) for p in report["front"])
     assert report["trials"]["complete"] == 3
     assert not list((runs / "s" / "finetune").glob("*"))
     again = command("finetune", "s", "--trial", 2, "--runs", runs)
