@@ -18,7 +18,7 @@ from latency_model import convert
 from local_front import SCRIPT, litert_benchmark, plain_int8
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.measure.host import LEAST_RUN_S, Host, local_host
+from autocompress.measure.host.client import LEAST_RUN_S, Host, local_host
 from autocompress.tasks import load_task
 
 RELATIVE, ABSOLUTE_MS = 0.03, 0.005

@@ -20,9 +20,10 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress.build import Builder
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.tasks import load_task
 

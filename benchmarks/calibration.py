@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.measure.host import local_host
-from autocompress.measure.predict import predict
-from autocompress.network.designs import Design
+from autocompress.devices.calibrate import calibrate, specimens
+from autocompress.devices.designs import Design
+from autocompress.measure.host.client import local_host
+from autocompress.measure.model.predict import predict
 from autocompress.records.measurement import Measurement
-from autocompress.search.calibration import calibrate, specimens
 from autocompress.specs import CalibratedModel, load_device
 from autocompress.specs.user_profiles import as_yaml
 
@@ -181,7 +181,7 @@ def make(folder: str) -> None:
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     import networks as tested
 
-    from autocompress.network import flatbuffer
+    from autocompress.network.tflite import flatbuffer
     from autocompress.tasks import fashion_mnist
 
     # The detector of MLPerf Tiny, LeNet-300-100, and the small DNN of Hello Edge.

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.narrow import CRITERIA, narrow, order
+from autocompress.compress.channel_pruning import CRITERIA, narrow, order
 from autocompress.compress.reconstruct import Reconstruction
-from autocompress.network import flatbuffer
-from autocompress.network.channels import Channels, prune
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.network.graph.channels import Channels, prune
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import LoadedTask, load_task
 
 Array = np.ndarray[Any, Any]

@@ -24,13 +24,13 @@ from splits import test_split
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
+from autocompress.measure.latency import latency_on
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
-from autocompress.search import sampler
-from autocompress.search.latency import latency_on
+from autocompress.report import study_document
 from autocompress.search.request import Request
+from autocompress.search.sampler import stock
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -58,7 +58,7 @@ def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[
             trials=asked.trials, threads=asked.threads,
         )  # fmt: skip
         with Search(request, latency.bind(task.original)) as search:
-            return search.run(show_progress), sampler.corners(search.activations, search.choices)
+            return search.run(show_progress), stock.corners(search.activations, search.choices)
 
 
 def show_progress(record: StudyRecord) -> None:
@@ -107,7 +107,7 @@ def print_covers(covers: Sequence[Cover]) -> None:
     """The corners and what covers each."""
     table = []
     for cover in covers:
-        name = rows.summary(cover.corner)
+        name = study_document.summary(cover.corner)
         if cover.trial is None:
             table.append([name, "failed", *[""] * 6])
             continue
@@ -187,7 +187,7 @@ def print_tested(tested: Sequence[Tested]) -> None:
     """The corners on test data and what covers each."""
     table = []
     for row in tested:
-        cells = [rows.summary(row.corner), f"{row.accuracy:.4f}", str(row.download_bytes)]
+        cells = [study_document.summary(row.corner), f"{row.accuracy:.4f}", str(row.download_bytes)]
         if row.by is None or row.ratio is None:
             table.append([*cells, "MISSED", "", "", ""])
             continue
@@ -209,7 +209,7 @@ def print_front(record: StudyRecord, corners: Sequence[Configuration]) -> None:
         cells = [number, f"{evaluation.accuracy:.4f}", "-" if test is None else f"{test:.4f}"]
         cells += [f"{size:.1f}", f"{evaluation.download_bytes}", f"{ratio:.2f}"]
         cells += ["corner" if evaluation.configuration.digest in known else ""]
-        table.append([*cells, rows.summary(evaluation.configuration)])
+        table.append([*cells, study_document.summary(evaluation.configuration)])
     header = (
         "trial",
         "validation",
@@ -228,7 +228,7 @@ def goals_of(covers: Sequence[Cover], tested: Sequence[Tested]) -> list[Goal]:
     covered = [row.ratio for row in tested if row.covered and row.ratio is not None]
     worse = sum(row.interval[1] < 0 for row in tested)
     smallest = min(covered, default=1.0)
-    missed = [rows.summary(cover.corner) for cover in covers if cover.by is None]
+    missed = [study_document.summary(cover.corner) for cover in covers if cover.by is None]
     got = f"{len(covers) - len(missed)} of {len(covers)}" + (f", not {'; '.join(missed)}" if missed else "")
     wanted = "each corner: a point of the front no larger and at least as accurate (validation)"
     wanted_on_test = "each corner: a point that is none, no larger and at least as accurate (test)"

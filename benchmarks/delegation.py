@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.skeleton import make_skeleton
+from autocompress.compress.template import make_skeleton
+from autocompress.devices.probe import PAIRS
 from autocompress.errors import CandidateError
-from autocompress.measure.host import Host, local_host
-from autocompress.network import flatbuffer, trace
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.layers import Layer, layers_of
-from autocompress.search.probe import PAIRS
+from autocompress.measure.host.client import Host, local_host
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import Layer, layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
 from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}

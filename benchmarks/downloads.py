@@ -19,9 +19,9 @@ import zopfli.zlib
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress import download
+from autocompress.evaluate.evaluator import Workbench
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
-from autocompress.search.objective import Workbench
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 

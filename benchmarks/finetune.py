@@ -30,12 +30,12 @@ from splits import test_split
 from autocompress import stats
 from autocompress.cli.finetune import trainer
 from autocompress.compress.download import download_bytes
-from autocompress.compress.skeleton import quantize_plainly
+from autocompress.compress.template import quantize_plainly
+from autocompress.evaluate.evaluator import FRONT_PROCESSES, Workbench
 from autocompress.finetune.recipe import Progress, Recipe
+from autocompress.measure.latency import latency_on
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
-from autocompress.search.latency import latency_on
-from autocompress.search.objective import FRONT_PROCESSES, Workbench
 from autocompress.specs import load_device
 from autocompress.tasks import fashion_mnist, load_task
 from autocompress.tasks.check import checked

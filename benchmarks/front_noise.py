@@ -23,7 +23,7 @@ from autocompress import pareto
 from autocompress.records.front import Front, evaluated, objective_vectors, volume
 from autocompress.records.noise import Figures
 from autocompress.records.study import StudyRecord, TrialRecord
-from autocompress.search.collection import read_all
+from autocompress.search.storage.all_studies import read_all
 
 
 def relations(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[set[int], set[int]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report.leaderboard import plain_int8
-from autocompress.search.store import load_study, read_record
+from autocompress.search.storage.study_records import load_study, read_record
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 76, 36, 66, 56  # margins of the plot

@@ -13,15 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autocompress.compress.skeleton import quantize_plainly
+from autocompress.compress.template import quantize_plainly
+from autocompress.evaluate.evaluator import Workbench
 from autocompress.files import write_whole
-from autocompress.measure.host import Host, profile_host
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.measure.host.client import Host, profile_host
+from autocompress.measure.latency import latency_on
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.search.latency import latency_on
-from autocompress.search.objective import Workbench
 from autocompress.specs import load_device
 from autocompress.tasks import LoadedTask, load_task
 

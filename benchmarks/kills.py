@@ -19,7 +19,7 @@ from pathlib import Path
 import verdict as out
 
 from autocompress.records.front import complete
-from autocompress.search import store
+from autocompress.search.storage import study_records
 
 FILE = """schema: 1
 name: kills
@@ -38,7 +38,7 @@ def night(file: Path, runs: Path) -> list[str]:
 def digests(runs: Path) -> Counter[str]:
     """The configurations of the complete trials of the only study below `runs`."""
     (folder,) = (path.parent for path in runs.glob("*/study.db"))
-    record = store.read_record(store.load_study(runs, folder.name, None))
+    record = study_records.read_record(study_records.load_study(runs, folder.name, None))
     return Counter(evaluation.configuration.digest for _, evaluation in complete(record))
 
 

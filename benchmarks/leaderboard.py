@@ -31,8 +31,8 @@ from verdict import Goal, judge, print_run
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Environment, Measurement
 from autocompress.records.study import Evaluation
-from autocompress.search import store
-from autocompress.search.storage import open_storage
+from autocompress.search.storage import study_records
+from autocompress.search.storage.patient import open_storage
 
 LAYERS = [f"conv_2d_{n}" for n in range(8)]
 CHOICES = [
@@ -75,7 +75,7 @@ def make_study(folder: Path, number: int, trials: int) -> None:
     study = optuna.create_study(
         study_name=folder.name, storage=storage, directions=["maximize", "minimize", "minimize"]
     )
-    identity = store.Identity(
+    identity = study_records.Identity(
         task=f"task {number % 4 // 2}", network_sha256="a" * 64, data_sha256="b" * 64, metric="accuracy",
         higher_is_better=True, device="local" if measured else "rpi4", device_sha256="c" * 64,
         latency_source="measured" if measured else "modelled", latency_model_sha256=None, space="default",
@@ -89,7 +89,7 @@ def make_study(folder: Path, number: int, trials: int) -> None:
     }  # fmt: skip
     for name, value in attributes.items():
         study.set_user_attr(name, value)
-    store.note_run(study, ("autocompress", "search", "--device", identity.device))
+    study_records.note_run(study, ("autocompress", "search", "--device", identity.device))
     study.add_trials([_trial(rng, measured) for _ in range(trials)])
 
 

@@ -29,15 +29,16 @@ from splits import validation_split
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
-from autocompress.compress.skeleton import quantize_plainly
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
-from autocompress.network.pattern import kernel_pattern
-from autocompress.network.run import Runner
+from autocompress.compress.template import quantize_plainly
+from autocompress.measure.latency import latency_on
+from autocompress.network.graph import trace
+from autocompress.network.graph.kernel_pattern import kernel_pattern
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration
 from autocompress.records.measurement import Measurement
-from autocompress.report.rows import summary
-from autocompress.search.latency import latency_on
+from autocompress.report.study_document import summary
 from autocompress.specs import load_device
 from autocompress.tasks import LoadedTask, load_task
 

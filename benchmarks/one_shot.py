@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rebuild import to_keras, weights_of
 
-from autocompress.network.layers import Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]

@@ -15,10 +15,11 @@ import numpy as np
 from autocompress.compress.build import Builder
 from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction
-from autocompress.compress.skeleton import quantize_plainly
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import INPUTS, Layer, layers_of
-from autocompress.network.run import Runner
+from autocompress.compress.template import quantize_plainly
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import INPUTS, Layer, layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.tasks import LoadedTask, load_task
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from rebuild import to_keras
 
-from autocompress.network import flatbuffer
-from autocompress.network.run import Runner
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import LoadedTask
 
 BATCH, LEARNING_RATE = 32, 1e-4

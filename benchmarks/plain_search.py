@@ -30,9 +30,9 @@ from wall_clock import run_search
 
 from autocompress import pareto
 from autocompress.compress.download import download_bytes
+from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
-from autocompress.search.latency import latency_on
-from autocompress.search.store import load_study, read_record
+from autocompress.search.storage.study_records import load_study, read_record
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.network import flatbuffer
-from autocompress.network.layers import Layer
+from autocompress.network.graph.layers import Layer
+from autocompress.network.tflite import flatbuffer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the first import of TensorFlow
 

@@ -26,13 +26,14 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress.download import download_bytes
 from autocompress.errors import CandidateError
-from autocompress.measure.accuracy import Split
-from autocompress.network import flatbuffer, trace
-from autocompress.network.run import Runner
+from autocompress.evaluate.quality import Split
+from autocompress.measure.latency import latency_on
+from autocompress.network.graph import trace
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.front import Front
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord
-from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space

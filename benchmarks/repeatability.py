@@ -17,9 +17,9 @@ import numpy as np
 from local_front import plain_int8
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.measure.host import LEAST_RUN_S, WARMUP_S, Host, local_host
+from autocompress.measure.host.client import LEAST_RUN_S, WARMUP_S, Host, local_host
+from autocompress.measure.latency import steady
 from autocompress.records.measurement import Measurement
-from autocompress.search.latency import steady
 from autocompress.tasks import load_task
 
 MOST_SPREAD, LEAST_HELD, MOST_COST_MS = 0.05, 0.9, 50.0

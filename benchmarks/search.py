@@ -28,13 +28,13 @@ import numpy as np
 from splits import test_split
 from verdict import Goal, judge, print_plot, print_run, print_table
 
+from autocompress.evaluate.evaluator import Workbench
+from autocompress.measure.latency import latency_on
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete, volume
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.search import store
-from autocompress.search.latency import latency_on
-from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
+from autocompress.search.storage import study_records
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -87,7 +87,7 @@ class Shared:
         """Take over what a study of a run that was cut off has evaluated."""
         if not (runs / study / "study.db").exists():
             return
-        for trial in store.load_study(runs, study, None).get_trials():
+        for trial in study_records.load_study(runs, study, None).get_trials():
             attrs = trial.user_attrs
             if "evaluation" in attrs and "divergence" in attrs:
                 found = Evaluation.from_dict(attrs["evaluation"])
@@ -173,7 +173,7 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
 
 def corners_of(search: Search, guided: Line) -> list[Evaluation]:
     """The uniform corners among a line's evaluations."""
-    from autocompress.search.sampler import corners
+    from autocompress.search.sampler.stock import corners
 
     wanted = {corner.normalised().digest for corner in corners(search.activations, search.choices)}
     return [e for e in guided.evaluations if e.configuration.digest in wanted]

@@ -26,9 +26,9 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.network import flatbuffer
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import container_bits, load_device
 from autocompress.tasks import LoadedTask, load_task

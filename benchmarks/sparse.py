@@ -20,12 +20,13 @@ import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress.download import download_bytes
-from autocompress.compress.storage import with_sparse_weights
-from autocompress.measure.host import Host, local_host
-from autocompress.network import flatbuffer, sparse, sparse_kernels
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
-from autocompress.search.latency import steady
+from autocompress.compress.sparse_storage import with_sparse_weights
+from autocompress.measure.host.client import Host, local_host
+from autocompress.measure.latency import steady
+from autocompress.network.graph import xnnpack_sparse
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.interpreter import Runner
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 SPARSITIES = (0.8, 0.85, 0.9)
@@ -60,7 +61,7 @@ def pruned(model: bytes, sparsity: float) -> bytes:
     """The network with this share of its 1x1 convolutions zero, the smallest blocks of outputs, and of the dense layer
     behind them: some versions of XNNPACK count that as well."""
     tree = flatbuffer.read(model)
-    path = sparse_kernels.sparse_path(tree)
+    path = xnnpack_sparse.sparse_path(tree)
     if not path.layers:
         raise SystemExit(f"XNNPACK's sparse path does not take this network: {path.reason}")
     for layer in layers_of(tree):
@@ -96,7 +97,7 @@ def main() -> int:
     asked = parser.parse_args()
     print_run("Sparse storage and sparse kernels", ("ai-edge-litert",))
     model = network(asked.side, asked.width)
-    found, path = layers_of(flatbuffer.read(model)), sparse_kernels.sparse_path(flatbuffer.read(model)).layers
+    found, path = layers_of(flatbuffer.read(model)), xnnpack_sparse.sparse_path(flatbuffer.read(model)).layers
     x = {Runner(model).inputs[0].name: np.random.default_rng(0).random((2, asked.side, asked.side, 3), np.float32)}
     rows, goals, files = [], [], []
     with local_host("ai-edge-litert", 1) as host:

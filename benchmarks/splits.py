@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from autocompress.measure.accuracy import Split
+from autocompress.evaluate.quality import Split
 from autocompress.tasks.task import Array, LoadedTask
 
 

@@ -29,12 +29,12 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState, create_trial
 from verdict import Goal, judge, print_run, print_table
 
+from autocompress.measure.latency import latency_on
 from autocompress.records.study import Evaluation
-from autocompress.search.guided import OWN_BETWEEN
-from autocompress.search.landscape import ACTIVATIONS
-from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
-from autocompress.search.sampler import corners, suggest
+from autocompress.search.sampler.encoding import ACTIVATIONS
+from autocompress.search.sampler.guided import OWN_BETWEEN
+from autocompress.search.sampler.stock import corners, suggest
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -44,7 +44,7 @@ LOAD = """
 import sys, time
 from pathlib import Path
 start = time.perf_counter()
-from autocompress.search.store import load_study, read_record
+from autocompress.search.storage.study_records import load_study, read_record
 record = read_record(load_study(Path(sys.argv[1]), "big", None))
 print(len(record.trials), time.perf_counter() - start)
 """

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from splits import test_split
 
-from autocompress.network import flatbuffer, keras
+from autocompress.network.keras import model
+from autocompress.network.tflite import flatbuffer
 from autocompress.tasks.task import LoadedTask
 
 SPARSITY, CLUSTERS, BATCH = 0.8, 16, 64
@@ -25,7 +26,7 @@ def run(task: LoadedTask, budget_s: float, size_of: Callable[[bytes], int]) -> N
     assert task.train is not None
     x, y = task.train()
     (images,) = x.values()
-    model = keras.to_keras(flatbuffer.read(task.network))
+    model = model.to_keras(flatbuffer.read(task.network))
     for stage in (prune, cluster, quantize):
         model = stage(model, images, y, budget_s / 3)
     exported = export(model)
@@ -113,7 +114,7 @@ def export(model: Any) -> bytes:
 
 def outputs_of(model: bytes, task: LoadedTask) -> Any:
     """Outputs for the test split; the file has one input, named as its converter likes."""
-    from autocompress.network.run import Runner
+    from autocompress.network.tflite.interpreter import Runner
 
     runner = Runner(model, 2)
     (values,) = task.x_test.values()

@@ -26,10 +26,10 @@ from one_shot import TFMOT_PACKAGES
 from plain_pipeline import BATCH, PlainCandidate, PlainPipeline
 from verdict import Goal, judge, print_run, print_table
 
+from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
-from autocompress.search.latency import latency_on
 from autocompress.search.request import Request
-from autocompress.search.sampler import corners
+from autocompress.search.sampler.stock import corners
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task

@@ -19,7 +19,7 @@ from verdict import Goal, judge, print_run, print_table
 from autocompress import pareto
 from autocompress.records.front import Front, evaluated_count, objective_vectors
 from autocompress.records.study import StudyRecord
-from autocompress.search.store import load_study, read_record
+from autocompress.search.storage.study_records import load_study, read_record
 
 LEAST_COVERED = 0.95
 

@@ -37,18 +37,19 @@ import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
+from autocompress.evaluate.evaluator import FRONT_PROCESSES, SEARCH_PROCESSES, Workbench
 from autocompress.finetune.recipe import Lesson, Progress, Recipe
 from autocompress.finetune.train import finetune
-from autocompress.measure.host import Host
-from autocompress.network import flatbuffer, keras
-from autocompress.network.channels import prune
-from autocompress.network.layers import layers_of
-from autocompress.network.pattern import kernel_pattern
-from autocompress.network.run import Runner
+from autocompress.measure.host.client import Host
+from autocompress.measure.latency import LatencySource, latency_on
+from autocompress.network.graph.channels import prune
+from autocompress.network.graph.kernel_pattern import kernel_pattern
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.keras import model
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
-from autocompress.search.latency import LatencySource, latency_on
-from autocompress.search.objective import FRONT_PROCESSES, SEARCH_PROCESSES, Workbench
 from autocompress.specs import SearchSpace, Widths, load_device
 from autocompress.tasks import load_task
 from autocompress.tasks.fashion_mnist import TRAINING_IMAGES
@@ -229,7 +230,7 @@ def ours(
     )
     whole = {group.name: group.channels for group in bench.variants.channels.groups}
     return Side(
-        network=keras.with_weights(material.network, material.layers, weights),
+        network=model.with_weights(material.network, material.layers, weights),
         channels=" ".join(str(count) for count in (whole | widths).values()),
         epochs=base.epochs + found.epochs * (1 - HELD_OUT),
     )  # fmt: skip
@@ -329,7 +330,7 @@ def equal_factor(
 
 def narrowed_as_a_whole(base: Side, factor: float) -> bytes:
     """The base with the first channels of each group only: it runs what a network of this factor runs."""
-    from autocompress.network.channels import Channels
+    from autocompress.network.graph.channels import Channels
 
     groups = Channels(flatbuffer.read(base.network)).groups
     kept = {group.name: range(max(1, round(factor * group.channels))) for group in groups}

@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.measure.host import local_host
-from autocompress.network import flatbuffer
-from autocompress.network.layers import layers_of
+from autocompress.evaluate.evaluator import Workbench
+from autocompress.measure.host.client import local_host
+from autocompress.measure.latency import latency_on
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.search import store
-from autocompress.search.latency import latency_on
-from autocompress.search.locks import Floor
-from autocompress.search.objective import Workbench
+from autocompress.search.storage import study_records
+from autocompress.search.workers.locks import Floor
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
@@ -68,7 +68,7 @@ def searched(runs: Path, study: str, workers: int, trials: int, sampler: str) ->
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     command_s = time.perf_counter() - start
-    trial_list = store.load_study(runs, study, None).get_trials(deepcopy=False)
+    trial_list = study_records.load_study(runs, study, None).get_trials(deepcopy=False)
     fresh = [t for t in trial_list if t.state.is_finished() and not t.user_attrs.get("cached")]
     begins = [t.datetime_start for t in fresh if t.datetime_start is not None]
     ends = [t.datetime_complete for t in fresh if t.datetime_complete is not None]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from autocompress.network.blueprint import Blueprint
+from autocompress.network.tflite.builder import Blueprint
 
 Array = np.ndarray[Any, Any]
 SHAPE = (8, 8, 4)

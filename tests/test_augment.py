@@ -17,7 +17,7 @@ from autocompress.finetune.batches import Batches
 from autocompress.finetune.networks import Teacher
 from autocompress.finetune.recipe import Lesson, Recipe
 from autocompress.metrics import get_metric
-from autocompress.network import flatbuffer
+from autocompress.network.tflite import flatbuffer
 from autocompress.tasks import digits, load_task
 
 SEEDS = st.integers(0, 2**32 - 1)

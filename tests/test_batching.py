@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.measure.accuracy import Split
+from autocompress.evaluate.quality import Split
 from autocompress.metrics import get_metric
-from autocompress.network import flatbuffer, trace
-from autocompress.network.batching import Batch, _same, proven_batch
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
-from autocompress.network.segments import Segments
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.graph.segments import Segments
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.batching import Batch, _same, proven_batch
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 
 Array = np.ndarray[Any, Any]

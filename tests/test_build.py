@@ -12,16 +12,18 @@ import pytest
 
 from autocompress.compress.build import Builder, read_layers, verify
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.skeleton import make_skeleton
+from autocompress.compress.template import make_skeleton
+from autocompress.devices import probe
 from autocompress.errors import CandidateError
-from autocompress.measure.operators import operators
-from autocompress.network import c_source, flatbuffer, trace
-from autocompress.network.layers import LAYER_OPS, Layer, layers_of
-from autocompress.network.run import Runner
-from autocompress.network.scales import short
+from autocompress.export import c_source
+from autocompress.export.programs import verify as program
+from autocompress.measure.model.operators import operators
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import LAYER_OPS, Layer, layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
+from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
-from autocompress.search import probe
-from autocompress.search.bundle import verify as program
 from autocompress.specs import device_schema
 from autocompress.tasks import LoadedTask, load_task
 

@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.skeleton import make_skeleton
+from autocompress.compress.template import make_skeleton
+from autocompress.devices import calibrate, designs
 from autocompress.errors import AutocompressError
-from autocompress.measure import calibrate as fitting
-from autocompress.measure.calibrate import Sample, calibrated_model, cross_validate, fit
-from autocompress.measure.operators import Operator, Tensor, operators
-from autocompress.measure.predict import predict
-from autocompress.measure.terms import terms_of
-from autocompress.network import designs, flatbuffer
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.measure.model import fit as fitting
+from autocompress.measure.model.fit import Sample, calibrated_model, cross_validate, fit
+from autocompress.measure.model.operators import Operator, Tensor, operators
+from autocompress.measure.model.predict import predict
+from autocompress.measure.model.terms import terms_of
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.measurement import Measurement
-from autocompress.search import calibration
 from autocompress.specs import (
     CalibratedModel,
     CalibratedRuntime,
@@ -95,7 +95,7 @@ def test_a_blueprint_computes_what_it_says():
 def test_every_class_that_a_profile_can_name_is_measured():
     from autocompress.specs.device import CALIBRATED_DTYPES, NETWORK_TERMS, OPERATOR_CLASSES, OPERATOR_TERMS
 
-    found = [terms_of(operators(file.model)) for file in calibration.specimens(SET[::3] + FEW)]
+    found = [terms_of(operators(file.model)) for file in calibrate.specimens(SET[::3] + FEW)]
     keys = {key for each in found for key in each.total}
     assert {key[1] for key in keys} - {"network"} <= set(OPERATOR_CLASSES)
     assert {key[2] for key in keys if key[1] == "network"} == set(NETWORK_TERMS)
@@ -105,7 +105,7 @@ def test_every_class_that_a_profile_can_name_is_measured():
 
 
 def test_specimens_are_what_candidates_are():
-    made = {file.dtype: file for file in calibration.specimens(FEW[1:2])}
+    made = {file.dtype: file for file in calibrate.specimens(FEW[1:2])}
     assert list(made) == ["float32", "dynamic", "int8"]
     dtypes = {dtype: {key[0] for key in terms_of(operators(file.model)).total} - {""} for dtype, file in made.items()}
     assert dtypes == {"float32": {"float32"}, "dynamic": {"dynamic"}, "int8": {"int8"}}
@@ -233,7 +233,7 @@ def test_too_few_files_are_refused():
 def planted_model(set_of: Any = SET[::2] + FEW) -> CalibratedModel:
     """Fitted to latencies that follow from the terms by a rule."""
     samples = []
-    for file in calibration.specimens(set_of):
+    for file in calibrate.specimens(set_of):
         found = terms_of(operators(file.model))
         samples.append(
             Sample(
@@ -402,7 +402,7 @@ def test_numbers_survive_the_file(tmp_path_factory, model, cost, longest):
 def few_designs(monkeypatch, tmp_path):
     """Three designs instead of all, and a folder for the profile. All else is as the user has it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "designed_set", lambda share: FEW)
+    monkeypatch.setattr(calibrate, "designed_set", lambda share: FEW)
     return tmp_path / "autocompress" / "device_profiles"
 
 
@@ -458,8 +458,8 @@ def test_a_file_that_the_device_refuses_is_left_out_and_named(monkeypatch):
         def measure(self, model: bytes, *, processes: int) -> Any:
             raise CandidateError("no kernel")
 
-    file = next(iter(calibration.specimens(FEW)))
-    samples, refused = calibration._Passes(Refusing(), [file], None).run()  # type: ignore[arg-type]
+    file = next(iter(calibrate.specimens(FEW)))
+    samples, refused = calibrate._Passes(Refusing(), [file], None).run()  # type: ignore[arg-type]
     assert samples == []
     assert refused == ["network-1 float32: no kernel"]
 
@@ -476,8 +476,8 @@ def test_files_whose_two_passes_disagree_are_measured_again():
             )
 
     host = Unsteady()
-    files = [calibration.Specimen(design="a", kind="dense", dtype="float32", model=name) for name in (b"calm", b"wild")]
-    passes = calibration._Passes(host, files, None)  # type: ignore[arg-type]
+    files = [calibrate.Specimen(design="a", kind="dense", dtype="float32", model=name) for name in (b"calm", b"wild")]
+    passes = calibrate._Passes(host, files, None)  # type: ignore[arg-type]
     with pytest.raises(AutocompressError, match="not a TFLite file"):
         passes.run()
     assert host.asked == {b"calm": 2, b"wild": 5}

@@ -16,7 +16,7 @@ from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.kernels import BUILT_IN, DELEGATED
 from autocompress.records.measurement import MeasuredFile, Measurement, OpProfile
 from autocompress.records.study import StudyRecord
-from autocompress.report import measurement, rows, terminal
+from autocompress.report import measurement, study_document, terminal
 from autocompress.report.card import Shipped, markdown, model_card
 from autocompress.report.html_study import study_data, study_page
 from autocompress.report.leaderboard import groups_of
@@ -124,7 +124,7 @@ def test_tables_of_the_leaderboard_have_the_short_words() -> None:
 def test_documents_say_it_with_a_flag(outside: bool) -> None:
     record = record_outside() if outside else make_record(*ALL)
     error = None if outside else 0.034
-    report, page, points = rows.document(record), study_data(record), board(record)["groups"][0]
+    report, page, points = study_document.document(record), study_data(record), board(record)["groups"][0]
     shipped, single = card(record)[0], measurement.document(measured_file(record))
     entries = [report["baseline"], *report["front"], *points["front"], shipped["measurements"], shipped["baseline"]]
     assert {entry["extrapolated"] for entry in [*entries, single, *page["trials"], page["baseline"]]} == {outside}
@@ -171,9 +171,9 @@ def with_kernels(activations: str) -> StudyRecord:
 def test_the_report_says_where_each_layer_runs() -> None:
     dynamic, static = with_kernels("float32"), with_kernels("int8")
     outside = {"depthwise_conv_2d_0": BUILT_IN, "depthwise_conv_2d_1": DELEGATED}
-    assert rows.document(dynamic)["front"][0]["kernels"] == outside
+    assert study_document.document(dynamic)["front"][0]["kernels"] == outside
     assert study_data(dynamic)["trials"][1]["kernels"] == outside
-    assert set(rows.document(static)["front"][0]["kernels"].values()) == {DELEGATED}
+    assert set(study_document.document(static)["front"][0]["kernels"].values()) == {DELEGATED}
     assert "XNNPACK runs 1 of 2 layers; built-in kernel (not delegated): depthwise_conv_2d_0" in front(dynamic)
     assert "XNNPACK runs 2 of 2 layers" in front(static)
     assert "kernels" not in front(make_record(*ALL))
@@ -195,4 +195,4 @@ def test_the_card_says_where_each_layer_runs() -> None:
 
 
 def test_an_older_study_does_not_know_where_its_layers_run() -> None:
-    assert rows.document(make_record(*ALL))["front"][0]["kernels"] is None
+    assert study_document.document(make_record(*ALL))["front"][0]["kernels"] is None

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.channels import Channels, prune
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.network.graph.channels import Channels, prune
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 
 Array = np.ndarray[Any, Any]

@@ -16,9 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.cli.terms import Waits, seconds
+from autocompress.cli.options import Waits, seconds
 from autocompress.errors import AutocompressError
-from autocompress.measure.operators import operators
+from autocompress.measure.model.operators import operators
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
@@ -93,7 +93,7 @@ def test_report_html_is_one_file_that_repeats_the_command(studied: Path, tmp_pat
 
 
 def test_who_searched_is_in_the_record_without_a_password(studied: Path) -> None:
-    from autocompress.search.store import load_study, read_record, without_password
+    from autocompress.search.storage.study_records import load_study, read_record, without_password
 
     record = read_record(load_study(studied, "a", None))
     assert [run.command[:2] for run in record.runs] == [("autocompress", "search")]
@@ -255,9 +255,9 @@ def test_bad_models(tmp_path: Path) -> None:
 
 
 def _quantized() -> bytes:
-    from autocompress.compress.skeleton import make_skeleton
-    from autocompress.network import flatbuffer
-    from autocompress.network.layers import layers_of
+    from autocompress.compress.template import make_skeleton
+    from autocompress.network.graph.layers import layers_of
+    from autocompress.network.tflite import flatbuffer
 
     layers = layers_of(flatbuffer.read(DIGITS.network))
     return make_skeleton(DIGITS.network, layers, [8] * len(layers), "float32", None).patch.snapshot()

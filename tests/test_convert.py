@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer
-from autocompress.network.convert import to_float_tflite
-from autocompress.network.run import Runner
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.convert import to_float_tflite
+from autocompress.network.tflite.interpreter import Runner
 
 MAKE_FILES = """
 import sys, keras, tf_keras, numpy as np, tensorflow as tf
@@ -123,7 +123,7 @@ def test_a_tflite_comes_back_as_it_is(tmp_path: Path) -> None:
 
 def test_conversion_prints_nothing_and_keeps_tensorflow_out(folder: Path) -> None:
     code = (
-        "import sys, pathlib; from autocompress.network.convert import to_float_tflite; "
+        "import sys, pathlib; from autocompress.network.tflite.convert import to_float_tflite; "
         "to_float_tflite(pathlib.Path(sys.argv[1])); assert 'tensorflow' not in sys.modules"
     )
     command = [sys.executable, "-c", code, str(folder / "keras3.keras")]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.errors import CandidateError
-from autocompress.search.costs import pattern_cost
+from autocompress.search.sampler.container_costs import pattern_cost
 
 KINDS = ("float32", "int8")
 

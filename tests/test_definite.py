@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.compress import definite
-from autocompress.compress.sensitivity import damage_curve, probe_choices
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
-from autocompress.network.scales import short
+from autocompress.compress.tables import damage_curve, probe_choices
+from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]

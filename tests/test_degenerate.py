@@ -13,14 +13,15 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.reconstruct import Reconstruction
-from autocompress.network import flatbuffer, trace
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.finite import first_refused, not_finite, unfit
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.network.graph import trace
+from autocompress.network.graph.finite import first_refused, not_finite, unfit
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front, complete
-from autocompress.search import store
+from autocompress.search.storage import study_records
 
 Array = np.ndarray[Any, Any]
 Data = dict[str, Array]
@@ -133,7 +134,7 @@ def test_a_search_on_dead_channels_and_constant_inputs_fails_nowhere(
     words = [*written(tmp_path, network(), draw), "--space", space, "--trials", str(trials)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    record = store.read_record(store.load_study(tmp_path / "runs", "s", None))
+    record = study_records.read_record(study_records.load_study(tmp_path / "runs", "s", None))
     assert [t.reason for t in record.trials if t.state == "failed"] == []
     assert len(complete(record)) == trials
     assert Front(record).trials
@@ -175,7 +176,7 @@ def test_a_bad_calibration_sample_is_left_out_and_counted(tmp_path: Path, value:
     words = written(tmp_path, log_network(), log_data, "calibration", value)
     done = CliRunner().invoke(app, [*words, "--trials", "8"])
     assert done.exit_code == 0, done.output
-    record = store.read_record(store.load_study(tmp_path / "runs", "s", None))
+    record = study_records.read_record(study_records.load_study(tmp_path / "runs", "s", None))
     assert any(note.startswith("1 ") and "calibration samples" in note for note in record.notes), record.notes
     assert len(complete(record)) == 8
 
@@ -199,7 +200,7 @@ def test_a_bad_sample_is_named_before_the_search(
     assert f"x_{split}" in done.stderr
     assert said.replace("80", str(SAMPLES[split])) in done.stderr
     if (tmp_path / "runs" / "s" / "study.db").is_file():
-        states = [t.state for t in store.load_study(tmp_path / "runs", "s", None).get_trials()]
+        states = [t.state for t in study_records.load_study(tmp_path / "runs", "s", None).get_trials()]
         assert set(states) <= {TrialState.WAITING}
 
 
@@ -207,7 +208,7 @@ def test_ids_outside_the_vocabulary_are_left_out_of_calibration(tmp_path: Path) 
     words = written(tmp_path, ids_network(), ids_data, "calibration", 10)
     done = CliRunner().invoke(app, [*words, "--trials", "4"])
     assert done.exit_code == 0, done.output
-    record = store.read_record(store.load_study(tmp_path / "runs", "s", None))
+    record = study_records.read_record(study_records.load_study(tmp_path / "runs", "s", None))
     assert any(note.startswith("1 of the calibration samples") for note in record.notes)
 
 

@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
+from autocompress.devices.probe import PAIRS
 from autocompress.errors import CandidateError
-from autocompress.network import flatbuffer
-from autocompress.network.layers import LAYER_OPS, layers_of
-from autocompress.search.probe import PAIRS
+from autocompress.network.graph.layers import LAYER_OPS, layers_of
+from autocompress.network.tflite import flatbuffer
 from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "delegation.py"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tiny_models import dense_model
 
 from autocompress.compress.download import _parsed, coded_bytes, compressed, deflated, download_bytes
-from autocompress.network import flatbuffer
-from autocompress.network.scales import SCALE_BITS, short
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.short_floats import SCALE_BITS, short
 from autocompress.tasks import load_task
 
 RESNET = load_task("fashion-mnist").original

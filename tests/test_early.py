@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import stats
-from autocompress.measure.accuracy import Split
+from autocompress.evaluate import early_stopping, validation
+from autocompress.evaluate.quality import Split
+from autocompress.measure.latency import latency_on
 from autocompress.records.front import FLAT_TRIALS, Front, complete, is_flat
 from autocompress.records.study import Constraint, StudyRecord
-from autocompress.report import rows
-from autocompress.search import early, judge, store
-from autocompress.search.latency import latency_on
+from autocompress.report import study_document
 from autocompress.search.request import Request
+from autocompress.search.storage import study_records
 from autocompress.search.study import Search
 from autocompress.specs import SearchSpace, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -32,10 +33,10 @@ def test_binomial_tail_is_the_sum_of_its_terms(successes: int, n: int, p: float)
     assert stats.binomial_tail(successes, n, p) == pytest.approx(min(1.0, slow), abs=1e-9)
 
 
-def stopped(scores: np.ndarray, bar: early.Bar, seed: int) -> bool:
+def stopped(scores: np.ndarray, bar: early_stopping.Bar, seed: int) -> bool:
     """Whether a candidate with these scores of all samples would be stopped at one of its looks."""
-    order, after = early.order_of(len(scores), seed), early.looks(len(scores))
-    return any(early.verdict(scores[order[:n]], order[:n], bar, len(after)) is not None for n in after)
+    order, after = early_stopping.order_of(len(scores), seed), early_stopping.looks(len(scores))
+    return any(early_stopping.verdict(scores[order[:n]], order[:n], bar, len(after)) is not None for n in after)
 
 
 def test_a_candidate_that_is_as_good_is_hardly_ever_stopped() -> None:
@@ -43,40 +44,42 @@ def test_a_candidate_that_is_as_good_is_hardly_ever_stopped() -> None:
     count = 0
     for seed in range(400):
         rival, mine = rng.random(1000) < 0.9, rng.random(1000) < 0.9
-        bar = early.Bar(scores=rival.astype(np.float32), name="trial 1", least=0.9, rises=True)
+        bar = early_stopping.Bar(scores=rival.astype(np.float32), name="trial 1", least=0.9, rises=True)
         count += stopped(mine.astype(np.float32), dataclasses.replace(bar, least=None), seed)
-    assert count / 400 <= early.ERROR
+    assert count / 400 <= early_stopping.ERROR
 
 
 def test_a_candidate_at_the_bound_is_hardly_ever_stopped() -> None:
     rng = np.random.default_rng(1)
-    bar = early.Bar(scores=None, name="", least=0.9, rises=True)
+    bar = early_stopping.Bar(scores=None, name="", least=0.9, rises=True)
     count = sum(stopped((rng.random(1000) < 0.9).astype(np.float32), bar, seed) for seed in range(400))
-    assert count / 400 <= early.ERROR
+    assert count / 400 <= early_stopping.ERROR
 
 
 @pytest.mark.parametrize("rises", [True, False])
 def test_a_bad_candidate_is_stopped_for_either_reason(rises: bool) -> None:
     rng = np.random.default_rng(2)
     good, bad = rng.normal(1.0 if rises else 0.2, 0.1, 1000), rng.normal(0.2 if rises else 1.0, 0.1, 1000)
-    rival = early.Bar(scores=good, name="trial 7", least=None, rises=rises)
-    bound = early.Bar(scores=None, name="", least=0.6, rises=rises)
+    rival = early_stopping.Bar(scores=good, name="trial 7", least=None, rises=rises)
+    bound = early_stopping.Bar(scores=None, name="", least=0.6, rises=rises)
     at = np.arange(125)
-    assert "trial 7" in str(early.verdict(bad[at], at, rival, 3))
-    assert "0.6" in str(early.verdict(bad[at], at, bound, 3))
-    assert early.verdict(good[at], at, rival, 3) is None
-    assert early.verdict(good[at], at, bound, 3) is None
+    assert "trial 7" in str(early_stopping.verdict(bad[at], at, rival, 3))
+    assert "0.6" in str(early_stopping.verdict(bad[at], at, bound, 3))
+    assert early_stopping.verdict(good[at], at, rival, 3) is None
+    assert early_stopping.verdict(good[at], at, bound, 3) is None
 
 
 def test_few_samples_are_not_looked_at() -> None:
-    assert early.looks(100) == []
-    assert early.looks(200) == [100]
-    assert early.looks(2000) == [250, 500, 1000]
+    assert early_stopping.looks(100) == []
+    assert early_stopping.looks(200) == [100]
+    assert early_stopping.looks(2000) == [250, 500, 1000]
 
 
 def test_every_sample_is_seen_once() -> None:
-    order = early.order_of(2000, 3)
-    assert sorted(np.concatenate(early.pieces(order, early.looks(2000))).tolist()) == list(range(2000))
+    order = early_stopping.order_of(2000, 3)
+    assert sorted(np.concatenate(early_stopping.pieces(order, early_stopping.looks(2000))).tolist()) == list(
+        range(2000)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +122,8 @@ def test_a_stopped_trial_keeps_what_was_seen_and_is_no_part_of_the_front(task: L
     assert len(complete(record)) == 25  # stopped ones do not count
     assert all(t.evaluation is None and t.reason for t in gone)
     assert not {t.number for t in gone} & {t.number for t in Front(record).trials}
-    assert rows.document(record)["trials"]["stopped_early"] == len(gone)
-    study = store.load_study(tmp_path, "s", None)
+    assert study_document.document(record)["trials"]["stopped_early"] == len(gone)
+    study = study_records.load_study(tmp_path, "s", None)
     samples = len(next(iter(task.x_validation.values())))
     for trial in study.get_trials():
         if "seen" in trial.user_attrs:
@@ -140,7 +143,7 @@ def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tm
         for trial in search.study.get_trials():
             if "seen" not in trial.user_attrs:
                 continue
-            from autocompress.search.sampler import suggest
+            from autocompress.search.sampler.stock import suggest
 
             chosen = suggest(trial, search.activations, search.choices).normalised()  # type: ignore[arg-type]
             whole, _ = search.workbench.evaluate(chosen)
@@ -161,8 +164,8 @@ def test_a_search_goes_flat_and_ends(task: LoadedTask, tmp_path: Path) -> None:
 def test_a_judge_forgets_scores_and_runs_the_file_again(monkeypatch: pytest.MonkeyPatch) -> None:
     task = load_task("digits")
     split = Split(task.x_validation, task.y_validation, task.metric, task.network, threads=1, seed=0)
-    monkeypatch.setattr(judge, "REMEMBERED", 2)
-    mine, outputs, asked = judge.Judge(split, 0), split.baseline_outputs, []
+    monkeypatch.setattr(validation, "REMEMBERED", 2)
+    mine, outputs, asked = validation.Judge(split, 0), split.baseline_outputs, []
     for name in ("a", "b"):
         mine.remember(name, outputs)
 

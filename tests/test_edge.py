@@ -19,13 +19,13 @@ from processes import Background, children, is_dead, measurers, wait_for
 from tiny_models import dense_model, int4_conv_model
 
 from autocompress.errors import CandidateError
-from autocompress.measure.host import Host, local_host
+from autocompress.measure.host.client import Host, local_host
 from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
-from autocompress.search import store
+from autocompress.search.storage import study_records
 from autocompress.tasks import load_task
 
-TASKS = Path(store.__file__).parents[1] / "tasks"
+TASKS = Path(study_records.__file__).parents[1] / "tasks"
 RESNET = TASKS / "fashion_mnist" / "float.tflite"
 MODEL = dense_model(inputs=128, outputs=64)
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
@@ -39,12 +39,12 @@ def search(runs: Path, device: str, trials: int, *more: str) -> list[str]:
 
 
 def record_of(runs: Path) -> StudyRecord:
-    return store.read_record(store.load_study(runs, "s", None))
+    return study_records.read_record(study_records.load_study(runs, "s", None))
 
 
 def trials_of(runs: Path) -> dict[int, Any]:
     """Optuna's trials by number."""
-    return {trial.number: trial for trial in store.load_study(runs, "s", None).get_trials()}
+    return {trial.number: trial for trial in study_records.load_study(runs, "s", None).get_trials()}
 
 
 # A search and its outages

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.search.effects import Coded, Effects, fit_effects, log_likelihood
+from autocompress.search.sampler.size_model import Coded, Effects, fit_effects, log_likelihood
 
 CHOICES = 4
 

@@ -27,12 +27,13 @@ from test_convert import MAKE_FILES
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.skeleton import quantize_plainly
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
+from autocompress.compress.template import quantize_plainly
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
 from autocompress.records.front import complete
 from autocompress.records.study import Evaluation
-from autocompress.search import store
+from autocompress.search.storage import study_records
 
 Array = np.ndarray[Any, Any]
 SPACE = """\
@@ -84,7 +85,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     (folder / "space.yaml").write_text(SPACE)
     done = search(folder, network.model_path, network.data_path, network.metric, str(TRIALS))
     assert done.exit_code == 0, done.output
-    record = store.read_record(store.load_study(folder / "runs", "study", None))
+    record = study_records.read_record(study_records.load_study(folder / "runs", "study", None))
     return Searched(
         network=network, runs=folder / "runs", report=json.loads(done.stdout), error_output=done.stderr,
         evaluations=tuple(evaluation for _, evaluation in complete(record)),

@@ -28,11 +28,11 @@ from typer.testing import CliRunner
 
 from autocompress.cli import app
 from autocompress.compress.build import decoded
+from autocompress.export import android, c_source
+from autocompress.export.programs import verify
+from autocompress.export.stored_weights import stored_weights
 from autocompress.metrics import METRICS
-from autocompress.network import android, c_source
 from autocompress.report.card import escaped
-from autocompress.search.bundle import verify
-from autocompress.search.contents import stored_weights
 from autocompress.tasks import load_task
 
 DIGITS = load_task("digits")

@@ -35,14 +35,16 @@ from autocompress.finetune.recipe import Lesson, Progress, Recipe, Tuned, Watch
 from autocompress.finetune.train import _RESERVED as RESERVED
 from autocompress.finetune.train import finetune
 from autocompress.metrics import get_metric
-from autocompress.network import flatbuffer, keras, trace
-from autocompress.network.channels import Channels, prune
-from autocompress.network.layers import Layer, layers_of
-from autocompress.network.run import Runner
-from autocompress.network.scales import short
+from autocompress.network.graph import trace
+from autocompress.network.graph.channels import Channels, prune
+from autocompress.network.graph.layers import Layer, layers_of
+from autocompress.network.keras import model
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
+from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front
-from autocompress.search import store
+from autocompress.search.storage import study_records
 from autocompress.tasks import digits, load_task
 
 SPACE = """\
@@ -127,7 +129,7 @@ def test_gradients_are_those_of_what_the_variables_stand_for(
     """Against TensorFlow's own derivative of the same weights written out, the levels' rounding left out."""
     tree = flatbuffer.read(digits_network)
     layers, start = crushed_network(digits_network, choice)
-    network = keras.to_keras(tree)
+    network = model.to_keras(tree)
     rng = np.random.default_rng(0)
     for layer, solved in zip(layers, start, strict=True):
         held = ConstrainedLayer(layer, choice, solved, network, fixed=fixed)
@@ -137,8 +139,8 @@ def test_gradients_are_those_of_what_the_variables_stand_for(
         held.put()
         found = held.solved()
         np.testing.assert_allclose(found.weight, solved.weight, rtol=2**-6, atol=1e-7)
-        kernel = keras.kernel_of(network, layer)
-        np.testing.assert_array_equal(keras.from_keras_order(layer, kernel.numpy()), found.weight)
+        kernel = model.kernel_of(network, layer)
+        np.testing.assert_array_equal(model.from_keras_order(layer, kernel.numpy()), found.weight)
 
 
 def check_derivatives(held: ConstrainedLayer, rng: np.random.Generator, smooth: bool) -> None:
@@ -175,7 +177,7 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
     """Deep Compression, eq. 3, by a slow loop."""
     choice = LayerChoice(bits=8, sparsity=0.5, clusters=6)
     layers, start = crushed_network(digits_network, choice)
-    network = keras.to_keras(flatbuffer.read(digits_network))
+    network = model.to_keras(flatbuffer.read(digits_network))
     rng = np.random.default_rng(1)
     for layer, solved in zip(layers, start, strict=True):
         held = ConstrainedLayer(layer, choice, solved, network, fixed=True)
@@ -183,7 +185,7 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
         rest = [tf.zeros_like(v) for v in held.weights[1:]]
         gradients = held.gradients([tf.constant(pull), *rest], held.put())
         (given,) = (g for g, v in zip(gradients, held.variables, strict=True) if v is held._table)
-        in_order = keras.from_keras_order(layer, pull)
+        in_order = model.from_keras_order(layer, pull)
         table = np.union1d(solved.levels, [0])
         for place, level in enumerate(table):
             expected = 0.0
@@ -198,7 +200,7 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
 ) -> None:
     tree = flatbuffer.read(digits_network)
     layers, start = crushed_network(digits_network, choice)
-    network = keras.to_keras(tree)
+    network = model.to_keras(tree)
     for layer, solved in zip(layers, start, strict=True):
         dense = flatbuffer.constant(tree, layer.weight)
         held = ConstrainedLayer(layer, choice, solved, network, fixed=False, dense=dense, target=0.8)
@@ -218,7 +220,7 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
 def test_a_weight_beyond_the_largest_level_can_come_back_and_goes_no_further(digits_network: bytes) -> None:
     choice = LayerChoice(bits=3)
     (layer, *_), (solved, *_) = crushed_network(digits_network, choice)
-    held = ConstrainedLayer(layer, choice, solved, keras.to_keras(flatbuffer.read(digits_network)), fixed=False)
+    held = ConstrainedLayer(layer, choice, solved, model.to_keras(flatbuffer.read(digits_network)), fixed=False)
     latent = held.variables[0]
     beyond = np.where(np.arange(latent.numpy().size) % 2, 3.4, -3.4).reshape(latent.shape) / held._size
     latent.assign(beyond.astype(np.float32))
@@ -492,7 +494,7 @@ def test_networks_of_every_maker_are_trained_on(maker: str, tmp_path: Path) -> N
     float_outputs = Runner(network).run(x)
 
     def error(solved: Any) -> float:
-        written = keras.with_weights(network, layers, [(s.weight, s.bias) for s in solved])
+        written = model.with_weights(network, layers, [(s.weight, s.bias) for s in solved])
         return float(np.abs(Runner(written).run(x) - float_outputs).mean())
 
     assert error(tuned.layers) < error(start)
@@ -614,8 +616,8 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
                    "--augment", "shift, mix", "--runs", runs, "--json")  # fmt: skip
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    study = store.load_study(runs, "s", None)
-    record = store.read_record(study)
+    study = study_records.load_study(runs, "s", None)
+    record = study_records.read_record(study)
     parent, made = record.trials[STATIC_TRIAL], record.trials[2]
     assert made.state == "complete"
     assert made.evaluation.configuration == parent.evaluation.configuration
@@ -643,8 +645,8 @@ def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_ne
     arguments = ["finetune", "s", "--trial", 0, "--sparsity", 0.85, "--runs", runs]
     done = command(*arguments, "--time-budget", "20s")
     assert done.exit_code == 0, done.output
-    study = store.load_study(runs, "s", None)
-    record = store.read_record(study)
+    study = study_records.load_study(runs, "s", None)
+    record = study_records.read_record(study)
     parent, made = record.trials[0].evaluation, record.trials[2].evaluation
     kept = {n: c.sparsity for n, c in parent.configuration.layers.items()}
     found = {n: c.sparsity for n, c in made.configuration.layers.items()}
@@ -665,9 +667,9 @@ def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_
     """The next search sees the parent's evaluation, and evaluates nothing twice."""
     runs = copied(searched, tmp_path)
     assert command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", runs).exit_code == 0
-    from autocompress.search.ledger import Ledger
+    from autocompress.search.storage.finished_trials import Ledger
 
-    study = store.load_study(runs, "s", None)
+    study = study_records.load_study(runs, "s", None)
     ledger = Ledger(study)
     ledger.read()
     first = ledger.records[0].evaluation
@@ -682,12 +684,12 @@ def test_the_best_are_fine_tuned_after_a_search(tmp_path: Path) -> None:
     done = command(*arguments)
     assert done.exit_code == 0, done.output
     assert "fine-tuned, accuracy" in done.stdout
-    study = store.load_study(tmp_path / "runs", "s", None)
+    study = study_records.load_study(tmp_path / "runs", "s", None)
     parents = [t.user_attrs["finetuned_from"] for t in study.trials if "finetuned_from" in t.user_attrs]
     assert len(parents) == 1
     again = command(*arguments)  # nothing is trained twice
     assert again.exit_code == 0, again.output
-    study = store.load_study(tmp_path / "runs", "s", None)
+    study = study_records.load_study(tmp_path / "runs", "s", None)
     parents = [t.user_attrs["finetuned_from"] for t in study.trials if "finetuned_from" in t.user_attrs]
     assert len(set(parents)) == len(parents)
 
@@ -739,7 +741,7 @@ def test_operators_without_a_way_back_are_listed_and_the_search_stands(tmp_path:
     assert again.exit_code == 2
     assert listed in again.stderr
     assert again.stderr.strip().count("\n") == 0
-    assert len(store.read_record(store.load_study(tmp_path / "runs", "s", None)).trials) == 1
+    assert len(study_records.read_record(study_records.load_study(tmp_path / "runs", "s", None)).trials) == 1
 
 
 def test_missing_labels_and_too_little_memory_end_only_the_fine_tuning(
@@ -757,7 +759,7 @@ def test_missing_labels_and_too_little_memory_end_only_the_fine_tuning(
     labels = command("finetune", "s", "--trial", 0, "--loss", "labels", "--runs", tmp_path / "runs")
     assert labels.exit_code == 2
     assert "the loss 'labels' needs labels, and the task has no y_train" in labels.stderr
-    assert len(store.read_record(store.load_study(tmp_path / "runs", "s", None)).trials) == 1
+    assert len(study_records.read_record(study_records.load_study(tmp_path / "runs", "s", None)).trials) == 1
     fits = command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", tmp_path / "runs")
     assert fits.exit_code == 0, fits.output  # distillation wants no labels
 
@@ -767,7 +769,7 @@ def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_pa
     done = command("finetune", "s", "--trial", 0, "--learning-rate", "1e30", "--runs", runs)
     assert done.exit_code == 1
     assert "fine-tuning of trial 0 failed: the loss became" in done.stdout
-    record = store.read_record(store.load_study(runs, "s", None))
+    record = study_records.read_record(study_records.load_study(runs, "s", None))
     assert record.trials[2].state == "failed"
     assert "smaller --learning-rate than 1e+30" in (record.trials[2].reason or "")
 
@@ -804,10 +806,10 @@ def test_a_killed_training_goes_on_where_it_was(searched: Path, tmp_path: Path) 
     with np.load(state) as archive:
         steps = json.loads(str(archive["facts"]))["steps"]
     assert steps > 0
-    assert len(store.read_record(store.load_study(runs, "s", None)).trials) == 2
+    assert len(study_records.read_record(study_records.load_study(runs, "s", None)).trials) == 2
     done = command("finetune", "s", "--trial", 0, "--time-budget", "10m", "--runs", runs)
     assert done.exit_code == 0, done.output
-    made = store.load_study(runs, "s", None).trials[2]
+    made = study_records.load_study(runs, "s", None).trials[2]
     first = json.loads(json.dumps(made.user_attrs["finetune"]))
     assert first["steps"] > steps
     assert made.user_attrs["evaluation"]["accuracy"] > 0.5

@@ -20,7 +20,7 @@ from autocompress.records.constraint import violation
 from autocompress.records.front import Front, evaluated, nearest, volume, why_empty
 from autocompress.records.noise import UNKNOWN_ERROR, modelled_error, runs_float_kernels
 from autocompress.records.study import Constraint
-from autocompress.report import rows
+from autocompress.report import study_document
 
 
 def test_front_holds_each_non_dominated_vector_once_best_metric_first():
@@ -93,15 +93,15 @@ def test_nearest_trials_miss_by_least():
 
 
 def test_hypervolume_of_a_front_that_is_not_thinned_can_be_computed_from_the_document():
-    document = rows.document(make_record(*ALL))
+    document = study_document.document(make_record(*ALL))
     points = [
         [(0.9186 - e["accuracy"]) / 0.10, e["latency_ms"] / 0.3, e["download_bytes"] / 80_000]
         for e in document["front"]
     ]
     assert document["hypervolume"] == pytest.approx(pareto.hypervolume(points, [1, 1, 1]))
     assert 0 < document["hypervolume"] < 1
-    assert rows.document(make_record(*ALL, int8_download_bytes=None))["hypervolume"] is None
-    assert rows.document(make_record())["hypervolume"] == 0
+    assert study_document.document(make_record(*ALL, int8_download_bytes=None))["hypervolume"] is None
+    assert study_document.document(make_record())["hypervolume"] == 0
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,15 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from autocompress import pareto
-from autocompress.compress.sensitivity import LayerTable, Tables
+from autocompress.compress.tables import LayerTable, Tables
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation
-from autocompress.search.costs import Cost, pattern_cost
-from autocompress.search.guided import GuidedSampler
-from autocompress.search.history import Reference
-from autocompress.search.landscape import Landscape
-from autocompress.search.sampler import STOCK, corners, make_sampler, parameters, suggest
+from autocompress.search.sampler.container_costs import Cost, pattern_cost
+from autocompress.search.sampler.encoding import Landscape
+from autocompress.search.sampler.guided import GuidedSampler
+from autocompress.search.sampler.history import Reference
+from autocompress.search.sampler.stock import STOCK, corners, make_sampler, parameters, suggest
 
 BASE_ACCURACY, BASE_MS, INT8_BYTES = 0.93, 2.0, 40_000
 

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from test_guided import guided, new_study, objective, world
 
 from autocompress import pareto
-from autocompress.search import storage
-from autocompress.search.history import Front, History, Known
+from autocompress.search.sampler.history import Front, History, Known
+from autocompress.search.storage import patient
 
 points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 
@@ -89,12 +89,12 @@ def test_what_died_and_runs_again_counts_as_one_suggestion(drawn: int) -> None:
     for name, distribution in list(sampler._space.items())[:drawn]:
         dying._suggest(name, distribution)
     study.tell(dying, state=TrialState.FAIL)
-    storage.retry(study, study.get_trials(deepcopy=False)[dying.number])
+    patient.retry(study, study.get_trials(deepcopy=False)[dying.number])
     again = study.ask()
     assert again.number == dying.number + 1
     assert proposed_before(again) == before
     study.tell(again, state=TrialState.FAIL)
-    storage.retry(study, study.get_trials(deepcopy=False)[again.number])  # and dies once more
+    patient.retry(study, study.get_trials(deepcopy=False)[again.number])  # and dies once more
     assert proposed_before(study.ask()) == before
 
 

@@ -10,12 +10,12 @@ import pytest
 from test_guided import BASE_MS, World, guided, new_study, objective, world
 from test_rows import ALL, make_record
 
+from autocompress.evaluate.networks import Narrowing
 from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, Importance
 from autocompress.report.importance import advice_lines, importance_lines, whole_channel_lines
-from autocompress.search.landscape import Landscape
-from autocompress.search.sampler import suggest
-from autocompress.search.variants import Narrowing
+from autocompress.search.sampler.encoding import Landscape
+from autocompress.search.sampler.stock import suggest
 
 ROWS = (
     Importance(layer="conv_2d_0", technique="sparsity", value=0.5, saves_bytes=200.0, costs=0.004),

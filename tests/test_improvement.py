@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import pareto
-from autocompress.search.improvement import Cells, normal_below
+from autocompress.search.sampler.ehvi import Cells, normal_below
 
 coordinates = st.floats(0.0, 1.3, allow_nan=False)
 

@@ -16,12 +16,13 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.skeleton import make_skeleton, quantize_plainly
+from autocompress.compress.template import make_skeleton, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import Layer, layers_of
-from autocompress.network.run import Runner, interpreter
-from autocompress.network.segments import Segments
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import Layer, layers_of
+from autocompress.network.graph.segments import Segments
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner, interpreter
 
 Array = np.ndarray[Any, Any]
 NETWORKS = sorted(networks.BUILDERS)

@@ -13,16 +13,16 @@ import pytest
 from processes import Background
 
 from autocompress import interrupts
+from autocompress.evaluate.evaluator import Workbench
 from autocompress.interrupts import allowed, check, held
+from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
-from autocompress.search import store
 from autocompress.search import study as searching
-from autocompress.search.latency import latency_on
-from autocompress.search.locks import Turn
-from autocompress.search.objective import Workbench
 from autocompress.search.request import Request
-from autocompress.search.storage import PatientStorage
+from autocompress.search.storage import study_records
+from autocompress.search.storage.patient import PatientStorage
 from autocompress.search.study import Search
+from autocompress.search.workers.locks import Turn
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
 
@@ -174,7 +174,7 @@ def test_in_the_middle_of_a_trial_it_fails_none_and_the_search_goes_on(
     interrupts._seen = False  # another process
     record = run(tmp_path)
     assert [trial.state for trial in record.trials].count("complete") == 5
-    trials = store.load_study(tmp_path, "s", None).get_trials()
+    trials = study_records.load_study(tmp_path, "s", None).get_trials()
     failed = [trial for trial in trials if trial.state.name == "FAIL"]
     queued = [trial.user_attrs["retry_of"] for trial in trials if "retry_of" in trial.user_attrs]
     assert [trial.number for trial in failed if trial.params] == queued  # what was cut is run again

@@ -16,15 +16,15 @@ import pytest
 from fixed_batch import samples
 
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.measure import accuracy
+from autocompress.evaluate import evaluator, quality
+from autocompress.measure.latency import latency_on
 from autocompress.metrics import get_metric
-from autocompress.network import flatbuffer
-from autocompress.network.isolated import Isolated, in_child
-from autocompress.network.run import Runner
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
+from autocompress.network.tflite.isolated import Isolated, in_child
 from autocompress.records.front import Front, complete
 from autocompress.records.study import StudyRecord
-from autocompress.search import finish, objective
-from autocompress.search.latency import latency_on
+from autocompress.search import finalize
 from autocompress.search.request import Request
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
@@ -158,7 +158,7 @@ def test_a_candidate_that_ends_the_runtime_fails_with_its_reason(
         return any(flatbuffer.op_name(tree, operator) == "QUANTIZE" for operator in tree.subgraphs[0].operators)
 
     monkeypatch.setattr(Fragile, "bad", staticmethod(is_static))
-    monkeypatch.setattr(accuracy, "Runner", Fragile)
+    monkeypatch.setattr(quality, "Runner", Fragile)
     record, study = search(task, tmp_path)
     failed = [trial for trial in study.get_trials() if trial.state.name == "FAIL"]
     assert failed
@@ -176,11 +176,11 @@ def test_a_float_network_that_ends_the_runtime_is_one_line(
         end_by(signal.SIGSEGV)
 
     if where == "the proof of a batch":
-        monkeypatch.setattr(objective, "proven_batch", end)
+        monkeypatch.setattr(evaluator, "proven_batch", end)
     elif where == "the ranges":
-        monkeypatch.setattr("autocompress.network.trace.activation_ranges", end)
+        monkeypatch.setattr("autocompress.network.graph.trace.activation_ranges", end)
     else:
-        monkeypatch.setattr(accuracy, "Runner", Fragile)
+        monkeypatch.setattr(quality, "Runner", Fragile)
     with pytest.raises(AutocompressError, match=r"the float network cannot be .*the runtime ended with SIGSEGV$"):
         search(task, tmp_path)
     assert not list(tmp_path.rglob("*.tflite"))
@@ -189,7 +189,7 @@ def test_a_float_network_that_ends_the_runtime_is_one_line(
 def test_a_network_that_the_runtime_does_not_survive_is_no_task(
     task: LoadedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autocompress.network.run.Runner", Fragile)
+    monkeypatch.setattr("autocompress.network.tflite.interpreter.Runner", Fragile)
     made = Task(name="t", network=task.network, metric="fidelity", x_validation=samples(4), x_test=samples(4))
     with pytest.raises(AutocompressError, match="model 'x': the runtime ended with SIGSEGV"):
         checked(made, task.network, get_metric("fidelity"), "", "model 'x'")
@@ -198,10 +198,10 @@ def test_a_network_that_the_runtime_does_not_survive_is_no_task(
 def test_a_file_that_ends_the_runtime_on_test_data_is_noted(
     task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finish, "front_on_test_data", lambda *_: None)
+    monkeypatch.setattr(finalize, "front_on_test_data", lambda *_: None)
     search(task, tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(accuracy, "Runner", Fragile)
+    monkeypatch.setattr(quality, "Runner", Fragile)
     monkeypatch.setattr(Fragile, "bad", staticmethod(lambda model: model != task.network))
     record, _ = search(task, tmp_path)
     said = [note for note in record.notes if "does not run on the test data: the runtime ended with SIGSEGV" in note]

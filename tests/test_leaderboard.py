@@ -30,8 +30,8 @@ from autocompress.records.front import Front, feasible, scaled
 from autocompress.records.study import Constraint, SearchRun, StudyRecord
 from autocompress.report.leaderboard import groups_of, parse_limit, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
-from autocompress.search.collection import read_all
-from autocompress.search.store import load_study, read_record
+from autocompress.search.storage.all_studies import read_all
+from autocompress.search.storage.study_records import load_study, read_record
 
 SAMPLES = {"latency_source": "measured", "samples_ms": ((0.1, 0.2), (0.3,))}
 EVIL = '"samples_ms": [[1]] | <b>=1+1'

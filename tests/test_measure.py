@@ -17,11 +17,11 @@ from runtimes import HAS_TFLITE, needs_tflite
 from test_cli import call
 from tiny_models import crashing_model, dense_model, refused_model
 
-from autocompress.measure.accuracy import device_accuracy
+from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.quality import device_accuracy
 from autocompress.metrics import get_metric
 from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
 from autocompress.report.measurement import document, histogram, print_measurement
-from autocompress.search.objective import Workbench
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
@@ -104,7 +104,7 @@ def test_json_of_a_measured_file_is_the_documented_one(files: Path) -> None:
 def test_accuracy_is_that_of_the_file(files: Path) -> None:
     with np.load(files / "data.npz") as data:
         x, y = data["x_test"], data["y_test"]
-    from autocompress.network.run import Runner
+    from autocompress.network.tflite.interpreter import Runner
 
     runner = Runner(dense_model())
     classes = runner.run({runner.inputs[0].name: x}).argmax(1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autocompress.compress.mending import Mending
+from autocompress.compress.compensated_probe import Mending
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, untouched
-from autocompress.compress.sensitivity import divergence
 from autocompress.compress.solve import solve
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
-from autocompress.network.segments import Patchable
+from autocompress.compress.tables import divergence
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.graph.segments import Patchable
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import LayerChoice
 from autocompress.tasks import LoadedTask, load_task
 

@@ -16,18 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.narrow import CRITERIA, damages, eliminate, narrow, narrowable, order
+from autocompress.compress.channel_pruning import CRITERIA, damages, eliminate, narrow, narrowable, order
 from autocompress.compress.reconstruct import Reconstruction
-from autocompress.compress.sensitivity import divergence
+from autocompress.compress.tables import divergence
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.channels import Channels, prune
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.evaluate.networks import Variant, Variants
+from autocompress.network.graph.channels import Channels, prune
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.search.sampler import corners, parameters
-from autocompress.search.variants import Variant, Variants
+from autocompress.search.sampler.stock import corners, parameters
 from autocompress.specs import SearchSpace, Widths
 from autocompress.tasks import LoadedTask, load_task
 

@@ -17,11 +17,12 @@ from autocompress.cli import app
 from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.output_scales import least_widths, widened
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.skeleton import Slot, make_skeleton
-from autocompress.network import flatbuffer, trace
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.compress.template import Slot, make_skeleton
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]

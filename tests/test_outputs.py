@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.sensitivity import divergence
+from autocompress.compress.tables import divergence
 from autocompress.errors import AutocompressError
-from autocompress.measure.accuracy import Split
+from autocompress.evaluate.quality import Split
+from autocompress.export import android
+from autocompress.export.c_source import c_files
 from autocompress.metrics import get_metric
-from autocompress.network import android, flatbuffer
-from autocompress.network.c_source import c_files
-from autocompress.network.layers import layers_of
-from autocompress.network.outputs import FIRST, Output, Signature, packed
-from autocompress.network.run import Runner
-from autocompress.network.signature import _in_order, only
-from autocompress.search.store import load_study
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
+from autocompress.network.tflite.outputs import FIRST, Output, Signature, packed
+from autocompress.network.tflite.signature import _in_order, only
+from autocompress.search.storage.study_records import load_study
 from autocompress.specs import load_sweep
 from autocompress.tasks import Asked, LoadedTask, load_task
 from autocompress.tasks.task import asked_by

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import dense_model, refused_model
 
-from autocompress.compress.skeleton import quantize_plainly
+from autocompress.compress.template import quantize_plainly
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import layers_of
-from autocompress.network.pattern import kernel_pattern
-from autocompress.network.run import Runner
+from autocompress.measure.latency_cache import PatternLatency
+from autocompress.network.graph import trace
+from autocompress.network.graph.kernel_pattern import kernel_pattern
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.measurement import Measurement
-from autocompress.search.patterns import PatternLatency
 from autocompress.tasks import load_task
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.search.place import Places
+from autocompress.search.sampler.attempts import Places
 
 Fate = st.sampled_from(["complete", "fails", "dies", "dies before its parameters"])
 

@@ -13,12 +13,12 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.skeleton import pattern_file
+from autocompress.compress.template import pattern_file
 from autocompress.errors import AutocompressError
-from autocompress.measure import predict
-from autocompress.network import flatbuffer
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.layers import layers_of
+from autocompress.measure.model import predict
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
 from autocompress.specs import Coefficients, FittedPoint, LatencyModel, LatencyRuntime, load_device
 
 BYTES = {"FLOAT32": 4.0, "FLOAT16": 2.0, "INT8": 1.0, "UINT8": 1.0, "INT16": 2.0, "INT4": 0.5, "INT32": 4.0}

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.measure.host import Host
-from autocompress.search import probe as probing
-from autocompress.search.probe import probe
+from autocompress.devices import probe as probing
+from autocompress.devices.probe import probe
+from autocompress.measure.host.client import Host
 from autocompress.specs import load_device
 
 PAIRS = ((32, "float32"), (8, "float32"), (4, "float32"), (8, "int8"))

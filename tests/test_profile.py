@@ -23,12 +23,12 @@ from test_host import Background, agent_pid, children, wait_for
 from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import CandidateError, DeviceError
-from autocompress.measure import agent, host, profile
-from autocompress.measure.accuracy import device_accuracy
-from autocompress.measure.host import Host
-from autocompress.network import flatbuffer
-from autocompress.network.layers import layers_of
-from autocompress.network.run import Runner
+from autocompress.evaluate.quality import device_accuracy
+from autocompress.measure.host import agent, client, op_profile
+from autocompress.measure.host.client import Host
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 
 DIGITS = load_task("digits")
@@ -151,20 +151,20 @@ def test_tflite_runtime_tells_none(tflite: Host) -> None:
 
 def test_kernels_that_do_not_fit_the_layers_stay_unnamed() -> None:
     model = DIGITS.original
-    layers = profile.weighted_ops(flatbuffer.read(model))
+    layers = op_profile.weighted_ops(flatbuffer.read(model))
     kinds = {"CONV_2D": "Convolution (NHWC, F32) IGEMM", "DEPTHWISE_CONV_2D": "Convolution (NHWC, F32) DWConv"}
     ops = [
-        profile.OpTime(
+        op_profile.OpTime(
             kernel=kinds.get(layer.op, "Fully Connected (NC, F32) GEMM"),
             kind="delegate", index=n, partition=0, median_us=1.0, mean_us=1.0,
         )
         for n, layer in enumerate(layers)
     ]  # fmt: skip
-    mapped, reason = profile.with_layers(ops, model)
+    mapped, reason = op_profile.with_layers(ops, model)
     assert reason is None
     assert [op.layer for op in mapped] == [layer.name for layer in layers]
     for wrong in (ops[:-1], [*ops, ops[-1]], [replace(ops[0], kernel="Deconvolution (NHWC, F32)"), *ops[1:]]):
-        mapped, reason = profile.with_layers(wrong, model)
+        mapped, reason = op_profile.with_layers(wrong, model)
         assert "which is whose is not known" in reason
         assert all(op.layer is None for op in mapped)
 
@@ -175,12 +175,12 @@ def test_layers_are_known_in_quantized_files_too() -> None:
     weights = tree.subgraphs[0].tensors[1]
     weights.type = schema.TensorType.INT4
     tree.buffers[weights.buffer].data = np.zeros(16, np.uint8)
-    assert [layer.name for layer in profile.weighted_ops(tree)] == ["fully_connected_0"]
+    assert [layer.name for layer in op_profile.weighted_ops(tree)] == ["fully_connected_0"]
     tree.buffers[weights.buffer].data = None  # computed: no layer
-    assert profile.weighted_ops(tree) == []
+    assert op_profile.weighted_ops(tree) == []
     half = networks.load("foreign-float16").network
     names = {layer.name for layer in layers_of(flatbuffer.read(flatbuffer.normalise(half)))}
-    assert {layer.name for layer in profile.weighted_ops(flatbuffer.read(half))} == names
+    assert {layer.name for layer in op_profile.weighted_ops(flatbuffer.read(half))} == names
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_version_without_a_profiler_is_said(tmp_path: Path) -> None:
 def test_outputs_are_those_of_the_runtime_here(
     command: list[str], runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "MOST_SAMPLES_AT_ONCE", 37)  # so it takes some pieces
+    monkeypatch.setattr(client, "MOST_SAMPLES_AT_ONCE", 37)  # so it takes some pieces
     x = DIGITS.x_test
     with Host(command, runtime=runtime, threads=1) as opened:
         (found,) = opened.outputs(DIGITS.original, list(x.values()))

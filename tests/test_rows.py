@@ -14,7 +14,7 @@ from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
+from autocompress.report import study_document
 
 
 def make_configuration(activations="int8", **choices):
@@ -94,7 +94,7 @@ def numbers(trials):
 
 def test_document_has_exactly_the_keys_of_the_design_in_their_order():
     record = make_record(*ALL, test_accuracy={"baseline": 0.918, KNEE.evaluation.sha256: 0.905})
-    document = rows.document(record)
+    document = study_document.document(record)
     assert list(document) == [
         *(
             "schema",
@@ -172,15 +172,15 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
 def test_document_of_a_measured_study_has_intervals_and_no_model_error():
     measured = {"latency_source": "measured", "latency_error": None, "latency_ci_ms": (0.19, 0.21)}
     trial = make_trial(0, 0.9, 0.2, 1000, peak_memory_bytes=123, **measured)
-    entry = rows.document(make_record(trial, latency_source="measured", latency_error=None))["front"][0]
+    entry = study_document.document(make_record(trial, latency_source="measured", latency_error=None))["front"][0]
     assert entry["latency_ci_ms"] == [0.19, 0.21]
     assert entry["latency_error"] is None
     assert entry["peak_memory_bytes"] == 123
 
 
 def test_rate_counts_what_was_evaluated_and_not_what_was_cached():
-    assert rows.document(make_record(*ALL))["candidates_per_s"] == 6 / 30  # five complete, one stopped early
-    assert rows.document(make_record(wall_s=0.0))["candidates_per_s"] is None
+    assert study_document.document(make_record(*ALL))["candidates_per_s"] == 6 / 30  # five complete, one stopped early
+    assert study_document.document(make_record(wall_s=0.0))["candidates_per_s"] is None
 
 
 @given(st.text(max_size=20) | st.just("\udc80x"), st.floats(allow_nan=True))
@@ -188,16 +188,16 @@ def test_rate_counts_what_was_evaluated_and_not_what_was_cached():
 def test_document_and_card_are_strict_json_whatever_the_names_and_values(name, number):
     trial = make_trial(0, 0.9, 0.2, 10, p90_ms=number, energy_mj=number)
     record = make_record(trial, name=name, task=name, wall_s=abs(number), versions={name: name})
-    for plain in (rows.document(record), rows.card(record, trial)):
+    for plain in (study_document.document(record), study_document.card(record, trial)):
         text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
         assert json.loads(text.encode()) == plain
     if not any("\ud800" <= c <= "\udfff" for c in name):
-        assert rows.document(record)["study"] == name
+        assert study_document.document(record)["study"] == name
 
 
 def test_numpy_numbers_become_plain_ones():
     trial = make_trial(np.int64(3), np.float32(0.5), np.float64(0.2), np.int64(10))
-    document = json.loads(json.dumps(rows.document(make_record(trial))))
+    document = json.loads(json.dumps(study_document.document(make_record(trial))))
     assert document["front"][0]["trial"] == 3
     assert document["front"][0]["accuracy"] == 0.5
 
@@ -205,7 +205,7 @@ def test_numpy_numbers_become_plain_ones():
 def test_card_says_what_the_file_is_and_what_was_measured():
     constraint = Constraint(name="download_bytes", relation="<=", bound=1_234_567)
     record = make_record(*ALL, constraints=(constraint,), test_accuracy={KNEE.evaluation.sha256: 0.905})
-    card = rows.card(record, KNEE)
+    card = study_document.card(record, KNEE)
     assert card["schema"] == 1
     assert (card["study"], card["task"], card["device"], card["trial"]) == ("a", "fashion-mnist", "rpi4", 1)
     assert card["sha256"] == KNEE.evaluation.sha256
@@ -220,7 +220,7 @@ def test_card_says_what_the_file_is_and_what_was_measured():
     assert card["int8_download_bytes"] == 80_000
     assert card["versions"] == {"autocompress": "0.1.0", "optuna": "5.0.0"}
     with pytest.raises(AutocompressError, match="trial 6 is failed, without an evaluation"):
-        rows.card(record, FAILED)
+        study_document.card(record, FAILED)
 
 
 @pytest.mark.parametrize(
@@ -240,11 +240,11 @@ def test_card_says_what_the_file_is_and_what_was_measured():
     ],
 )
 def test_summary_in_a_few_words(configuration, expected):
-    assert rows.summary(configuration) == expected
+    assert study_document.summary(configuration) == expected
 
 
 def test_a_stored_study_gives_the_same_document():
     trials = [
         replace(t, evaluation=Evaluation.from_dict(json.loads(json.dumps(t.evaluation.to_dict())))) for t in ALL[:6]
     ]
-    assert rows.document(make_record(*trials)) == rows.document(make_record(*ALL[:6]))
+    assert study_document.document(make_record(*trials)) == study_document.document(make_record(*ALL[:6]))

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from autocompress.errors import AutocompressError
 from autocompress.finetune.schedule import LEAST_WEIGHTS, RISES_UNTIL, lamp, share_of_zeros, shares, sparser
-from autocompress.network.layers import Geometry, Layer
+from autocompress.network.graph.layers import Geometry, Layer
 from autocompress.records.configuration import Configuration, LayerChoice
 
 SHARES = st.floats(0, 0.99)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from autocompress.measure.predict import predict
+from autocompress.measure.latency import latency_on
+from autocompress.measure.model.predict import predict
 from autocompress.records.front import Front, complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, StudyRecord
-from autocompress.report import rows, terminal
-from autocompress.search import store
-from autocompress.search.latency import latency_on
+from autocompress.report import study_document, terminal
 from autocompress.search.request import Request
+from autocompress.search.storage import study_records
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -96,7 +96,7 @@ def test_what_is_predicted_to_be_dominated_is_not_measured(task: LoadedTask, tmp
         assert "not measured: dominated by trial" in trial.reason
     assert {t.number for t in screened}.isdisjoint(t.number for t in Front(record).trials)
     assert all(e.measurement.latency_source == "measured" for _, e in complete(record))
-    assert rows.document(record)["trials"]["screened"] == len(screened)
+    assert study_document.document(record)["trials"]["screened"] == len(screened)
     console = Console(width=120, record=True)
     terminal.print_front(console, record)
     said = console.export_text()
@@ -107,7 +107,7 @@ def test_what_is_predicted_to_be_dominated_is_not_measured(task: LoadedTask, tmp
 def test_a_screened_trial_is_dominated_when_it_is_measured(task: LoadedTask, tmp_path: Path) -> None:
     device = Device()
     record, _ = searched(task, tmp_path, device.expected(1.0), device, trials=20)
-    study = store.load_study(tmp_path, "s", None)
+    study = study_records.load_study(tmp_path, "s", None)
     points = [(e.accuracy, e.measurement.latency_ms, e.download_bytes) for _, e in complete(record)]
     for trial in of_state(record, "screened"):
         seen = study.get_trials()[trial.number].user_attrs["seen"]

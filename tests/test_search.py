@@ -16,17 +16,17 @@ from optuna.trial import TrialState, create_trial
 from standstill import counted, stop_when
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, UnmetError
-from autocompress.measure.host import at_host
+from autocompress.evaluate.evaluator import Latency
+from autocompress.measure.host.client import at_host
+from autocompress.measure.latency import latency_on
 from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord
-from autocompress.search import storage, store
-from autocompress.search.latency import latency_on
-from autocompress.search.locks import locked
-from autocompress.search.objective import Latency
 from autocompress.search.request import Request
-from autocompress.search.sampler import corners
+from autocompress.search.sampler.stock import corners
+from autocompress.search.storage import patient, study_records
 from autocompress.search.study import Search
+from autocompress.search.workers.locks import locked
 from autocompress.specs import DeviceProfile, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
 
@@ -135,10 +135,10 @@ def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, afte
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         stop_when(lambda: counted(tmp_path / "k" / "study.db") >= after, lambda: [process.pid])
         process.kill()
-    before = store.read_record(store.load_study(tmp_path, "k", None))
+    before = study_records.read_record(study_records.load_study(tmp_path, "k", None))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    record = store.read_record(store.load_study(tmp_path, "k", None))
+    record = study_records.read_record(study_records.load_study(tmp_path, "k", None))
     kept = {t.number: t for t in record.trials}
     assert all(kept[t.number] == t for t in before.trials if t.state == "complete")
     assert len(complete(record)) == 16
@@ -148,7 +148,7 @@ def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, afte
 
 def test_a_trial_killed_after_its_evaluation_was_stored_is_told_from_it(task: LoadedTask, tmp_path: Path) -> None:
     record = run(request(task, tmp_path, trials=3))
-    study = store.load_study(tmp_path, "s", None)
+    study = study_records.load_study(tmp_path, "s", None)
     with pytest.warns(UserWarning, match="Heartbeat"):  # asked by hand, as a killed process leaves it
         trial = study.ask()
     stored = record.trials[0].evaluation
@@ -162,7 +162,7 @@ def test_a_trial_killed_after_its_evaluation_was_stored_is_told_from_it(task: Lo
 
 def test_a_trial_killed_before_is_failed_and_its_parameters_run_again(task: LoadedTask, tmp_path: Path) -> None:
     run(request(task, tmp_path, trials=4))
-    study = store.load_study(tmp_path, "s", None)
+    study = study_records.load_study(tmp_path, "s", None)
     first = study.get_trials()[0]
     with pytest.warns(UserWarning, match="Heartbeat"):
         trial = study.ask(fixed_distributions=first.distributions)
@@ -190,10 +190,10 @@ def test_a_search_that_ends_in_the_middle_of_a_trial_leaves_it_to_be_run_again(
 
         with Search(asked, latency) as search, pytest.raises(type(end)):
             search.run(lambda _: None)
-    left = store.read_record(store.load_study(tmp_path, "s", None))
+    left = study_records.read_record(study_records.load_study(tmp_path, "s", None))
     assert [trial.state for trial in left.trials] == ["complete", "running"]
     record = run(asked)
-    study = store.load_study(tmp_path, "s", None)
+    study = study_records.load_study(tmp_path, "s", None)
     (again,) = (t for t in study.get_trials() if t.user_attrs.get("retry_of") == 1)
     assert again.params == study.get_trials()[1].params
     assert again.values is not None
@@ -307,7 +307,7 @@ def test_a_fault_of_ours_ends_the_search_with_its_traceback_and_is_no_failed_tri
         assert [t.state.name for t in search.study.get_trials()] == ["COMPLETE", "COMPLETE", "RUNNING"]
     record = run(asked)  # it goes on, with that trial again
     failed = [t for t in record.trials if t.state == "failed"]
-    assert [t.reason for t in failed] == [store.INTERRUPTED]
+    assert [t.reason for t in failed] == [study_records.INTERRUPTED]
     assert len(complete(record)) == 4
 
 
@@ -337,14 +337,14 @@ def test_a_trial_that_another_machine_took_over_is_left_to_it(
 
         def slow(*arguments: Any) -> Any:
             if next(calls) == 1:  # as `fail_stale_trials` there does after too long a silence
-                (under_way,) = store.load_study(tmp_path, "s", None).get_trials(states=(TrialState.RUNNING,))
+                (under_way,) = study_records.load_study(tmp_path, "s", None).get_trials(states=(TrialState.RUNNING,))
                 search.study.tell(under_way.number, state=TrialState.FAIL)
-                storage.retry(search.study, under_way)
+                patient.retry(search.study, under_way)
             return evaluate(*arguments)
 
         monkeypatch.setattr(search.workbench, "evaluate", slow)
         record = search.run(lambda _: None)
-    assert [t.reason for t in record.trials if t.state == "failed"] == [store.INTERRUPTED]
+    assert [t.reason for t in record.trials if t.state == "failed"] == [study_records.INTERRUPTED]
     assert len(complete(record)) == 4
 
 
@@ -369,15 +369,15 @@ def test_an_interrupted_trial_between_failures_does_not_hide_them(
 
 def test_a_dead_workers_evaluation_without_an_objective_fails_with_its_reason(task: LoadedTask, tmp_path: Path) -> None:
     run(request(task, tmp_path, trials=2))
-    study = store.load_study(tmp_path, "s", None)
+    study = study_records.load_study(tmp_path, "s", None)
     known = {"evaluation": study.get_trials()[1].user_attrs["evaluation"]}
     study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=known))
 
     def no_value(_: Evaluation) -> tuple[float, ...]:
         raise CandidateError("no latency there")
 
-    store.recover(study, no_value, lambda _: True)
-    found = store.trial_record(study.get_trials()[-1])
+    study_records.recover(study, no_value, lambda _: True)
+    found = study_records.trial_record(study.get_trials()[-1])
     assert (found.state, found.reason) == ("failed", "no latency there")
 
 

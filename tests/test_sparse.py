@@ -21,19 +21,19 @@ from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.solve import Problem
-from autocompress.compress.storage import Storage, with_sparse_weights
+from autocompress.compress.sparse_storage import Storage, with_sparse_weights
 from autocompress.errors import AutocompressError, CandidateError
+from autocompress.export.programs import verify as program
 from autocompress.finetune.constraint import ConstrainedLayer
-from autocompress.measure.host import Host, local_host
-from autocompress.measure.predict import predict
-from autocompress.network import flatbuffer, sparse
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.layers import Layer, layers_of
-from autocompress.network.pattern import kernel_pattern
-from autocompress.network.run import Runner
-from autocompress.network.sparse_kernels import SparsePath, runs_sparse, sparse_path
+from autocompress.measure.host.client import Host, local_host
+from autocompress.measure.model.predict import predict
+from autocompress.network.graph.kernel_pattern import kernel_pattern
+from autocompress.network.graph.layers import Layer, layers_of
+from autocompress.network.graph.xnnpack_sparse import SparsePath, runs_sparse, sparse_path
+from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.search.bundle import verify as program
 from autocompress.specs import load_device, sparse_containers
 
 Array = np.ndarray[Any, Any]
@@ -498,7 +498,7 @@ def test_why_a_convolution_behind_the_mean_keeps_all_weights_dense(without_avx: 
 
 def forced_sparse(network: bytes) -> bytes:
     """The network with its 1x1 convolutions stored sparse, whatever follows."""
-    from autocompress.compress.storage import _stored
+    from autocompress.compress.sparse_storage import _stored
 
     found = {layer.name: layer.weight for layer in layers(network)[1:] if layer.op == "CONV_2D"}
     return _stored(network, found)

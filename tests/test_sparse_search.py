@@ -15,17 +15,17 @@ from test_sparse import layers, mobile, names_stored_sparse, path_of, stored, wi
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.sensitivity import table_key
 from autocompress.compress.solve import Problem
 from autocompress.compress.survey import survey
+from autocompress.compress.tables import table_key
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer
-from autocompress.network.sparse_kernels import runs_sparse
+from autocompress.measure import latency
+from autocompress.measure.latency import LatencySource
+from autocompress.network.graph.xnnpack_sparse import runs_sparse
+from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import LayerChoice
-from autocompress.search import latency
-from autocompress.search.costs import Cost, less, with_doubt
-from autocompress.search.latency import LatencySource
-from autocompress.search.opening import sparse_note
+from autocompress.search.sampler.container_costs import Cost, less, with_doubt
+from autocompress.search.setup import sparse_note
 from autocompress.specs import CalibratedModel, load_device, load_space
 from autocompress.specs.device import CalibratedRuntime, CrossValidation
 

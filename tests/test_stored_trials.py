@@ -11,8 +11,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.search import stored_trials
-from autocompress.search.storage import PatientStorage
+from autocompress.search.storage import trial_reader
+from autocompress.search.storage.patient import PatientStorage
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def as_shown(trials: list[FrozenTrial]) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("states", [None, (TrialState.COMPLETE, TrialState.RUNNING)])
 @pytest.mark.parametrize(("named", "later_than"), [(set(), -1), ({2, 3, 9}, 6), (set(), 6), (set(), 1000)])
 def test_the_same_as_optuna_reads(url, states, named, later_than, most_named, monkeypatch):
-    monkeypatch.setattr(stored_trials, "_MOST_NAMED", most_named)
+    monkeypatch.setattr(trial_reader, "_MOST_NAMED", most_named)
     mine, optunas = PatientStorage(url), RDBStorage(url)
     for study_id in (1, 2):
         found = as_shown(mine._get_trials(study_id, states, named, later_than))

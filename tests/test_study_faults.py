@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.front import Front
-from autocompress.search import store
-from autocompress.search.altered import without_altered
+from autocompress.search.storage import study_records
+from autocompress.search.storage.artifacts import without_altered
 
 
 def call(*arguments: str | Path) -> Any:
@@ -64,8 +64,8 @@ def test_a_study_of_another_schema_is_refused_with_the_remedy(tmp_path: Path, co
 def test_a_search_does_not_go_on_with_a_study_of_another_schema(tmp_path: Path) -> None:
     words = ("--device", "rpi4", "--task", "digits", "--space", "quick", "--study", "a", "--runs", tmp_path)
     assert call("search", *words, "--trials", "1").exit_code == 0
-    study = store.load_study(tmp_path, "a", None)
-    assert study.user_attrs["schema"] == store.SCHEMA
+    study = study_records.load_study(tmp_path, "a", None)
+    assert study.user_attrs["schema"] == study_records.SCHEMA
     study.set_user_attr("schema", 9)
     done = call("search", *words, "--trials", "2")
     assert done.exit_code == 2
@@ -152,7 +152,7 @@ def test_a_report_names_a_file_that_changed_and_leaves_it_out(tmp_path: Path) ->
 
 def test_files_that_are_right_or_not_here_stay(tmp_path: Path) -> None:
     with_files(tmp_path, set())
-    record = store.read_record(store.load_study(tmp_path, "a", None))
+    record = study_records.read_record(study_records.load_study(tmp_path, "a", None))
     assert without_altered(record, tmp_path) == (record, ())
     assert without_altered(record, tmp_path / "elsewhere") == (record, ())
     assert [trial.number for trial in Front(record).trials] == [2]
@@ -161,4 +161,4 @@ def test_files_that_are_right_or_not_here_stay(tmp_path: Path) -> None:
 def test_an_identity_with_other_keys_is_of_another_version(tmp_path: Path) -> None:
     write_study(tmp_path, make_record(*ALL, name="a")).set_user_attr("identity", {"task": "x"})
     with pytest.raises(AutocompressError, match="made by another version of autocompress"):
-        store.read_record(store.load_study(tmp_path, "a", None))
+        study_records.read_record(study_records.load_study(tmp_path, "a", None))

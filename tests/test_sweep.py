@@ -25,10 +25,10 @@ from processes import children, is_dead, wait_for
 from standstill import counted, family, go_on, stop_when
 
 from autocompress.errors import AutocompressError
-from autocompress.network import flatbuffer
+from autocompress.network.tflite import flatbuffer
 from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
-from autocompress.search import store
+from autocompress.search.storage import study_records
 from autocompress.specs import VerdictRules, load_sweep
 from autocompress.sweep import compare, summary, verdict
 from autocompress.sweep import run as whole
@@ -401,7 +401,7 @@ def accept(file: Path, runs: Path) -> str:
 
 def records(runs: Path) -> dict[str, StudyRecord]:
     names = [path.parent.name for path in runs.glob("*/study.db")]
-    return {name: store.read_record(store.load_study(runs, name, None)) for name in names}
+    return {name: study_records.read_record(study_records.load_study(runs, name, None)) for name in names}
 
 
 def digests(runs: Path) -> Counter[str]:

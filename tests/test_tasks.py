@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from autocompress.errors import AutocompressError
 from autocompress.metrics import get_metric
-from autocompress.network.run import Runner, TensorSpec
+from autocompress.network.tflite.interpreter import Runner, TensorSpec
 from autocompress.tasks import LoadedTask, Task, digits, fashion_mnist, load_task
 from autocompress.tasks.arrays import fit_inputs, sha256_of
 from autocompress.tasks.fashion_mnist import files

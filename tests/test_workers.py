@@ -28,9 +28,10 @@ from autocompress.cli.reopened import words_of
 from autocompress.errors import AutocompressError
 from autocompress.records.front import Front, complete
 from autocompress.records.study import StudyRecord
-from autocompress.search import locks, store
-from autocompress.search.locks import Floor, Roll
-from autocompress.search.storage import PatientStorage, open_storage
+from autocompress.search.storage import study_records
+from autocompress.search.storage.patient import PatientStorage, open_storage
+from autocompress.search.workers import locks
+from autocompress.search.workers.locks import Floor, Roll
 
 
 def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
@@ -62,7 +63,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 @contextlib.contextmanager
 def study_of(runs: Path, storage: str | None = None) -> Iterator[optuna.Study]:
     """The study, its connections closed at the end."""
-    study = store.load_study(runs, "s", storage)
+    study = study_records.load_study(runs, "s", storage)
     try:
         yield study
     finally:
@@ -71,7 +72,7 @@ def study_of(runs: Path, storage: str | None = None) -> Iterator[optuna.Study]:
 
 def record_of(runs: Path, storage: str | None = None) -> StudyRecord:
     with study_of(runs, storage) as study:
-        return store.read_record(study)
+        return study_records.read_record(study)
 
 
 def done(runs: Path, by: int | None = None) -> int:
@@ -134,7 +135,7 @@ def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) ->
         said = ended(process)
     assert process.returncode == 0, said
     check_whole(tmp_path, 30)
-    assert len(workers_of(store.load_study(tmp_path, "s", None))) == 2
+    assert len(workers_of(study_records.load_study(tmp_path, "s", None))) == 2
     assert is_dead(other)
     assert list((tmp_path / "s" / "workers").iterdir()) == []
 
@@ -168,7 +169,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
     assert process.returncode == 0, said
     assert "was killed by SIGKILL; its trial is run again" in said
     check_whole(tmp_path, 40)
-    trials = store.load_study(tmp_path, "s", None).get_trials()
+    trials = study_records.load_study(tmp_path, "s", None).get_trials()
     (failed,) = (t for t in trials if t.state.name == "FAIL")
     assert f"+{other}+" in failed.user_attrs["worker"]
     (again,) = (t for t in trials if t.user_attrs.get("retry_of") == failed.number)
@@ -220,7 +221,7 @@ def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert joined.returncode == 0
     check_whole(tmp_path, 30)
-    assert len(workers_of(store.load_study(tmp_path, "s", None))) == 2
+    assert len(workers_of(study_records.load_study(tmp_path, "s", None))) == 2
     late = subprocess.run(joining, capture_output=True, text=True, check=False)
     assert late.returncode == 2
     assert "is not being searched; start that with: autocompress search" in late.stderr
@@ -334,7 +335,7 @@ def test_builds_and_measurements_take_turns_and_none_starves() -> None:
 
 
 STOPPED = """
-from autocompress.search.locks import Floor
+from autocompress.search.workers.locks import Floor
 with Floor().building():
     print("building", flush=True)
     input()

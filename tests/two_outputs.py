@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from autocompress.network import flatbuffer
-from autocompress.network.blueprint import Blueprint
-from autocompress.network.outputs import Array
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.outputs import Array
 
 SIZE, CLASSES, BOX = 12, 5, 3
 

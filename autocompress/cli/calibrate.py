@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.terms import HOST_WAIT, HostWait, Json, Waits, console_of, guarded, print_json, seconds
+from autocompress.cli.options import HOST_WAIT, HostWait, Json, Waits, console_of, guarded, print_json, seconds
 
 if TYPE_CHECKING:
-    from autocompress.search.calibration import Calibration
+    from autocompress.devices.calibrate import Calibration
     from autocompress.specs import DeviceProfile
 
 
@@ -38,7 +38,7 @@ def calibrate(
     Takes about six minutes. The profile goes to $XDG_CONFIG_HOME/autocompress/device_profiles (by default below
     ~/.config) and is found by name from then on, before the one that comes with autocompress; a former one of yours is
     kept as NAME.yaml.bak."""
-    from autocompress.search.calibration import calibrate as run
+    from autocompress.devices.calibrate import calibrate as run
     from autocompress.specs import save_device
 
     profile, wait_s = _profile(device, host, save_as), seconds(host_wait, "--host-wait")
@@ -62,7 +62,7 @@ def calibrate(
 
 def _profile(device: str, host: str | None, name: str | None) -> DeviceProfile:
     """The profile to calibrate, at the host and under the name asked for."""
-    from autocompress.measure.host import at_host
+    from autocompress.measure.host.client import at_host
     from autocompress.specs import check_device_name, load_device
 
     profile = at_host(load_device(device), host)

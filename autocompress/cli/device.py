@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from autocompress.cli.calibrate import calibrate
+from autocompress.cli.options import Json, guarded, print_json
 from autocompress.cli.probe import probe
-from autocompress.cli.terms import Json, guarded, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The device profiles.")
 app.command("calibrate")(calibrate)

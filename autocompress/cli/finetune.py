@@ -9,17 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autocompress.cli.options import (
+    DEFAULT_RUNS,
+    HOST_WAIT,
+    HostWait,
+    Json,
+    Runs,
+    Storage,
+    console_of,
+    guarded,
+    seconds,
+)
 from autocompress.cli.reopened import reopened
 from autocompress.cli.study import show
-from autocompress.cli.terms import DEFAULT_RUNS, HOST_WAIT, HostWait, Json, Runs, Storage, console_of, guarded, seconds
 from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from autocompress.finetune.recipe import Progress, Recipe
+    from autocompress.search.finetuned import Train
     from autocompress.search.study import Search
-    from autocompress.search.tuning import Train
     from autocompress.tasks import LoadedTask
 
 _SAY_EVERY_S = 10.0
@@ -58,7 +68,7 @@ def finetune(
     """Train a candidate on, within its configuration or towards one with more zeros; the result is a trial of its
     own."""
     from autocompress.finetune.recipe import Recipe
-    from autocompress.search.tuning import finetune_trial
+    from autocompress.search.finetuned import finetune_trial
 
     recipe = Recipe(
         loss=loss, temperature=temperature, learning_rate=learning_rate, assignments=assignments,
@@ -79,7 +89,7 @@ def finetune(
 def finetune_best(opened: Search, count: int, console: Console) -> bool:
     """Train the best of the front on; True where what was asked for could not be done, which is said."""
     from autocompress.finetune.recipe import Recipe
-    from autocompress.search.tuning import finetune_trial, worth_training
+    from autocompress.search.finetuned import finetune_trial, worth_training
 
     missed = False
     for number in worth_training(opened, count) if count else []:
@@ -101,7 +111,7 @@ def trainer(
     """Trains candidates of a task on its training data, pruning on the way until `sparsity` of all weights are 0."""
     from autocompress.finetune.recipe import Lesson, check_recipe
     from autocompress.finetune.schedule import sparser
-    from autocompress.search.tuning import Trained
+    from autocompress.search.finetuned import Trained
 
     def train(configuration: Any, material: Any, path: Path) -> Trained:
         if task.train is None:

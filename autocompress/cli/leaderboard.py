@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.terms import DEFAULT_RUNS, Runs, Storage, console_of, guarded, print_json, write_text
+from autocompress.cli.options import DEFAULT_RUNS, Runs, Storage, console_of, guarded, print_json, write_text
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def leaderboard(
     """Show all studies: per task and device the front, the best by constraint, and how the studies rank."""
     from autocompress.report.leaderboard import groups_of, parse_limit
     from autocompress.report.leaderboard_text import document
-    from autocompress.search.collection import read_all
+    from autocompress.search.storage.all_studies import read_all
 
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
@@ -74,7 +74,7 @@ def leaderboard(
 
 def _usable(runs: Path, damaged: dict[str, str]) -> Callable[[Point], bool]:
     """Whether the file of a point is the one that was measured; else it is put among the `damaged`."""
-    from autocompress.search.altered import altered_line, is_altered
+    from autocompress.search.storage.artifacts import altered_line, is_altered
 
     known: dict[str, bool] = {}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autocompress.cli.terms import (
+from autocompress.cli.options import (
     HOST_WAIT,
     HostWait,
     Json,
@@ -45,9 +45,9 @@ def measure(
     as_json: Json = False,
 ) -> None:
     """Measure one .tflite on a device: latency and its distribution, operators, memory, load time, environment."""
-    from autocompress.measure.host import at_host
+    from autocompress.devices.measure_file import measure_file
+    from autocompress.measure.host.client import at_host
     from autocompress.report.measurement import document, print_measurement
-    from autocompress.search.one_file import measure_file
     from autocompress.specs import load_device
     from autocompress.tasks import Asked
 

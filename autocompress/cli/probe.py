@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.terms import Json, console_of, guarded, print_json
+from autocompress.cli.options import Json, console_of, guarded, print_json
 from autocompress.errors import unknown_name
 from autocompress.records.kernels import BUILT_IN, DELEGATED
 
 if TYPE_CHECKING:
-    from autocompress.search.probe import KernelTrial, Probed
+    from autocompress.devices.probe import KernelTrial, Probed
 
 _FACTS = (
     "board", "cpu", "cpu_features", "machine", "system", "python", "os_bits", "cores", "memory_bytes",
@@ -34,9 +34,9 @@ def probe(
 
     The profile goes to your own profiles ($XDG_CONFIG_HOME/autocompress/device_profiles, by default below ~/.config); a
     former one of that name is kept as NAME.yaml.bak."""
-    from autocompress.measure.agent import RUNTIMES
-    from autocompress.measure.ssh import host_of
-    from autocompress.search.probe import probe as run
+    from autocompress.devices.probe import probe as run
+    from autocompress.measure.host.agent import RUNTIMES
+    from autocompress.measure.host.ssh import host_of
     from autocompress.specs import check_device_name, save_device
 
     if runtime is not None and runtime not in RUNTIMES:

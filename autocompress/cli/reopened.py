@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autocompress.cli.terms import HOST_WAIT, Waits, seconds
+from autocompress.cli.options import HOST_WAIT, Waits, seconds
 from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autocompress.search.asked import Asked
     from autocompress.search.study import Search
+    from autocompress.search.workers.goal import Asked
 
 _FILES = ("model", "data")  # what is never a name
 _NAMES = ("metric", "output", "signature")  # what is always one
@@ -30,11 +30,11 @@ def reopened(
     that this process helps.
 
     AutocompressError for a study that no command made."""
-    from autocompress.measure.host import at_host
+    from autocompress.measure.host.client import at_host
+    from autocompress.measure.latency import latency_on
     from autocompress.records.constraint import parse_constraint
-    from autocompress.search.latency import latency_on
     from autocompress.search.request import Request
-    from autocompress.search.store import identity_of, load_study
+    from autocompress.search.storage.study_records import identity_of, load_study
     from autocompress.search.study import Search
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import load_task

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autocompress.cli.finetune import finetune_best
-from autocompress.cli.reopened import cores, threads_of, words_of
-from autocompress.cli.study import show
-from autocompress.cli.terms import (
+from autocompress.cli.options import (
     DEFAULT_RUNS,
     HOST_WAIT,
     HostWait,
@@ -25,6 +23,8 @@ from autocompress.cli.terms import (
     guarded,
     seconds,
 )
+from autocompress.cli.reopened import cores, threads_of, words_of
+from autocompress.cli.study import show
 from autocompress.cli.worker import worker_command
 from autocompress.errors import unknown_name
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from autocompress.records.study import StudyRecord
     from autocompress.search.study import Search
-    from autocompress.search.team import Team
+    from autocompress.search.workers.processes import Team
 
 
 @guarded
@@ -81,12 +81,12 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
-    from autocompress.measure.host import at_host
+    from autocompress.measure.host.client import at_host
+    from autocompress.measure.latency import latency_on
     from autocompress.records.constraint import parse_constraint
-    from autocompress.search.latency import latency_on
     from autocompress.search.request import Request, with_limits
     from autocompress.search.study import Search
-    from autocompress.search.team import Team
+    from autocompress.search.workers.processes import Team
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import Asked, load_task
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autocompress.cli.terms import (
+from autocompress.cli.options import (
     DEFAULT_RUNS,
     Json,
     Runs,
@@ -42,8 +42,8 @@ def report(
     ] = None,
 ) -> None:
     """Show a study's front. Exit code 1 where the file of a point has changed since: it is named and left out."""
-    from autocompress.search.altered import without_altered
-    from autocompress.search.store import load_study, read_record
+    from autocompress.search.storage.artifacts import without_altered
+    from autocompress.search.storage.study_records import load_study, read_record
 
     if ops and html is None:
         raise AutocompressError("--ops belongs to the page; give --html FILE too")
@@ -87,9 +87,9 @@ def export(
     """Write one candidate of a study as a bundle: the .tflite, its .gz for download, model card, predict.py, verify.py.
 
     Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
+    from autocompress.export.bundle import ExportOptions, check_options, write_bundle
     from autocompress.records.front import Front
-    from autocompress.search.export import ExportOptions, check_options, write_bundle
-    from autocompress.search.store import identity_of, load_study, read_record
+    from autocompress.search.storage.study_records import identity_of, load_study, read_record
 
     options = ExportOptions(formats=tuple(formats or ("tflite",)), licence=licence, normalisation=normalise)
     check_options(options)
@@ -111,18 +111,18 @@ def export(
 
 def found_by(runs: Path, storage: str | None) -> list[str]:
     """What a command needs to find the same studies; a storage's password is left out."""
-    from autocompress.search.store import without_password
+    from autocompress.search.storage.study_records import without_password
 
     options = [] if runs == DEFAULT_RUNS else ["--runs", str(runs)]
     return options + ([] if storage is None else ["--storage", without_password(storage)])
 
 
 def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:
-    from autocompress.report import rows, terminal, units
+    from autocompress.report import study_document, terminal, units
     from autocompress.report.importance import advice_lines, importance_lines
 
     if as_json:
-        print_json(rows.document(record))
+        print_json(study_document.document(record))
         return
     terminal.print_front(console, record, runs=str(runs), options=found_by(runs, storage))
     for line in (*importance_lines(record), *advice_lines(record)):

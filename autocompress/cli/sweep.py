@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from autocompress.cli.terms import DEFAULT_RUNS, Json, Runs, console_of, guarded, print_json
+from autocompress.cli.options import DEFAULT_RUNS, Json, Runs, console_of, guarded, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console

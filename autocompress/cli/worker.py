@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autocompress import interrupts
+from autocompress.cli.options import DEFAULT_RUNS, HOST_WAIT, HostWait, Runs, Storage, console_of, guarded
 from autocompress.cli.reopened import reopened
-from autocompress.cli.terms import DEFAULT_RUNS, HOST_WAIT, HostWait, Runs, Storage, console_of, guarded
 from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
-    from autocompress.search.asked import Asked
     from autocompress.search.request import Request
+    from autocompress.search.workers.goal import Asked
 
 _PATIENCE_S = 10.0
 
@@ -54,9 +54,9 @@ def worker(
 
 def _running_search(study: str, runs: Path, storage: str | None) -> Asked:
     """What the search was asked for; AutocompressError where none runs or its files are not here."""
-    from autocompress.search.asked import asked_of
-    from autocompress.search.locks import Roll
-    from autocompress.search.store import load_study, read_record, study_folder
+    from autocompress.search.storage.study_records import load_study, read_record, study_folder
+    from autocompress.search.workers.goal import asked_of
+    from autocompress.search.workers.locks import Roll
 
     opened = load_study(runs, study, storage)
     asked = asked_of(opened)

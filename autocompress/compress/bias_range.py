@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.network.scales import short
+from autocompress.network.tflite.short_floats import short
 
 Array = np.ndarray[Any, Any]
 MOST_BIAS = {"int8": 2**31 - 1, "int16": 2**40}  # what the integers hold, by activations

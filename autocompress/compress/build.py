@@ -16,12 +16,13 @@ import numpy as np
 from autocompress.compress.bias_range import MOST_BIAS, with_room
 from autocompress.compress.output_scales import least_widths, widened
 from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.compress.skeleton import Ranges, Skeleton, Slot, make_skeleton, pattern_file
-from autocompress.compress.storage import Storage, with_sparse_weights
+from autocompress.compress.sparse_storage import Storage, with_sparse_weights
+from autocompress.compress.template import Ranges, Skeleton, Slot, make_skeleton, pattern_file
 from autocompress.errors import CandidateError
-from autocompress.network import flatbuffer, sparse, trace
-from autocompress.network.layers import INPUTS, Layer
-from autocompress.network.scales import short
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import INPUTS, Layer
+from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]

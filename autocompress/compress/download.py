@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from autocompress.network import flatbuffer
+from autocompress.network.tflite import flatbuffer
 
 _HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 2, 255))  # deflate, no name, no time, slowest, no system
 _END = b"\x03\x00"  # a last block with nothing in it

@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.compress.skeleton import Ranges, Slot
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import Layer
+from autocompress.compress.template import Ranges, Slot
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import Layer
+from autocompress.network.tflite import flatbuffer
 
 _MOST = 256.0  # input scale x weight scale / output scale; xnn_create_convolution2d_nhwc_qs8 and its kin
 _STEPS = 255

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.solve import Problem, Solution, solve
-from autocompress.network import flatbuffer, trace
-from autocompress.network.layers import Layer
-from autocompress.network.segments import Segments, State
+from autocompress.network.graph import trace
+from autocompress.network.graph.layers import Layer
+from autocompress.network.graph.segments import Segments, State
+from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]

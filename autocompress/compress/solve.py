@@ -25,8 +25,8 @@ import numpy as np
 
 from autocompress.compress import definite
 from autocompress.compress import levels as lv
-from autocompress.network.scales import short
-from autocompress.network.sparse import block_of
+from autocompress.network.tflite.short_floats import short
+from autocompress.network.tflite.sparse import block_of
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]

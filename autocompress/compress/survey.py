@@ -16,8 +16,8 @@ import numpy as np
 from autocompress.compress import levels as lv
 from autocompress.compress.download import coded_bytes
 from autocompress.compress.solve import Problem
-from autocompress.compress.storage import sparse_bytes
-from autocompress.network.scales import short
+from autocompress.compress.sparse_storage import sparse_bytes
+from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]

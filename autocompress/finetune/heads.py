@@ -13,7 +13,7 @@ from autocompress.errors import AutocompressError
 from autocompress.finetune.losses import Head, head_of, loss_of
 from autocompress.finetune.recipe import Recipe
 from autocompress.metrics import Metric
-from autocompress.network.outputs import FIRST, Signature
+from autocompress.network.tflite.outputs import FIRST, Signature
 
 _LEAST_STD = 1e-6  # of the root mean square of an output that hardly varies
 

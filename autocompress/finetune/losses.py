@@ -9,7 +9,7 @@ from typing import Any
 
 from autocompress.finetune.recipe import Recipe
 from autocompress.metrics import Metric
-from autocompress.network import flatbuffer
+from autocompress.network.tflite import flatbuffer
 
 _CLASSES = ("accuracy", "top-5", "macro-f1", "recall")  # metrics whose linear outputs are logits
 

@@ -11,10 +11,11 @@ import numpy as np
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.finetune.constraint import ConstrainedLayer
 from autocompress.finetune.heads import packed
-from autocompress.network import flatbuffer, keras
-from autocompress.network.layers import Layer
-from autocompress.network.scales import short
-from autocompress.network.trace import is_bounded
+from autocompress.network.graph.layers import Layer
+from autocompress.network.graph.trace import is_bounded
+from autocompress.network.keras import model
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ class Student:
         *, ends: Sequence[int], fixed: bool, free_mask: bool, ranges: Ranges | None, towards: Configuration,
     ) -> None:  # fmt: skip
         between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
-        self.network = keras.to_keras(tree, outputs=ends, between=between)
+        self.network = model.to_keras(tree, outputs=ends, between=between)
         present = {layer.name for layer in self.network.layers}
         pairs = [(x, s) for x, s in zip(layers, start, strict=True) if f"operator_{x.operator}" in present]
         self._names = [layer.name for layer, _ in pairs]
@@ -86,7 +87,7 @@ class Teacher:
     def __init__(self, tree: Any, ends: Sequence[int], x: Sequence[Array], batch: int) -> None:
         import tensorflow as tf
 
-        network = keras.to_keras(tree, outputs=ends)
+        network = model.to_keras(tree, outputs=ends)
         self._run = tf.function(
             lambda *inputs: packed(network(list(inputs), training=False)), reduce_retracing=True, autograph=False
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from autocompress.compress.reconstruct import SolvedLayer
 from autocompress.errors import CandidateError
-from autocompress.network.layers import Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import Configuration, LayerChoice
 
 

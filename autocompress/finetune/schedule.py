@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError
-from autocompress.network.layers import Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]

@@ -24,9 +24,9 @@ from autocompress.finetune.promises import check_kept
 from autocompress.finetune.recipe import Lesson, Progress, Recipe, Tuned, Watch, check_recipe
 from autocompress.finetune.schedule import RISES_UNTIL
 from autocompress.metrics import Metric
-from autocompress.network import flatbuffer
-from autocompress.network.layers import Layer
-from autocompress.network.outputs import FIRST, Signature
+from autocompress.network.graph.layers import Layer
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.outputs import FIRST, Signature
 from autocompress.records.configuration import Configuration
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ from autocompress.records.constraint import value_of
 from autocompress.records.front import complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord, TrialRecord
-from autocompress.report import rows
+from autocompress.report import study_document
 from autocompress.report.units import certainty, digits, kilobytes
 
 _ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
@@ -35,7 +35,7 @@ class Shipped:
 def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dict[str, Any]:
     """The card of `rows.card` with intervals, deltas to the float network, what is stored and asked layer by layer,
     hashes, licence and the command to repeat."""
-    card = rows.card(record, trial)
+    card = study_document.card(record, trial)
     assert trial.evaluation is not None
     asked = trial.evaluation.configuration.normalised().layers
     where = record.runs_where(trial.evaluation.configuration) or {}
@@ -61,10 +61,10 @@ def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dic
         "repeat": repeat_command(record, shipped.words),
         "notes": record.notes,
     }
-    card["measurements"]["test_accuracy_ci"] = rows.as_json(record.test_ci.get(trial.evaluation.sha256))
-    card["baseline"]["accuracy_ci"] = rows.as_json(record.baseline.accuracy_ci)
-    card["baseline"]["test_accuracy_ci"] = rows.as_json(record.test_ci.get(record.baseline.sha256))
-    plain: dict[str, Any] = rows.as_json(more)
+    card["measurements"]["test_accuracy_ci"] = study_document.as_json(record.test_ci.get(trial.evaluation.sha256))
+    card["baseline"]["accuracy_ci"] = study_document.as_json(record.baseline.accuracy_ci)
+    card["baseline"]["test_accuracy_ci"] = study_document.as_json(record.test_ci.get(record.baseline.sha256))
+    plain: dict[str, Any] = study_document.as_json(more)
     return card | plain
 
 
@@ -114,7 +114,7 @@ def markdown(record: StudyRecord, trial: TrialRecord, card: Mapping[str, Any]) -
         f"# Model card: {escaped(card['model'])}",
         f"Trial {card['trial']} of study {escaped(record.name)}: {escaped(record.task)}, compressed by autocompress "
         f"{escaped(str(card['versions'].get('autocompress')))} for {escaped(record.device)}. "
-        f"Configuration: {escaped(rows.summary(trial.evaluation.configuration))}.",
+        f"Configuration: {escaped(study_document.summary(trial.evaluation.configuration))}.",
         f"Licence of the model: {escaped(card['licence'] or 'not stated')}.",
         *_judged(record),
         "## Figures",

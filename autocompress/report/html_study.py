@@ -16,7 +16,7 @@ from autocompress.records.configuration import LayerChoice
 from autocompress.records.constraint import value_of
 from autocompress.records.front import STATES, Front, complete, feasible, why_empty
 from autocompress.records.study import CONSTRAINT_NAMES, Evaluation, StudyRecord, TrialRecord
-from autocompress.report import card, rows
+from autocompress.report import card, study_document
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import advice_lines, whole_channel_lines
 from autocompress.report.progress import hypervolume_steps
@@ -59,7 +59,7 @@ def study_data(
         "summary": "the float network as given", "sha256": record.baseline.sha256,
         "layers": _layers(record.baseline, layers, choices), "activations": "float32",
     }  # fmt: skip
-    found: dict[str, Any] = rows.as_json(
+    found: dict[str, Any] = study_document.as_json(
         {
             "study": record.name,
             "higher_is_better": record.higher_is_better,
@@ -113,7 +113,7 @@ def _point(
     configuration = evaluation.configuration.normalised()
     return _values(record, evaluation) | {
         "number": trial.number,
-        "summary": rows.words(evaluation),
+        "summary": study_document.words(evaluation),
         "activations": configuration.activations,
         "channels": dict(configuration.channels),
         "layers": _layers(evaluation, layers, choices),

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from string import Template
 from typing import Any
 
-from autocompress.report import rows
+from autocompress.report import study_document
 from autocompress.report.html import asset, page, table
 from autocompress.report.leaderboard import Group
 from autocompress.report.leaderboard_text import group_title
@@ -35,7 +35,7 @@ def board_page(groups: Sequence[Group], board: Mapping[str, Any], *, written_s: 
 
 def _others(group: Group) -> list[dict[str, Any]]:
     """What the chart shows of the points that are on the front of their study only."""
-    found: list[dict[str, Any]] = rows.as_json(
+    found: list[dict[str, Any]] = study_document.as_json(
         [
             {
                 "study": point.record.name, "trial": point.trial.number, "accuracy": point.evaluation.accuracy,

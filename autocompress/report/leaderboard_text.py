@@ -12,7 +12,7 @@ from typing import Any
 
 from autocompress.records.front import complete
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report import rows
+from autocompress.report import study_document
 from autocompress.report.leaderboard import Group, Point, Standing
 from autocompress.report.units import ROUGH, latency_words
 
@@ -30,7 +30,7 @@ class Table:
 
 def document(groups: Sequence[Group], left_out: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The document of `leaderboard --format json`: plain data that is valid JSON. `left_out`: (what, why)."""
-    found: dict[str, Any] = rows.as_json(
+    found: dict[str, Any] = study_document.as_json(
         {
             "schema": 1,
             "groups": [_group(group) for group in groups],
@@ -81,7 +81,7 @@ def point_values(point: Point, int8: Mapping[str, Evaluation | None]) -> dict[st
         "energy_mj": evaluation.energy_mj,
         "to_float": _against(evaluation, record.baseline) | {"latency": _latency_ratio(record, evaluation)},
         "to_int8": None if reference is None else _against(evaluation, reference),
-        "summary": rows.words(evaluation),
+        "summary": study_document.words(evaluation),
         "sha256": evaluation.sha256,
         "artifact": evaluation.artifact,
     }

@@ -23,7 +23,7 @@ from autocompress.records.constraint import value_of, violation
 from autocompress.records.front import STATES, Front, complete, evaluated_count, nearest, why_empty
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
-from autocompress.report import rows
+from autocompress.report import study_document
 from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import kilobytes as _kb
@@ -277,7 +277,7 @@ def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width:
         "latency": [(latency, ""), *source],
         "download": [(download, "")] + [("file", "dim"), (file, "dim")] * narrow,
         **({} if narrow else {"file": [(file, "")]}),
-        "configuration": [(rows.summary(evaluation.configuration), "")] + [artifact] * (not narrow),
+        "configuration": [(study_document.summary(evaluation.configuration), "")] + [artifact] * (not narrow),
         **_optional_cells(record, evaluation),
     }
 
@@ -319,7 +319,7 @@ def _point(record: StudyRecord, evaluation: Evaluation) -> str:
             f"{record.metric_name} {evaluation.accuracy:.4f} ({delta:+.4f})",
             f"{latency} {_source(evaluation.measurement, _unit(record))}",
             download,
-            rows.summary(evaluation.configuration),
+            study_document.summary(evaluation.configuration),
         ]
     )
 

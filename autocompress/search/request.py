@@ -8,10 +8,10 @@ from pathlib import Path
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import Metric
-from autocompress.network.layers import Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import LayerChoice
 from autocompress.records.study import OBJECTIVES, Constraint
-from autocompress.search.sampler import Choices
+from autocompress.search.sampler.stock import Choices
 from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
 from autocompress.tasks import LoadedTask
 

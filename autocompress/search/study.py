@@ -14,24 +14,25 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import interrupts
 from autocompress.errors import AutocompressError, CandidateError, UnmetError
+from autocompress.evaluate.early_stopping import Screened, StoppedEarly
+from autocompress.evaluate.evaluator import Known, Latency, Workbench
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.search import finish, opening, store
-from autocompress.search.asked import Asked, announce, asked_of, withdraw
-from autocompress.search.early import Screened, StoppedEarly
-from autocompress.search.guided import GuidedSampler
-from autocompress.search.history import Reference
-from autocompress.search.landscape import Landscape, configurations, landscape_of
-from autocompress.search.ledger import Ledger
-from autocompress.search.locks import Floor, Roll, Turn, locked
-from autocompress.search.measuring import Measuring
-from autocompress.search.objective import Known, Latency, Workbench
+from autocompress.search import finalize, setup
+from autocompress.search.dominance import Rivals
+from autocompress.search.objectives import constraint_value, objective_values
 from autocompress.search.request import Request, check_request, resolved
-from autocompress.search.rivals import Rivals
-from autocompress.search.sampler import GUIDED, corners, make_sampler, parameters, suggest
-from autocompress.search.storage import running
-from autocompress.search.values import constraint_value, objective_values
+from autocompress.search.sampler.encoding import Landscape, configurations, landscape_of
+from autocompress.search.sampler.guided import GuidedSampler
+from autocompress.search.sampler.history import Reference
+from autocompress.search.sampler.stock import GUIDED, corners, make_sampler, parameters, suggest
+from autocompress.search.storage import study_records
+from autocompress.search.storage.finished_trials import Ledger
+from autocompress.search.storage.patient import running
+from autocompress.search.workers.goal import Asked, announce, asked_of, withdraw
+from autocompress.search.workers.locks import Floor, Roll, Turn, locked
+from autocompress.search.workers.shared_latency import Measuring
 from autocompress.specs import CalibratedModel
 
 Progress = Callable[[StudyRecord], None]
@@ -61,7 +62,7 @@ class Search:
         hopeless is not measured."""
         check_request(request)
         self.request, self._joins = request, joins
-        self._folder = store.study_folder(request.runs, request.study_name)
+        self._folder = study_records.study_folder(request.runs, request.study_name)
         self._floor, self._remarked = Floor(), set[str]()
         self._measuring = Measuring(request, latency, expected, self._floor, self._folder, lambda: self.study)
         self.workbench = Workbench(
@@ -123,7 +124,7 @@ class Search:
             except CandidateError as fault:  # of the float network: no candidate's
                 raise AutocompressError(f"the layer tables cannot be made: {fault}; try another --sampler") from fault
         if note is not None:
-            opening.note(self.study, note)
+            setup.note(self.study, note)
         return landscape_of(self.workbench, self.activations, self.choices, tables)
 
     @cached_property
@@ -136,18 +137,18 @@ class Search:
 
     def _open(self) -> None:
         request, workbench = self.request, self.workbench
-        identity = opening.identity_of(request, self.activations, self.choices, self.widths)
-        self.study = opening.open_study(request, self._sampler, identity)
+        identity = setup.identity_of(request, self.activations, self.choices, self.widths)
+        self.study = setup.open_study(request, self._sampler, identity)
         if self._joins:
             workbench.baseline = self.baseline
         else:
-            opening.lay_ground(self.study, request, workbench, identity, self.activations)
+            setup.lay_ground(self.study, request, workbench, identity, self.activations)
             if self._measuring.screens:
-                opening.note(self.study, self._screening())
-            if (said := opening.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
-                opening.note(self.study, said)
+                setup.note(self.study, self._screening())
+            if (said := setup.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
+                setup.note(self.study, said)
             self._settle()
-            opening.queue(self.study, self._corner_parameters[0])
+            setup.queue(self.study, self._corner_parameters[0])
             announce(self.study, request, self._roll.name)
         self._ledger = Ledger(self.study)
         self._ledger.read()
@@ -164,7 +165,7 @@ class Search:
     def _settle(self) -> None:
         """Take the turn once, to settle what dead workers left."""
         with self._turn:
-            store.recover(self.study, self.values, self._roll.is_dead)
+            study_records.recover(self.study, self.values, self._roll.is_dead)
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:
         """The values of the study's objectives; CandidateError where one could not be had."""
@@ -183,7 +184,7 @@ class Search:
 
     def record(self) -> StudyRecord:
         """The study as it stands."""
-        return store.read_record(self.study, self._ledger.trials())
+        return study_records.read_record(self.study, self._ledger.trials())
 
     def run(self, on_trial: Progress) -> StudyRecord:
         """Run trials until the request is met, then, unless this only joins, the careful figures of the front; the
@@ -214,7 +215,7 @@ class Search:
         One worker at a time looks at the study and begins a trial: so the number of trials is met exactly, and no
         configuration is proposed twice."""
         with self._turn:
-            store.recover(self.study, self.values, self._roll.is_dead)
+            study_records.recover(self.study, self.values, self._roll.is_dead)
             under_way = len(running(self.study))  # before what has finished is read: none may be missed
             self._catch_up(on_trial)
             asked = asked_of(self.study)
@@ -382,7 +383,7 @@ class Search:
         for remark in self.workbench.remarks:
             if remark not in self._remarked:
                 self._remarked.add(remark)
-                opening.note(self.study, remark)
+                setup.note(self.study, remark)
 
     def finish(self) -> StudyRecord:
         """The whole study, read again, with the careful figures of its front."""
@@ -392,6 +393,6 @@ class Search:
 
     def _finish(self) -> None:
         if self.request.latency_source == "measured":
-            finish.measure_front(self.study, self.workbench, self.record)
-        finish.front_on_test_data(self.study, self.workbench, self.record)
-        finish.store_importance(self.study, self._sampler, self.record)
+            finalize.measure_front(self.study, self.workbench, self.record)
+        finalize.front_on_test_data(self.study, self.workbench, self.record)
+        finalize.store_importance(self.study, self._sampler, self.record)

@@ -13,17 +13,17 @@ from typing import Any
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.files import unchanged
-from autocompress.measure.host import at_host
-from autocompress.measure.outage import PatientHost
-from autocompress.network.pattern import kernel_pattern
+from autocompress.measure.host.client import at_host
+from autocompress.measure.host.retry import PatientHost
+from autocompress.measure.latency import LatencySource, latency_on
+from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report.units import latency_words
-from autocompress.search.latency import LatencySource, latency_on
-from autocompress.search.opening import versions
 from autocompress.search.request import Request
+from autocompress.search.setup import versions
 from autocompress.search.study import Search
 from autocompress.specs import Sweep, load_device, load_space
 from autocompress.sweep import compare

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from autocompress.errors import AutocompressError, faulty_file, unknown_name
-from autocompress.measure.host import at_host
+from autocompress.measure.host.client import at_host
 from autocompress.metrics import get_metric
 from autocompress.records.constraint import parse_constraint
-from autocompress.search.store import digest_of
+from autocompress.search.storage.study_records import digest_of
 from autocompress.specs import Sweep, SweepBudget, SweepDevice, SweepSpace, SweepTask, load_device, load_space
 from autocompress.tasks import BUILT_IN
 from autocompress.tasks.user_file import split_name

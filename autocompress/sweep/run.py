@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from autocompress.errors import AutocompressError
-from autocompress.search.locks import locked
+from autocompress.search.workers.locks import locked
 from autocompress.specs import Sweep
 from autocompress.sweep.night import CellNight, Night, Nights
 from autocompress.sweep.plan import Cell, cells, check, lanes

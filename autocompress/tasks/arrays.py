@@ -11,7 +11,7 @@ import numpy as np
 
 from autocompress.errors import AutocompressError
 from autocompress.metrics import Metric
-from autocompress.network.run import TensorSpec
+from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.task import Array, Inputs
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from autocompress.errors import AutocompressError
 from autocompress.metrics import Metric
-from autocompress.network.run import TensorSpec
+from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.arrays import fit_inputs, fit_labels, sha256_of, without_faulty
-from autocompress.tasks.meant import network_of
+from autocompress.tasks.signatures import network_of
 from autocompress.tasks.task import NOTHING, Array, Asked, Inputs, LoadedTask, Task, TrainingData
 
 NO_CALIBRATION = "no calibration inputs: the validation inputs serve"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import METRICS, Metric, get_metric
-from autocompress.network.run import TensorSpec
+from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.archive import read_archive
 from autocompress.tasks.arrays import fit_inputs, fit_labels
 from autocompress.tasks.check import checked
@@ -57,7 +57,7 @@ def load_test_data(
 
 
 def _load_files(model: Path, data: Path, metric: Metric, asked: Asked) -> LoadedTask:
-    from autocompress.network.convert import to_float_tflite
+    from autocompress.network.tflite.convert import to_float_tflite
 
     fields, notes = read_archive(data, metric)  # first: a conversion takes 10 s
     network = to_float_tflite(model)
@@ -67,7 +67,7 @@ def _load_files(model: Path, data: Path, metric: Metric, asked: Asked) -> Loaded
 
 
 def _load_named(name: str, metric: Metric | None, asked: Asked) -> LoadedTask:
-    from autocompress.network.convert import to_float_tflite
+    from autocompress.network.tflite.convert import to_float_tflite
 
     file, attribute = split_name(name)
     if file is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from autocompress.metrics import Metric
-from autocompress.network.outputs import FIRST, Signature
+from autocompress.network.tflite.outputs import FIRST, Signature
 from autocompress.records.output import JudgedOutput
 
 Array = npt.NDArray[Any]

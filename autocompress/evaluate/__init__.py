@@ -1,0 +1,1 @@
+"""From a configuration to its evaluation: solve, build, verify, validate, measure."""

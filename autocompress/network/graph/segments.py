@@ -1,0 +1,205 @@
+"""The network cut at its layers, so that a change to one layer re-runs only what follows it up to the next.
+
+Sequential reconstruction needs each layer's inputs in the network compressed so far. Segment k holds layer k and the
+operators up to layer k + 1; segment 0 what comes before the first layer. Samples walk through in chunks of one size;
+what depends on shapes alone (the target of a TRANSPOSE_CONV, say) is the same for every chunk and kept once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autocompress.errors import CandidateError
+from autocompress.network.graph.layers import Layer
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.interpreter import in_lanes, interpreter
+from autocompress.network.tflite.outputs import FIRST, Signature, packed
+
+Array = np.ndarray[Any, Any]
+# Tensor index -> values of all samples, samples along axis 0; or the one value of all chunks.
+State = Mapping[int, Array]
+
+
+class Patchable:
+    """A serialised flatbuffer whose constants and scales are written in place: no packing for a new candidate."""
+
+    def __init__(self, model: bytes) -> None:
+        from ai_edge_litert.schema_py_generated import Model
+
+        self._bytes = bytearray(model)
+        self._model = Model.GetRootAs(self._bytes, 0)
+        self._graph = self._model.Subgraphs(0)
+
+    def constant(self, tensor: int) -> Array:
+        """A writable byte view (uint8) of the constant of `tensor`."""
+        view: Array = self._model.Buffers(self._graph.Tensors(tensor).Buffer()).DataAsNumpy()
+        return view
+
+    def span(self, tensor: int) -> slice:
+        """Which bytes of the flatbuffer are the constant of `tensor`."""
+        view, whole = self.constant(tensor), np.frombuffer(self._bytes, np.uint8)
+        start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        return slice(start, start + len(view))
+
+    def scales(self, tensor: int) -> Array:
+        """A writable float32 view of the quantization scales of `tensor`."""
+        view: Array = self._graph.Tensors(tensor).Quantization().ScaleAsNumpy()
+        return view
+
+    def write(self, tensor: int, value: Array) -> None:
+        """Overwrite the constant of `tensor` by the bytes of `value`, which must be as many."""
+        self.constant(tensor)[:] = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+
+    def snapshot(self) -> bytes:
+        """The flatbuffer as it stands."""
+        return bytes(self._bytes)
+
+
+class Segment:
+    """One piece of the main graph: `reads` and `makes` are the tensors that cross its borders."""
+
+    def __init__(self, tree: Any, operators: slice, later: set[int], layer: Layer | None, fixed: set[int]) -> None:
+        graph = tree.subgraphs[0]
+        ops = graph.operators[operators]
+        made = {int(i) for op in ops for i in op.outputs}
+        read = {int(i) for op in ops for i in op.inputs if i >= 0} - made
+        self.reads = tuple(sorted(read & _computed(graph)))
+        self.makes = tuple(sorted(made & later))
+        self._layer, self._fixed = layer, fixed
+        self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self.reads, self.makes))) if ops else None
+
+    def run(
+        self, state: State, weight: Array | None, bias: Array | None, chunks: int, threads: int
+    ) -> dict[int, Array]:
+        """The tensors this segment makes, with its layer's `weight` and `bias` (as in the float network) in place."""
+        if self._patch is None or not self.makes:
+            return {}
+        if self._layer is not None and weight is not None:
+            self._patch.write(self._layer.weight, weight.astype(np.float32))
+        if self._layer is not None and bias is not None and self._layer.bias is not None:
+            self._patch.write(self._layer.bias, bias.astype(np.float32))
+        return self._invoke(self._patch.snapshot(), state, chunks, threads)
+
+    def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
+        def lane(number: int) -> Callable[[int], tuple[Array, ...]]:
+            run = interpreter(model, 1, {i: self._chunk(state, i, 0, chunks).shape for i in self.reads})
+            return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
+
+        try:
+            parts = in_lanes(chunks, threads, lane)
+        except RuntimeError as fault:
+            raise CandidateError(f"the runtime fails on a part of the network: {_line(fault)}") from fault
+        made = dict(zip(self.makes, zip(*parts, strict=True), strict=True))
+        return {i: parts[0] if i in self._fixed else np.concatenate(parts) for i, parts in made.items()}
+
+    def _invoke_chunk(self, run: Any, values: State) -> tuple[Array, ...]:
+        run.reset_all_variables()
+        for i, chunk in values.items():
+            run.set_tensor(i, chunk)
+        run.invoke()
+        return tuple(run.get_tensor(i) for i in self.makes)
+
+    def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
+        return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
+
+
+def _line(fault: Exception) -> str:
+    return " ".join(str(fault).split())
+
+
+def _chunk(values: Array, chunk: int, chunks: int) -> Array:
+    size = len(values) // chunks
+    return values[chunk * size : (chunk + 1) * size]
+
+
+def _cut(tree: Any, operators: Sequence[Any], reads: Sequence[int], makes: Sequence[int]) -> Any:
+    """A network of only these operators; tensor indices stay what they are."""
+    cut = copy.copy(tree)
+    graph = copy.copy(tree.subgraphs[0])
+    graph.operators, graph.inputs, graph.outputs = list(operators), list(reads), list(makes)
+    used = {int(i) for op in operators for i in (*op.inputs, *op.outputs)}
+    graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    for index, tensor in enumerate(graph.tensors):
+        if index not in used:
+            tensor.buffer = 0
+    cut.subgraphs = [graph, *(copy.copy(g) for g in tree.subgraphs[1:])]
+    cut.metadata, cut.signatureDefs = None, None
+    cut.buffers = list(tree.buffers)
+    return cut
+
+
+class Segments:
+    """All segments of a network and the walk through them on a set of samples."""
+
+    def __init__(
+        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], chunk: int, threads: int
+    ) -> None:
+        self.layers = tuple(layers)
+        samples = len(next(iter(inputs.values())))
+        self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
+        kept = self._chunks * chunk
+        self._fixed = fixed_tensors(tree)
+        self._outputs = [int(i) for i in tree.subgraphs[0].outputs]
+        self._pieces = _pieces(tree, self.layers, self._fixed, set(self._outputs))
+        self._needed = _needed(self._pieces, set(self._outputs))
+        start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
+        self.start = self._step(0, start, None, None)
+
+    def head(self, samples: int) -> Segments:
+        """The same walk over the first `samples` samples only (whole chunks, at least one)."""
+        part = copy.copy(self)
+        part._chunks = max(1, min(self._chunks, samples // self._chunk))
+        part.start = {i: v if i in self._fixed else part._kept(v, self._chunks) for i, v in self.start.items()}
+        return part
+
+    def _kept(self, values: Array, chunks: int) -> Array:
+        """The values of this walk's chunks out of those of `chunks`."""
+        return values[: len(values) // chunks * self._chunks]
+
+    def after(self, position: int, state: State, weight: Array, bias: Array | None) -> dict[int, Array]:
+        """The state before layer `position + 1`, given the state before layer `position` and that layer's values."""
+        return self._step(position + 1, state, weight, bias)
+
+    def outputs(self, state: State, weight: Array, bias: Array | None, signature: Signature = FIRST) -> Array:
+        """The signature's outputs, packed, given the state before the last layer and that layer's values."""
+        found = self._step(len(self.layers), state, weight, bias)
+        return packed([found[self._outputs[position]] for position in signature.positions])
+
+    def _step(self, piece: int, state: State, weight: Array | None, bias: Array | None) -> dict[int, Array]:
+        made = self._pieces[piece].run(state, weight, bias, self._chunks, self._threads)
+        return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
+
+
+def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int], outputs: set[int]) -> list[Segment]:
+    operators = tree.subgraphs[0].operators
+    cuts = [0, *(layer.operator for layer in layers), len(operators)]
+    pieces = []
+    for number in range(len(layers) + 1):
+        start, stop = cuts[number], cuts[number + 1]
+        later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0} | outputs
+        pieces.append(Segment(tree, slice(start, stop), later, layers[number - 1] if number else None, fixed))
+    return pieces
+
+
+def _computed(graph: Any) -> set[int]:
+    """The graph's inputs and what its operators make; every other tensor is a constant or a variable."""
+    return {int(i) for op in graph.operators for i in op.outputs} | {int(i) for i in graph.inputs}
+
+
+def fixed_tensors(tree: Any) -> set[int]:
+    """The computed tensors of the main graph that depend on no value of the inputs: on shapes and constants alone."""
+    graph, found = tree.subgraphs[0], set[int]()
+    moving = _computed(graph)
+    for op in graph.operators:
+        if flatbuffer.op_name(tree, op) in ("SHAPE", "RANK") or moving.isdisjoint(int(i) for i in op.inputs):
+            made = {int(i) for i in op.outputs}
+            moving, found = moving - made, found | made
+    return found
+
+
+def _needed(pieces: Sequence[Segment], outputs: set[int]) -> list[set[int]]:
+    """For each piece the tensors that later pieces still read, and the network's outputs."""
+    return [outputs | {i for later in pieces[n + 1 :] for i in later.reads} for n in range(len(pieces))]

@@ -1,0 +1,78 @@
+"""What a candidate must be better than, so that evaluating it to the end is worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from autocompress.evaluate.early_stopping import Bar
+from autocompress.records.configuration import Configuration
+from autocompress.records.constraint import meets
+from autocompress.records.study import Evaluation, value_name
+from autocompress.search.request import Request
+from autocompress.search.storage.finished_trials import Ledger
+
+Array = np.ndarray[Any, Any]
+Values = Mapping[str, float | None]  # by the names of an evaluation's values; None: not known yet
+MOST_STOPS = 4  # in a row, early or screened, then one trial is evaluated to the end
+
+
+class Rivals:
+    """The complete trials of a study as rivals of a candidate. `scores` gives the metric of each validation sample of
+    one; configurations whose digest is in `spared` are always evaluated to the end."""
+
+    def __init__(
+        self, request: Request, ledger: Ledger, scores: Callable[[Evaluation], Array | None], spared: Collection[str]
+    ) -> None:
+        self._request, self._ledger, self._scores, self._spared = request, ledger, scores, spared
+        self._sign = 1 if request.task.metric.higher_is_better else -1
+
+    def may_end(self, configuration: Configuration) -> bool:
+        """Not a corner, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
+        learns what the metric does only from trials that are complete."""
+        stopped = self._ledger.stopped_in_a_row(MOST_STOPS)
+        return not stopped and configuration.digest not in self._spared
+
+    def bar(self, values: Values) -> Bar | None:
+        """What a candidate with these values must reach: the most accurate feasible trial that is at least as good in
+        every other objective, and the constraint on the metric."""
+        rises, least = self._request.task.metric.higher_is_better, None
+        for constraint in self._request.constraints:
+            if constraint.name == "accuracy" and (constraint.relation == ">=") == rises:
+                least = constraint.bound
+        rival = self._rival(values)
+        if rival is None and least is None:
+            return None
+        scores = None if rival is None else self._scores(rival[1])
+        name = "" if rival is None else f"trial {rival[0]}"
+        return Bar(scores=scores, name=name, least=least, rises=rises)
+
+    def _rival(self, values: Values) -> tuple[int, Evaluation] | None:
+        request = self._request
+        others = [value_name(name, request.size) for name in request.objectives if name != "metric"]
+        if "metric" not in request.objectives or any(values[name] is None for name in others):
+            return None
+        feasible = [
+            (number, evaluation) for number, evaluation in self._ledger.complete()
+            if all(_at_most(evaluation.value(name), values[name]) for name in others)
+            and meets(evaluation, request.constraints)
+        ]  # fmt: skip
+        return max(feasible, key=lambda pair: (self._sign * pair[1].accuracy, -pair[0]), default=None)
+
+    def screen(self, values: Values) -> str | None:
+        """Why a latency is not worth measuring: at its best by the model it violates a constraint, or a trial that was
+        measured is at least as good in every objective. None where it is."""
+        for constraint in self._request.constraints:
+            least = values.get(constraint.name) if constraint.name in ("latency_ms", "energy_mj") else None
+            if least is not None and constraint.relation == "<=" and least > constraint.bound:
+                return f"not measured: {constraint.name} is at least {least:.4g} by the device's model"
+        rival, accuracy = self._rival(values), values["accuracy"]
+        if rival is None or accuracy is None or self._sign * rival[1].accuracy < self._sign * accuracy:
+            return None
+        return f"not measured: dominated by trial {rival[0]} even at the least latency by the device's model"
+
+
+def _at_most(value: float | None, bound: float | None) -> bool:
+    return value is not None and bound is not None and value <= bound

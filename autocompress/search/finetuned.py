@@ -1,0 +1,130 @@
+"""Fine-tuned candidates of a study: trials of their own, with their parent's number.
+
+The training itself is passed in: this part knows the study, not TensorFlow. A trained candidate has its parent's
+parameters, whatever its configuration: nothing else is ever answered from its record, and samplers learn nothing
+from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress import pareto
+from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.errors import AutocompressError, CandidateError
+from autocompress.evaluate.evaluator import Material
+from autocompress.records.configuration import Configuration
+from autocompress.records.front import Front
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
+from autocompress.search.objectives import constraint_value
+from autocompress.search.storage import study_records
+from autocompress.search.study import Search
+
+PARENT = "finetuned_from"  # a trial's user attribute
+FOLDER = "finetune"  # below a study's folder: states of trainings that run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training gives back: the configuration that the layers hold, the layers, and `facts` of it for the record
+    (plain data)."""
+
+    configuration: Configuration
+    layers: tuple[SolvedLayer, ...]
+    facts: Mapping[str, Any]
+
+
+Train = Callable[[Configuration, Material, Path], Trained]  # the path is where it may keep its state
+
+
+def finetune_trial(opened: Search, number: int, train: Train) -> TrialRecord:
+    """Train a trial's candidate on and add the result to the study, as a trial of its own: complete, or failed with the
+    reason. AutocompressError for a trial that cannot be trained."""
+    parent = parent_of(opened.record(), number)
+    assert parent.evaluation is not None
+    configuration, start = parent.evaluation.configuration, time.perf_counter()
+    attrs: dict[str, Any] = {PARENT: number}
+    evaluation = None
+    try:
+        material = opened.workbench.material(configuration)
+        trained = train(configuration, material, _state_path(opened, number))
+        attrs["finetune"] = dict(trained.facts)
+        evaluation = opened.workbench.evaluate_trained(trained.configuration, trained.layers)
+        attrs["evaluation"] = evaluation.to_dict()
+    except CandidateError as fault:
+        attrs |= {"reason": str(fault), "finetune": attrs.get("finetune", {})}
+    attrs["wall_s"] = time.perf_counter() - start
+    return _added(opened, number, evaluation, attrs)
+
+
+def _state_path(opened: Search, number: int) -> Path:
+    folder = study_records.study_folder(opened.request.runs, opened.request.study_name)
+    return folder / FOLDER / f"{number}.npz"
+
+
+def parent_of(record: StudyRecord, number: int) -> TrialRecord:
+    """The trial to train on; AutocompressError where there is nothing to train."""
+    found = next((trial for trial in record.trials if trial.number == number), None)
+    if found is None:
+        known = ", ".join(str(trial.number) for trial in Front(record).trials)
+        raise AutocompressError(f"study '{record.name}' has no trial {number}; its front: {known or 'empty'}")
+    if found.evaluation is None or found.state != "complete":
+        raise AutocompressError(f"trial {number} is {found.state.replace('_', ' ')}; give a complete one")
+    if found.evaluation.finetuned:
+        raise AutocompressError(f"trial {number} is fine-tuned already; give the trial it was made from")
+    if found.evaluation.configuration.is_baseline:
+        raise AutocompressError(f"trial {number} is the float network itself; there is nothing to win back")
+    return found
+
+
+def _added(opened: Search, number: int, evaluation: Evaluation | None, attrs: Mapping[str, Any]) -> TrialRecord:
+    """The new trial, stored whole in one step: it is there or it is not."""
+    parent = _frozen(opened.study, number)
+    attrs = dict(attrs)
+    values, constraints = None, None
+    if evaluation is not None:
+        try:
+            values = opened.values(evaluation)
+            constraints = {str(c): constraint_value(evaluation, c) for c in opened.request.constraints}
+        except CandidateError as fault:
+            attrs["reason"], values = str(fault), None
+            attrs.pop("evaluation")
+    made = optuna.trial.create_trial(
+        state=TrialState.FAIL if values is None else TrialState.COMPLETE, values=values, params=parent.params,
+        distributions=parent.distributions, user_attrs=attrs, constraints=constraints,
+    )  # fmt: skip
+    before = {trial.number for trial in opened.study.get_trials(deepcopy=False)}
+    opened.study.add_trial(made)
+    added = next(t for t in opened.study.get_trials(deepcopy=False) if t.number not in before)
+    return study_records.trial_record(added)
+
+
+def _frozen(study: optuna.Study, number: int) -> FrozenTrial:
+    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+
+
+def worth_training(opened: Search, count: int) -> list[int]:
+    """The numbers of the `count` best members of the front that were not trained yet: those that lost least of the
+    metric for what they weigh, in units of the hypervolume."""
+    record = opened.record()
+    trials = opened.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    done = {trial.user_attrs.get(PARENT) for trial in trials}
+    reference = record.int8_download_bytes or record.baseline.download_bytes
+
+    def cost(trial: TrialRecord) -> float:
+        assert trial.evaluation is not None
+        lost = record.baseline.accuracy - trial.evaluation.accuracy
+        lost = lost if record.higher_is_better else -lost
+        return max(lost, 0.0) / pareto.ACCURACY_SCALE + trial.evaluation.download_bytes / reference
+
+    fitting = [t for t in Front(record).trials if t.evaluation is not None and not t.evaluation.finetuned]
+    fitting = [
+        t for t in fitting if t.number not in done and t.evaluation and not t.evaluation.configuration.is_baseline
+    ]
+    return [trial.number for trial in sorted(fitting, key=cost)[:count]]

@@ -1,0 +1,1 @@
+"""Samplers: the guided one (encoding, surrogate, acquisition) and those of Optuna."""

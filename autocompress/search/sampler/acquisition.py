@@ -1,0 +1,217 @@
+"""The configuration worth evaluating next: the greatest expected gain in hypervolume among thousands of predicted ones.
+
+Candidates come from four places: members of the front, solutions of the tables for many prices of a byte (argmin over
+each layer's choices of damage + price x bytes + price x latency, as in SPDY and OBC), crossings and mutations of both;
+then the best of them climb over all their neighbours, one layer changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocompress.search.sampler.ehvi import Cells, normal_below
+from autocompress.search.sampler.encoding import Landscape, Row
+from autocompress.search.sampler.posterior import Beliefs, Prediction
+
+Array = np.ndarray[Any, Any]
+Key = bytes  # a row as what sets of thousands hold
+_PRICES = 48  # of a byte, for each kind of activations
+_TABLE_PRICES = 300
+_MUTANTS, _CROSSINGS = 96, 64
+_CLIMBERS, _ROUNDS, _NEIGHBOURS = 3, 3, 160
+_ENUMERATED = 1500  # spaces up to this size are looked at whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A hard constraint on a predicted value: `name` as in `Prediction`, at most (or, `least`, at least) `bound`."""
+
+    name: str
+    bound: float
+    least: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What is sought: `objectives`, names as in `Prediction`, each divided by its `units`; the cells of the front in
+    these units; hard limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
+
+    objectives: tuple[str, ...]
+    units: Array
+    cells: Cells
+    limits: tuple[Limit, ...]
+    fails: Array
+
+    def gain(self, landscape: Landscape, prediction: Prediction, x: Array) -> Array:
+        """The expected gain of rows x (n,): that of the hypervolume times the chance to be buildable and feasible."""
+        mean = np.stack([prediction.mean[name] for name in self.objectives], axis=1) / self.units
+        deviation = np.stack([prediction.deviation[name] for name in self.objectives], axis=1) / self.units
+        chance = np.prod(1.0 - landscape.gather_kind(self.fails, x), axis=1)
+        gain: Array = self.cells.expected_gain(mean, deviation) * chance * feasibility(self.limits, prediction)
+        return gain
+
+
+def feasibility(limits: Sequence[Limit], prediction: Prediction) -> Array | float:
+    """The chance that all limits hold, taken as independent."""
+    chance: Array | float = 1.0
+    for limit in limits:
+        gap = limit.bound - prediction.mean[limit.name]
+        z = gap / np.maximum(prediction.deviation[limit.name], 1e-12)
+        chance = chance * normal_below(-z if limit.least else z)
+    return chance
+
+
+class Proposer:
+    """Looks for the best next row. `known` holds the keys of all rows that must not be proposed again."""
+
+    def __init__(
+        self, landscape: Landscape, beliefs: Beliefs, goal: Goal, known: set[Key], rng: np.random.Generator
+    ) -> None:
+        self._land, self._beliefs, self._goal, self._known, self._rng = landscape, beliefs, goal, known, rng
+        self._value = beliefs.parts[0]
+        efficient = [_efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
+                     for n, row in enumerate(landscape.rows)]  # fmt: skip
+        widths = [np.arange(len(row)) for row in landscape.widths.values()]
+        values = [np.arange(len(landscape.activations)), *efficient, *widths]
+        self._counts = np.array([len(each) for each in values])
+        # The efficient values of all places of a row, (place, value), those of a place one behind the other.
+        self._changes = np.stack([np.repeat(np.arange(len(values)), self._counts), np.concatenate(values)], axis=1)
+        self._starts = self._counts.cumsum() - self._counts
+
+    def best(self, elites: Array) -> Row | None:
+        """The row with the greatest expected gain that is not known; None where every row is. `elites` (m, 1 + L)."""
+        if self._land.configurations <= _ENUMERATED:
+            return self._best_of(np.array(list(self._land.all_rows())))
+        seeds = [elites, self._priced()]
+        pool = np.concatenate([part for part in seeds if len(part)])
+        pool = self._new(np.concatenate([pool, self._mutants(pool), self._crossings(pool)]))
+        gains = self._gains(pool)
+        for _ in range(_ROUNDS):
+            top = pool[np.argsort(-gains, kind="stable")[:_CLIMBERS]]
+            around = self._new(np.concatenate([self._neighbours(row) for row in top]), pool)
+            if not len(around):
+                break
+            pool, gains = np.concatenate([pool, around]), np.concatenate([gains, self._gains(around)])
+        return _row(pool[gains.argmax()]) if len(pool) else self._anything()
+
+    def of_tables(self) -> Row | None:
+        """The row with the greatest expected gain among what the tables choose, uncorrected, for many prices of a byte;
+        None where all of these are known."""
+        damage = np.exp(self._land.seen.log_damage)[None]
+        prices = self._typical * np.logspace(-2.5, 2.5, _TABLE_PRICES)
+        kinds = range(len(self._land.activations))
+        return self._best_of(np.concatenate([self._cheapest(kind, damage, prices) for kind in kinds]))
+
+    def _best_of(self, rows: Array) -> Row | None:
+        rows = self._new(rows)
+        return _row(rows[self._gains(rows).argmax()]) if len(rows) else None
+
+    def _gains(self, x: Array) -> Array:
+        gains = self._goal.gain(self._land, self._beliefs.predict(x), x)
+        # Where nothing is expected to be gained, the least damage decides, and among equals the order of making.
+        ranked: Array = gains + 1e-12 / (1.0 + self._beliefs.damage(x).sum(axis=1))
+        return ranked
+
+    def _new(self, x: Array, but: Array | None = None) -> Array:
+        """The canonical rows of x, each once, without known ones and those of `but`."""
+        x = self._land.canonical(x)
+        skip = set() if but is None else set(keys_of(but))
+        first: dict[Key, int] = {}
+        for n, key in enumerate(keys_of(x)):
+            first.setdefault(key, n)
+        new: Array = x[[n for key, n in first.items() if key not in self._known and key not in skip]]
+        return new
+
+    def _priced(self) -> Array:
+        """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
+        kinds, beliefs = len(self._land.activations), self._beliefs
+        prices = self._typical * 10.0 ** self._rng.uniform(-2.5, 2.5, (kinds, _PRICES))
+        found = []
+        for kind in range(kinds):
+            slowness = float(self._rng.choice((0.0, 10.0)))
+            draws = beliefs.parts[self._rng.integers(len(beliefs.parts), size=_PRICES)]
+            found.append(self._cheapest(kind, draws, prices[kind], slowness))
+        return np.concatenate(found)
+
+    @property
+    def _typical(self) -> float:
+        """A price of a byte at which damage and bytes weigh about as much."""
+        return float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
+
+    def _cheapest(self, kind: int, damage: Array, prices: Array, slowness: float = 0.0) -> Array:
+        """The rows of the least damage (P, L, C) + price (P,) x (bytes + slowness x latency), for one kind of
+        activations."""
+        sizes = np.concatenate([self._land.bytes, self._land.width_bytes])
+        slow = np.zeros_like(sizes)
+        slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
+        chosen = (damage + prices[:, None, None] * (sizes + slowness * slow)).argmin(axis=2)
+        rows = np.concatenate([np.full((len(prices), 1), kind), chosen], axis=1)
+        return np.minimum(rows, self._land.counts - 1)
+
+    def _mutants(self, pool: Array) -> Array:
+        """Rows of the pool with one to three places changed."""
+        parents = pool[self._rng.integers(len(pool), size=_MUTANTS)]
+        changes = self._rng.integers(1, 4, size=_MUTANTS)
+        places = self._rng.integers(parents.shape[1], size=(3, _MUTANTS))
+        for n, place in enumerate(places):
+            changed = np.flatnonzero(changes > n)
+            parents[changed, place[changed]] = self._others(place[changed])
+        mutants: Array = parents
+        return mutants
+
+    def _others(self, places: Array) -> Array:
+        """A value for each of these places of a row, mostly one of the efficient choices."""
+        share = self._rng.random(len(places))
+        any_value = (share * self._land.counts[places]).astype(np.int64)
+        efficient = self._changes[self._starts[places] + (share * self._counts[places]).astype(np.int64), 1]
+        others: Array = np.where(self._rng.random(len(places)) < 0.2, any_value, efficient)
+        return others
+
+    def _crossings(self, pool: Array) -> Array:
+        one, other = (pool[self._rng.integers(len(pool), size=_CROSSINGS)] for _ in range(2))
+        return np.where(self._rng.random(one.shape) < 0.5, one, other)
+
+    def _neighbours(self, row: Array) -> Array:
+        """Rows that differ from `row` in one place, by efficient choices; a sample of them where there are many."""
+        changes = self._changes
+        if len(changes) > _NEIGHBOURS:
+            changes = changes[self._rng.choice(len(changes), _NEIGHBOURS, replace=False)]
+        around = np.repeat(row[None], len(changes), axis=0)
+        around[np.arange(len(changes)), changes[:, 0]] = changes[:, 1]
+        return around
+
+    def _anything(self) -> Row | None:
+        """Any row that is not known."""
+        for _ in range(10_000):
+            row = self._rng.integers(self._land.counts)[None]
+            if len(new := self._new(row)):
+                return _row(new[0])
+        return next((row for row in self._land.all_rows() if key_of(row) not in self._known), None)
+
+
+def key_of(row: Row) -> Key:
+    """The key of one row."""
+    return np.array(row, dtype=np.int64).tobytes()
+
+
+def keys_of(x: Array) -> list[Key]:
+    """The keys of rows x (n, 1 + L)."""
+    whole = np.ascontiguousarray(x, dtype=np.int64)
+    keys: list[Key] = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel().tolist()
+    return keys
+
+
+def _row(x: Array) -> Row:
+    return tuple(x.tolist())
+
+
+def _efficient(damage: Array, sizes: Array, container: Array) -> Array:
+    """The choices of one layer for which no other of the same containers has less damage (by a tenth) and fewer
+    bytes."""
+    better = (damage[:, None] * 1.1 < damage[None, :]) & (sizes[:, None] < sizes[None, :])
+    same = (container[:, : len(damage), None] == container[:, None, : len(damage)]).all(axis=0)
+    kept: Array = np.flatnonzero(~(better & same).any(axis=0))
+    return kept

@@ -1,0 +1,327 @@
+"""A search space as arrays: configurations as rows of integers, and what the layer tables say of every choice.
+
+A row x of a configuration has 1 + L + G integers: which activations, which choice of each layer in layer order, which
+width of each group of channels that may lose some. Tables of all layers are padded to the longest row of choices,
+(L, C, ...). The tables are of the whole network: of one with fewer channels a layer weighs and works in proportion."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from autocompress.compress.download import coded_bytes, download_bytes
+from autocompress.compress.tables import Tables
+from autocompress.errors import CandidateError
+from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.networks import Narrowing
+from autocompress.network.graph.layers import Layer
+from autocompress.network.tflite.sparse import block_of, index_bytes
+from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.search.sampler.container_costs import Cost, less, pattern_cost, usual_pattern, with_doubt
+from autocompress.search.sampler.surrogate import Seen
+
+Array = np.ndarray[Any, Any]
+Row = tuple[int, ...]
+Choices = Mapping[str, tuple[LayerChoice, ...]]
+ACTIVATIONS = "activations"  # the name of the parameter
+_LEAST_DAMAGE = 1e-9
+_FIXED = 0.2  # of the latency, where nothing is known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there; `around`
+    (A,): the bytes of a download that are not the layers' weights."""
+
+    activations: tuple[str, ...]
+    choices: Mapping[str, tuple[LayerChoice, ...]]
+    tables: Tables
+    container: Array
+    latency: Cost
+    file: Cost
+    around: Array
+    narrowing: Narrowing | None = None
+
+    @cached_property
+    def rows(self) -> tuple[tuple[LayerChoice, ...], ...]:
+        """The choices of each layer."""
+        return tuple(self.choices.values())
+
+    @cached_property
+    def counts(self) -> Array:
+        """How many values each place of a row has, (1 + L + G,)."""
+        return np.array([len(self.activations), *map(len, self.rows), *map(len, self.widths.values())])
+
+    @property
+    def widths(self) -> Mapping[str, tuple[int, ...]]:
+        """How many channels each group may keep, all first."""
+        return self.narrowing.widths if self.narrowing is not None else {}
+
+    @property
+    def configurations(self) -> int:
+        """How many distinct configurations there are."""
+        return configurations(self.activations, self.choices, self.widths)
+
+    @cached_property
+    def integer(self) -> Array:
+        """Whether a choice stores integers, (L, C)."""
+        return self._padded([[c.is_integer for c in row] for row in self.rows])
+
+    @cached_property
+    def sparsity(self) -> Array:
+        """(L, C)."""
+        return self._padded([[c.sparsity for c in row] for row in self.rows])
+
+    @cached_property
+    def clustered(self) -> Array:
+        """Whether a choice has clusters, (L, C)."""
+        return self._padded([[c.clusters is not None for c in row] for row in self.rows])
+
+    @cached_property
+    def bytes(self) -> Array:
+        """Deflated bytes of the weights by the tables, (L, C)."""
+        return self._padded([row.bytes for row in self.tables.layers])
+
+    def download(self, x: Array) -> Array:
+        """The predicted download sizes of rows x in bytes, (n,): layers are coded apart, so their sizes add up."""
+        sizes: Array = self.sizes(x).sum(axis=1) + self.around[x[:, 0]]
+        return sizes
+
+    def sizes(self, x: Array) -> Array:
+        """The deflated bytes of each layer in rows x by the tables, (n, L)."""
+        return self.gather(self.bytes, x) * self.share(x)
+
+    def share(self, x: Array) -> Array:
+        """What share of each layer's weights, and of its work, is left of the whole network's, (n, L)."""
+        if self.narrowing is None:
+            return np.ones((len(x), len(self.rows)))
+        gone = 1.0 - np.take_along_axis(self._kept_shares.T, x[:, 1 + len(self.rows) :], axis=0)  # (n, G)
+        share: Array = (1.0 - gone @ self.narrowing.made.T) * (1.0 - gone @ self.narrowing.read.T)
+        return share
+
+    @cached_property
+    def _kept_shares(self) -> Array:
+        """The share of its channels that each group keeps, (G, C)."""
+        return self._padded([np.array(row) / row[0] for row in self.widths.values()])
+
+    def work(self, x: Array, cost: Cost) -> Array:
+        """What is left of a cost in rows x because channels are gone, as a share, (n,)."""
+        fixed = cost.fixed[x[:, 0]]
+        left: Array = fixed + (1.0 - fixed) * (self.share(x) @ cost.weights)
+        return left
+
+    @cached_property
+    def width_bytes(self) -> Array:
+        """Deflated bytes of all layers with a group alone at each of its widths, (G, C): of usual choices."""
+        found = np.zeros((len(self.widths), self.container.shape[2]))
+        typical = np.median(self.bytes, axis=1)
+        for group, row in enumerate(self.widths.values()):
+            x = np.zeros((len(row), len(self.counts)), dtype=np.int64)
+            x[:, 1 + len(self.rows) + group] = np.arange(len(row))
+            found[group] = np.append(self.share(x) @ typical, np.full(found.shape[1] - len(row), np.inf))
+        return found
+
+    @cached_property
+    def largest(self) -> Array:
+        """Each layer's bytes at its largest choice, (L,)."""
+        largest: Array = self.bytes.max(axis=1)
+        return largest
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The features of every choice for the damage model, (L, C, ...)."""
+        damage = np.maximum(self._padded([row.damage for row in self.tables.layers]), _LEAST_DAMAGE)
+        shared = self._padded([[_shared(c) for c in row] for row in self.rows])
+        logs, zeros = np.log(damage), self.sparsity
+        if self.narrowing is not None:  # groups stand behind the layers; one more feature is theirs alone
+            found = self._padded([*self.narrowing.damage.values()])
+            logs = np.concatenate([logs, np.log(np.maximum(found, _LEAST_DAMAGE))])
+            zeros = np.concatenate([zeros, 1.0 - self._kept_shares])
+            groups = np.zeros((*found.shape, shared.shape[-1] + 1))
+            groups[..., -1] = 1.0
+            shared = np.concatenate([np.append(shared, np.zeros((*shared.shape[:2], 1)), axis=2), groups])
+        return Seen(
+            log_damage=logs,
+            own=np.stack([np.ones_like(zeros), zeros], axis=-1),
+            shared=np.concatenate([np.ones_like(logs)[..., None], (logs - math.log(1e-3))[..., None], shared], axis=-1),
+        )
+
+    def _padded(self, rows: Sequence[Any]) -> Array:
+        arrays = [np.asarray(row, dtype=np.float64) for row in rows]
+        longest = self.container.shape[2]
+        return np.stack([np.concatenate([a, np.repeat(a[-1:], longest - len(a), axis=0)]) for a in arrays])
+
+    def gather(self, table: Array, x: Array) -> Array:
+        """The entries of a table (L, C, ...), or (L + G, C, ...), for rows x: (n, L, ...)."""
+        found: Array = table[np.arange(len(table)), x[:, 1 : 1 + len(table)]]
+        return found
+
+    def gather_kind(self, table: Array, x: Array) -> Array:
+        """The entries of a table (A, L, C) for rows x: (n, L)."""
+        layers = len(self.rows)
+        found: Array = table[x[:, :1], np.arange(layers), x[:, 1 : 1 + layers]]
+        return found
+
+    def canonical(self, x: Array) -> Array:
+        """The rows with the first activations where no layer is integer: equal configurations are equal rows."""
+        integer = self.gather(self.integer, x).any(axis=1)
+        same = x.copy()
+        same[:, 0] = np.where(integer, x[:, 0], 0)
+        return same
+
+    def row_of(self, parameters: Mapping[str, Any], activations_name: str) -> Row | None:
+        """The canonical row of a trial's parameters; None where they are not of this space."""
+        try:
+            found = [self.activations.index(parameters.get(activations_name, self.activations[0]))]
+            for (name, row), known in zip(self.choices.items(), self._positions, strict=True):
+                found.append(0 if len(row) == 1 else known[parameters[name]])
+            found += [row.index(parameters[width_parameter(name)]) for name, row in self.widths.items()]
+        except (KeyError, ValueError):
+            return None
+        return tuple(map(int, self.canonical(np.array([found]))[0]))
+
+    @cached_property
+    def _positions(self) -> tuple[dict[str, int], ...]:
+        return tuple({choice.to_json(): n for n, choice in enumerate(row)} for row in self.rows)
+
+    def configuration(self, row: Sequence[int]) -> Configuration:
+        """The configuration of a row."""
+        layers = {name: choices[n] for (name, choices), n in zip(self.choices.items(), row[1:], strict=False)}
+        behind = row[1 + len(layers) :]
+        kept = {name: counts[n] for (name, counts), n in zip(self.widths.items(), behind, strict=True) if n}
+        return Configuration(activations=self.activations[row[0]], layers=layers, channels=kept)
+
+    def all_rows(self) -> Iterator[Row]:
+        """Every canonical row."""
+        for row in itertools.product(*(range(int(n)) for n in self.counts)):
+            if row[0] == 0 or any(self.integer[layer, row[1 + layer]] for layer in range(len(self.rows))):
+                yield row
+
+
+def _shared(choice: LayerChoice) -> list[float]:
+    """What may make a choice better or worse than its table, in every layer alike: zeros, few bits, few clusters."""
+    few_bits = float(max(0, 5 - choice.bits))
+    clusters = choice.clusters or 256
+    return [choice.sparsity, few_bits, float(clusters <= 16), float(clusters <= 8)]
+
+
+def width_parameter(group: str) -> str:
+    """The name of the parameter that says how many channels a group keeps."""
+    return f"channels.{group}"
+
+
+def configurations(
+    activations: Sequence[str], choices: Mapping[str, Sequence[LayerChoice]],
+    widths: Mapping[str, Sequence[int]] | None = None,
+) -> int:  # fmt: skip
+    """How many distinct configurations a space has; all layers float is one whatever the activations."""
+    floats = math.prod(sum(not c.is_integer for c in row) for row in choices.values())
+    of_layers = math.prod(map(len, choices.values())) * len(activations) - (len(activations) - 1) * floats
+    return of_layers * math.prod(map(len, (widths or {}).values()))
+
+
+def landscape_of(
+    workbench: Workbench, activations: Sequence[str], choices: Mapping[str, tuple[LayerChoice, ...]], tables: Tables
+) -> Landscape:
+    """The landscape of a study: tables, and what its files weigh and take where models say so."""
+    layers, baseline, narrowing = workbench.layers, workbench.baseline, workbench.narrowing()
+    widths = narrowing.widths if narrowing is not None else {}
+    longest = max(map(len, (*choices.values(), *widths.values())))
+    container = np.zeros((len(activations), len(layers), longest), dtype=np.int64)
+    for a, kind in enumerate(activations):
+        for at, layer in enumerate(layers):
+            row = [workbench.container(layer, choice.bits, kind) or 0 for choice in choices[layer.name]]
+            container[a, at] = row + row[-1:] * (longest - len(row))
+    macs, weights, moved = (
+        np.array([of(layer) for layer in layers], np.float64)
+        for of in (lambda each: max(1, each.macs), lambda each: each.weights, _moved)
+    )
+    traits = np.column_stack([*(each / each.sum() for each in (macs, weights, moved)), np.ones(len(layers))])
+
+    def latency(kind: str, containers: Array) -> float:
+        taken = workbench.modelled_latency(workbench.variants.of({}).builder.pattern(tuple(containers.tolist()), kind))
+        return 1.0 if taken is None or modelled is None else taken / modelled
+
+    def file(kind: str, containers: Array) -> float:
+        return float(weights @ containers) / 8 / baseline.file_bytes
+
+    thinner = np.stack([_thinner(workbench, choices, kind, longest) for kind in activations])
+    saved, fast = thinner / baseline.file_bytes, _faster(workbench, choices, longest)
+    modelled = workbench.modelled_latency(workbench.float_network)
+    of, doubt = (latency, 0.1) if modelled else (None, 1.0)
+    fixed = [_fixed(workbench, kind, usual_pattern(container[a]), widths) for a, kind in enumerate(activations)]
+    return Landscape(
+        activations=tuple(activations),
+        choices=dict(choices),
+        tables=tables,
+        container=container,
+        latency=with_doubt(pattern_cost(activations, container, macs / macs.sum(), of, doubt, fixed, traits), fast),
+        file=less(pattern_cost(activations, container, weights / weights.sum(), file, 0.01), saved),
+        around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
+        narrowing=narrowing,
+    )
+
+
+def _moved(layer: Layer) -> int:
+    """The activations that a layer reads and writes."""
+    return math.prod(layer.input_shape) + math.prod(layer.output_shape)
+
+
+def _thinner(workbench: Workbench, choices: Choices, activations: str, longest: int) -> Array:
+    """The bytes of a file that sparse storage saves at each choice, (L, C): of evenly spread zeros."""
+    legal, saved = workbench.storage.sparse(activations), np.zeros((len(workbench.layers), longest))
+    if workbench.storage.size != "file":
+        return saved
+    for at, layer in enumerate(workbench.layers):
+        for c, choice in enumerate(choices[layer.name]):
+            bits = workbench.container(layer, choice.bits, activations)
+            if choice.sparsity and bits is not None and bits in legal:
+                block = block_of(layer.outputs) if choice.granularity == "block" else 1
+                stored = (1 - choice.sparsity) * layer.weights * (bits / 8 + index_bytes(layer.shape[-1]) / block)
+                saved[at, c] = max(0.0, layer.weights * bits / 8 - stored)
+    return saved
+
+
+def _faster(workbench: Workbench, choices: Choices, longest: int) -> Array:
+    """What sparse kernels may save of each layer's share of a latency, (L, C): nothing is claimed, trials tell."""
+    found = np.zeros((len(workbench.layers), longest))
+    for at, layer in enumerate(workbench.layers):
+        if workbench.measures and layer.name in workbench.sparse_path.layers:
+            row = [choice.sparsity * (choice.bits > 8) for choice in choices[layer.name]]
+            found[at, : len(row)] = row
+    return found
+
+
+def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[str, Sequence[int]]) -> float:
+    """What share of the latency would be left without any layer: by the model, from the whole and the narrowest
+    network; else a guess, which trials correct."""
+    if not widths:
+        return _FIXED
+    narrowest = {name: row[-1] for name, row in widths.items()}
+    try:
+        whole, small = (
+            workbench.variants.of(kept).builder.pattern(tuple(containers.tolist()), kind) for kept in ({}, narrowest)
+        )
+    except CandidateError:
+        return _FIXED
+    before, after = workbench.modelled_latency(whole), workbench.modelled_latency(small)
+    if before is None or after is None:
+        return _FIXED
+    macs = [sum(layer.macs for layer in workbench.variants.of(kept).layers) for kept in ({}, narrowest)]
+    work = macs[1] / macs[0]
+    return float(np.clip((after / before - work) / (1.0 - work), 0.0, 0.95)) if work < 1 else _FIXED
+
+
+def _around(workbench: Workbench, kind: str, containers: Array) -> float:
+    """The bytes of a download around the layers' weights; 0 where no such file can be built."""
+    try:
+        file, spans = workbench.variants.of({}).builder.layout(tuple(containers.tolist()), kind)
+    except CandidateError:
+        return 0.0
+    return float(download_bytes(file) - sum(coded_bytes(file[span]) for span in spans))

@@ -1,0 +1,227 @@
+"""The guided sampler: layer tables as a prior, corrected by every trial, the greatest expected hypervolume gain next.
+
+A stock sampler learns each layer's sensitivity by trial and error; layer tables know it before the first trial, but
+not what sequential reconstruction mends, nor how the metric answers. So the tables are the prior of a model with few
+parameters, and trials correct those. Everything that a suggestion depends on is the seed, the trial's number and the
+trials stored: an uninterrupted study repeats bit for bit, and storage, resuming and parallel workers stay Optuna's.
+Trials that run already count as what is expected of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
+
+from autocompress import pareto
+from autocompress.records.study import Constraint, Importance, value_name
+from autocompress.search.sampler.acquisition import Goal, Key, Limit, Proposer, key_of
+from autocompress.search.sampler.attempts import Places
+from autocompress.search.sampler.ehvi import Cells
+from autocompress.search.sampler.encoding import ACTIVATIONS, Landscape, Row, width_parameter
+from autocompress.search.sampler.history import History, Known, Reference, scale_of
+from autocompress.search.sampler.importance import importance_of
+from autocompress.search.sampler.posterior import MOST_TRIALS, Beliefs, Trials
+
+Array = np.ndarray[Any, Any]
+# The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later
+# every other one is, as long as they have new ones: a hedge against what was learned from noise.
+_FROM_TABLES = 6
+OWN_BETWEEN = 2  # suggestions between two corners: a corner seldom stays on the front
+_EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs promises, farther out than the reference;
+_UNEXPLORED = 16  # but not of the first
+_FARTHER = 1.3
+_VALUES = {
+    "accuracy": "loss", "latency_ms": "latency", "energy_mj": "latency", "download_bytes": "download", "file_bytes":
+    "file", "peak_memory_bytes": "memory",
+}  # fmt: skip
+
+
+class GuidedSampler(BaseSampler):
+    """See the module. `landscape` is asked for the tables at the first suggestion. `corners`: the parameters of uniform
+    configurations, which stand among the first suggestions, one behind each OWN_BETWEEN others."""
+
+    def __init__(
+        self, *, seed: int, landscape: Callable[[], Landscape], reference: Callable[[], Reference],
+        objectives: Sequence[str], size: str, constraints: Sequence[Constraint],
+        corners: Sequence[Mapping[str, Any]] = (),
+    ) -> None:  # fmt: skip
+        self._seed, self._landscape, self._reference = seed, landscape, reference
+        self._objectives = tuple(value_name(name, size) for name in objectives)
+        self._constraints, self._corners, self._places = tuple(constraints), tuple(corners), Places()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All parameters, drawn together; none for a trial whose parameters are all given."""
+        fixed = trial.system_attrs.get("fixed_params")
+        if fixed and "retry_of" not in trial.user_attrs:
+            return {}
+        space = self._space
+        # Of a trial that died while its parameters were drawn, those that it had are given: the rest is drawn again.
+        return {} if fixed and set(space) <= set(fixed) else space
+
+    @cached_property
+    def _space(self) -> dict[str, BaseDistribution]:
+        """What is drawn: all that has more than one value."""
+        land = self._landscape()
+        space: dict[str, BaseDistribution] = {}
+        if len(land.activations) > 1:
+            space[ACTIVATIONS] = CategoricalDistribution(land.activations)
+        for name, row in land.choices.items():
+            if len(row) > 1:
+                space[name] = CategoricalDistribution([choice.to_json() for choice in row])
+        for name, counts in land.widths.items():
+            space[width_parameter(name)] = CategoricalDistribution(counts)
+        return space
+
+    @cached_property
+    def _blas(self) -> ThreadpoolController:
+        return ThreadpoolController()
+
+    @cached_property
+    def _history(self) -> History:
+        return History(self._landscape(), self._reference(), self._objectives, self._constraints)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The configuration to try next. Where every configuration has been tried: the one of the first trial."""
+        if not search_space:
+            return {}
+        trials = study.get_trials(deepcopy=False)
+        rng = np.random.default_rng((self._seed, self._places.of(trial, trials)))
+        self._history.update(trials, but=trial.number)
+        land = self._landscape()
+        with self._blas.limit(limits=1):  # its matrices are small: threads only wait for each other
+            row = self._proposal(rng)
+        chosen = land.configuration(row if row is not None else (0,) * len(land.counts))
+        values: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]] if row is not None else land.activations[0]}
+        values |= {name: choice.to_json() for name, choice in chosen.layers.items()}
+        values |= {width_parameter(name): chosen.channels.get(name, row[0]) for name, row in land.widths.items()}
+        return {name: values[name] for name in search_space}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that was not drawn with the others (one a queued trial left out): the first value."""
+        assert isinstance(param_distribution, CategoricalDistribution)
+        return param_distribution.choices[0]
+
+    def _proposal(self, rng: np.random.Generator) -> Row | None:
+        """The row to evaluate next, given all other trials; None where every row has been tried."""
+        land, history = self._landscape(), self._history
+        tried = self._tried()
+        turns, place = divmod(history.proposed, OWN_BETWEEN + 1)
+        if place == OWN_BETWEEN and (corner := self._corner(tried)) is not None:
+            return corner
+        own = history.proposed - min(turns, len(self._corners))
+        beliefs = self._beliefs(rng)
+        explores = bool(rng.random() < _EXPLORED) and own >= _UNEXPLORED
+        goal = self._goal(beliefs, explores)
+        proposer = Proposer(land, beliefs, goal, tried, rng)
+        # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
+        by_tables = not self._constraints and (own < _FROM_TABLES or own % 2 == 0)
+        found = proposer.of_tables() if by_tables else None
+        return proposer.best(self._elites(land, rng)) if found is None else found
+
+    def _corner(self, tried: set[Key]) -> Row | None:
+        """The next uniform corner that has not been tried; None where all have."""
+        rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._corners)
+        return next((row for row in rows if row is not None and key_of(row) not in tried), None)
+
+    def _beliefs(self, rng: np.random.Generator) -> Beliefs:
+        land, unit = self._landscape(), self._reference().unit("download_bytes")
+        trials = _arrays(self._history.done[-MOST_TRIALS:], land)
+        return Beliefs(land, trials, download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
+
+    def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
+        """What each technique does in each layer and group of channels of the configuration of trial `number`, by all
+        trials. Of a trained candidate: what it does in the same one untrained."""
+        self._history.update(trials)
+        land, reference = self._landscape(), self._reference()
+        trial = next(trial for trial in trials if trial.number == number)
+        row = land.row_of(trial.params, ACTIVATIONS)
+        if row is None:
+            return ()
+        full = [known.row for known in self._history.done if known.row is not None and math.isfinite(known.values[1])]
+        units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms")}
+        return importance_of(land, self._beliefs(np.random.default_rng((self._seed, number))), row, full, units)
+
+    def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether every configuration of the space has been tried."""
+        self._history.update(trials)
+        land = self._landscape()
+        return len(self._tried()) >= land.configurations
+
+    def _tried(self) -> set[Key]:
+        """The keys of the rows that must not be proposed."""
+        whole = self._float_row(self._landscape())
+        return self._history.tried() if whole is None else self._history.tried(whole)
+
+    def _float_row(self, land: Landscape) -> Row | None:
+        """The row of the float network, which is no candidate; None where it is not in the space."""
+        places = [next((n for n, c in enumerate(row) if c.is_baseline), None) for row in land.rows]
+        whole = (0,) * len(land.widths)
+        return None if None in places else (0, *(int(n) for n in places if n is not None), *whole)
+
+    def _goal(self, beliefs: Beliefs, explores: bool) -> Goal:
+        names = tuple(_VALUES[name] for name in self._objectives)
+        units = np.array([scale_of(name) for name in self._objectives])
+        front = self._history.front.points.reshape(-1, len(names))
+        if self._history.pending:
+            expected = beliefs.predict(np.array(self._history.pending))
+            waiting = np.stack([expected.mean[name] for name in names], axis=1) / units
+            front = np.concatenate([front, waiting])
+        reference = _reference_point(front) * (_FARTHER if explores else 1.0)
+        front = front[pareto.non_dominated(front)] if len(front) else front
+        return Goal(
+            objectives=names,
+            units=units,
+            cells=Cells(front, reference),
+            limits=self._limits(),
+            fails=self._history.fails(),
+        )
+
+    def _limits(self) -> tuple[Limit, ...]:
+        reference = self._reference()
+        limits = []
+        for constraint in self._constraints:
+            name, least = constraint.name, constraint.relation == ">="
+            bound = reference.loss(constraint.bound) if name == "accuracy" else constraint.bound / reference.unit(name)
+            turned = name == "accuracy" and reference.higher_is_better
+            limits.append(Limit(name=_VALUES[name], bound=bound, least=least != turned))
+        return tuple(limits)
+
+    def _elites(self, land: Landscape, rng: np.random.Generator) -> Array:
+        """The rows on the front, at most 48; where none is feasible, those of the least loss."""
+        best = self._history.untrained.members
+        if not best:
+            best = sorted(self._history.done, key=lambda k: (math.isnan(k.values[1]), k.values[1]))[:12]
+        rows = [known.row for known in best]
+        if len(rows) > 48:
+            rows = [rows[n] for n in np.sort(rng.choice(len(rows), 48, replace=False))]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(land.counts))
+
+
+def _arrays(done: Sequence[Known], land: Landscape) -> Trials:
+    rows = chain.from_iterable(k.row for k in done if k.row is not None)
+    x = np.fromiter(rows, np.int64).reshape(len(done), len(land.counts))
+    values = np.fromiter(chain.from_iterable(k.values for k in done), np.float64).reshape(len(done), 7)
+    names = ("divergence", "loss", "doubt", "latency", "file", "download", "memory")
+    return Trials(x=x, **dict(zip(names, values.T, strict=True)))
+
+
+def _reference_point(front: Array) -> Array:
+    """Ones, as the design defines the hypervolume; where no point lies within them, as far as the front reaches."""
+    ones = np.ones(front.shape[1])
+    if not len(front) or (front < 1).all(axis=1).any():
+        return ones
+    reach: Array = np.maximum(ones, 1.05 * front[pareto.non_dominated(front)].max(axis=0))
+    return reach

@@ -1,0 +1,213 @@
+"""What the guided sampler knows of a study's trials. A finished trial does not change: each is read once, so that a
+suggestion after ten thousand trials costs little more than one after ten."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress import pareto
+from autocompress.records.constraint import meets
+from autocompress.records.study import Constraint, Evaluation
+from autocompress.search.sampler.acquisition import Key, key_of
+from autocompress.search.sampler.attempts import died_unborn, first_try
+from autocompress.search.sampler.encoding import ACTIVATIONS, Landscape, Row
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What values are compared with: the baseline's, the plain int8 file's download, and which way the metric goes."""
+
+    baseline: Evaluation
+    int8_download_bytes: int | None
+    higher_is_better: bool
+
+    def unit(self, name: str) -> float:
+        """What one of the values called `name` (an evaluation's) is divided by; 1 where it is missing."""
+        if name == "accuracy":
+            return 1.0
+        if name == "download_bytes":
+            return float(self.int8_download_bytes or self.baseline.download_bytes / 4)
+        return float(self.baseline.value(name) or 1.0)
+
+    def share(self, evaluation: Evaluation, name: str) -> float:
+        """The value of an evaluation in these units, NaN where missing; of the metric, what it lost."""
+        value = evaluation.value(name)
+        if value is None or not math.isfinite(value):
+            return math.nan
+        return self.loss(value) if name == "accuracy" else value / self.unit(name)
+
+    def loss(self, accuracy: float) -> float:
+        """How much worse than the baseline a value of the metric is."""
+        lost = self.baseline.accuracy - accuracy
+        return lost if self.higher_is_better else -lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A trial as the sampler sees it: `values` in the order of `Trials`, NaN where it has none; `objectives` of a
+    complete one that meets the constraints. `row`: None where it is not of this space, or was trained."""
+
+    number: int
+    row: Row | None
+    values: tuple[float, ...]
+    objectives: tuple[float, ...] | None
+    failed: bool
+
+
+class History:
+    """The trials of a study, as far as `update` has seen them."""
+
+    def __init__(
+        self, landscape: Landscape, reference: Reference, objectives: Sequence[str], constraints: Sequence[Constraint]
+    ) -> None:
+        self._land, self._reference = landscape, reference
+        self._objectives, self._constraints = tuple(objectives), tuple(constraints)
+        self._settled = 0  # so many first trials are finished, and known
+        self._finished: set[int] = set()
+        self._bad, self._good = np.zeros(landscape.container.shape), np.zeros(landscape.container.shape, bool)
+        self._keys: set[Key] = set()  # of the rows of finished trials
+        self._proposed = 0  # of the finished ones
+        self.done: list[Known] = []  # with a row and not failed, by number
+        self.front = Front()  # of all that have objectives
+        self.untrained = Front()  # of those with a row
+        self.pending: list[Row] = []
+        self.proposed = 0  # how many trials were not queued with given parameters
+
+    def update(self, trials: Sequence[FrozenTrial], but: int | None = None) -> None:
+        """Learn what has finished among the trials (all of the study, by number), and which others run or wait, without
+        the one of number `but`."""
+        self.pending, unfinished = [], 0
+        for trial in trials[self._settled :]:
+            if trial.number == but or trial.number in self._finished:
+                continue
+            if trial.state.is_finished():
+                self._proposed += _was_proposed(trial)
+                self._learn(self.known(trial))
+                continue
+            unfinished += _was_proposed(trial)
+            if (row := self._row(trial)) is not None:
+                self.pending.append(row)
+        while self._settled < len(trials) and trials[self._settled].number in self._finished:
+            self._settled += 1
+        self.proposed = self._proposed + unfinished - _counted_before(trials, but)
+
+    def tried(self, *others: Row) -> set[Key]:
+        """The keys of all rows that were tried, run or wait, and of the others."""
+        return self._keys.union(map(key_of, self.pending), map(key_of, others))
+
+    def fails(self) -> Array:
+        """The chance (A, L, C) that a choice cannot be built: it grows with every failed trial that had its container,
+        until one with it has succeeded."""
+        suspected: Array = np.where(self._good, 0.0, 1.0 - 0.5**self._bad)
+        return suspected
+
+    def known(self, trial: FrozenTrial) -> Known:
+        """What a trial says."""
+        stored, objectives = trial.user_attrs.get("evaluation"), None
+        values: tuple[float, ...] = (math.nan,) * 6
+        if stored is not None and trial.state == TrialState.COMPLETE:
+            evaluation = Evaluation.from_dict(stored)
+            names = ("accuracy", "latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes")
+            loss, *shares = (self._reference.share(evaluation, name) for name in names)
+            values = (loss, _doubt(evaluation), *shares)
+            objectives = self._front_point(evaluation)
+        elif (seen := trial.user_attrs.get("seen", {})).get("latency_ms") is not None:  # screened: no metric, no front
+            shares = [
+                seen[name] / self._reference.unit(name) for name in ("latency_ms", "file_bytes", "download_bytes")
+            ]
+            values = (math.nan, math.nan, *shares, math.nan)
+        divergence = float(trial.user_attrs.get("divergence", math.nan))
+        # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
+        trained = "finetuned_from" in trial.user_attrs
+        return Known(
+            number=trial.number, row=None if trained else self._row(trial), values=(divergence, *values),
+            objectives=objectives, failed=trial.state == TrialState.FAIL,
+        )  # fmt: skip
+
+    def _learn(self, known: Known) -> None:
+        self._finished.add(known.number)
+        if known.objectives is not None:
+            self.front.add(known)
+        if known.row is None:
+            return
+        self._keys.add(key_of(known.row))
+        self._count_failure(known, known.row)
+        if not known.failed:
+            bisect.insort(self.done, known, key=lambda each: each.number)
+            if known.objectives is not None:
+                self.untrained.add(known)
+
+    def _count_failure(self, known: Known, row: Row) -> None:
+        layers = np.arange(len(self._land.rows))
+        held = self._land.container[row[0], layers, np.array(row[1 : 1 + len(layers)])]
+        same = self._land.container[row[0]] == held[:, None]
+        if known.failed:
+            self._bad[row[0]] += same
+        elif not math.isnan(known.values[1]):
+            self._good[row[0]] |= same
+
+    def _row(self, trial: FrozenTrial) -> Row | None:
+        parameters: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params
+        return self._land.row_of(parameters, ACTIVATIONS)
+
+    def _front_point(self, evaluation: Evaluation) -> tuple[float, ...] | None:
+        """An evaluation's objectives in units of the hypervolume; None where it violates a constraint or lacks one."""
+        if not meets(evaluation, self._constraints):
+            return None
+        point = [self._reference.share(evaluation, name) / scale_of(name) for name in self._objectives]
+        return None if any(map(math.isnan, point)) else tuple(point)
+
+
+class Front:
+    """What no other one dominates, by number; of equal ones the first. By the values as they are: the expected gain of
+    hypervolume takes noise into account, and the same seed keeps its study. What is reported is `records/front.py`."""
+
+    def __init__(self) -> None:
+        self.members: list[Known] = []
+        self.points: Array = np.empty((0, 0))  # their objectives, (n, objectives)
+
+    def add(self, known: Known) -> None:
+        """Take one in, if it belongs there, and put out what it dominates."""
+        point = np.array(known.objectives)
+        points = self.points.reshape(len(self.members), len(point))
+        no_worse = (points <= point).all(axis=1)
+        equal = no_worse & (points == point).all(axis=1)
+        if (no_worse & ~equal).any() or any(self.members[n].number < known.number for n in np.flatnonzero(equal)):
+            return
+        stays = ~(points >= point).all(axis=1)
+        self.members = [each for each, keep in zip(self.members, stays, strict=True) if keep]
+        place = bisect.bisect([each.number for each in self.members], known.number)
+        self.members.insert(place, known)
+        self.points = np.insert(points[stays], place, point, axis=0)
+
+
+def scale_of(name: str) -> float:
+    """What the share of a value is divided by, so that all objectives count alike."""
+    return pareto.ACCURACY_SCALE if name == "accuracy" else 1.0
+
+
+def _counted_before(trials: Sequence[FrozenTrial], number: int | None) -> int:
+    """1 where this trial runs again what was proposed and died: that was counted, and is no other suggestion."""
+    if number is None or "retry_of" not in trials[number].user_attrs:
+        return 0
+    return int(_was_proposed(first_try(trials[number], trials)))
+
+
+def _was_proposed(trial: FrozenTrial) -> bool:
+    """Whether its parameters were not given when it was queued."""
+    return "fixed_params" not in trial.system_attrs and not died_unborn(trial)
+
+
+def _doubt(evaluation: Evaluation) -> float:
+    """The standard deviation of the metric's difference to the baseline, from its 95 % interval."""
+    ends = evaluation.accuracy_delta_ci
+    return 0.0 if ends is None else (ends[1] - ends[0]) / (2 * 1.96)

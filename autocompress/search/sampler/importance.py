@@ -1,0 +1,124 @@
+"""Which layers, groups of channels and techniques earn or cost what, around one configuration, by tables and trials
+together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autocompress.records.configuration import LayerChoice
+from autocompress.records.study import Importance
+from autocompress.search.sampler.encoding import Landscape, Row
+from autocompress.search.sampler.posterior import Beliefs
+
+Array = np.ndarray[Any, Any]
+TECHNIQUES = ("sparsity", "bits", "clusters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """Two configurations that differ at one `place` of their rows: what `taken` does there against `without`."""
+
+    place: int
+    name: str
+    technique: str
+    value: float
+    taken: Row
+    without: Row
+    of: int | None = None
+    used: bool = True
+
+
+def importance_of(
+    landscape: Landscape, beliefs: Beliefs, row: Sequence[int], full: Sequence[Row], units: Mapping[str, float]
+) -> tuple[Importance, ...]:
+    """For each layer and technique that the configuration of `row` uses, and each group of channels that it makes
+    narrower: what that saves, and costs of the metric, predicted against the same configuration without it; for each
+    group also the next narrower width. In layer order, groups last.
+
+    `full`: the rows of the trials that were evaluated in full. `units`: what predictions of `download_bytes` and
+    `latency_ms` are shares of."""
+    steps = [*_layer_steps(landscape, tuple(row)), *_group_steps(landscape, tuple(row))]
+    if not steps:
+        return ()
+    taken, without = (np.array([getattr(step, name) for step in steps]) for name in ("taken", "without"))
+    now, then = beliefs.predict(taken).mean, beliefs.predict(without).mean
+    by_tables = np.exp(landscape.seen.log_damage)
+    damage, table_damage = (
+        (landscape.gather(table, taken) - landscape.gather(table, without)).sum(axis=1)
+        for table in (beliefs.parts[0], by_tables)
+    )
+    return tuple(
+        Importance(
+            layer=step.name,
+            technique=step.technique,
+            value=step.value,
+            of=step.of,
+            used=step.used,
+            saves_bytes=float((then["download"] - now["download"])[n] * units["download_bytes"]),
+            saves_latency_ms=float((then["latency"] - now["latency"])[n] * units["latency_ms"]),
+            costs=float((now["loss"] - then["loss"])[n]),
+            damage=float(damage[n]),
+            table_damage=float(table_damage[n]),
+            trials=_count(landscape, step, full),
+        )
+        for n, step in enumerate(steps)
+    )
+
+
+def _layer_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
+    """Each technique of each layer, wherever the space holds the same choice without it."""
+    for at, (name, choices) in enumerate(landscape.choices.items()):
+        choice = choices[row[1 + at]]
+        for technique in TECHNIQUES:
+            without = _without(choice, technique, choices)
+            if without is not None:
+                changed = _with(row, 1 + at, choices.index(without))
+                yield _Step(
+                    place=1 + at, name=name, technique=technique, value=_value(choice, technique), taken=row,
+                    without=changed,
+                )  # fmt: skip
+
+
+def _group_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
+    """The width of each group against all its channels, and the next narrower one against that width."""
+    for place, (name, counts) in enumerate(landscape.widths.items(), 1 + len(landscape.rows)):
+        at = row[place]
+        step = _Step(
+            place=place, name=name, technique="channels", value=counts[at], of=counts[0], taken=row,
+            without=_with(row, place, 0),
+        )  # fmt: skip
+        if at > 0:
+            yield step
+        if at + 1 < len(counts):
+            narrower = _with(row, place, at + 1)
+            yield replace(step, value=counts[at + 1], taken=narrower, without=row, used=False)
+
+
+def _with(row: Row, place: int, value: int) -> Row:
+    return (*row[:place], value, *row[place + 1 :])
+
+
+def _without(choice: LayerChoice, technique: str, offered: Sequence[LayerChoice]) -> LayerChoice | None:
+    """The choice without this technique: no zeros, 8 bits, or all levels; None where it is not used or not offered."""
+    off: dict[str, Any] = {"sparsity": 0.0, "bits": 8, "clusters": None}
+    if not choice.is_integer and technique == "bits":
+        return None
+    changed = replace(choice, **{technique: off[technique]}).normalised()
+    return changed if changed != choice and changed in offered else None
+
+
+def _value(choice: LayerChoice, technique: str) -> float:
+    return float(getattr(choice, technique))
+
+
+def _count(landscape: Landscape, step: _Step, full: Sequence[Row]) -> int:
+    """How many trials had the step's value of its technique there."""
+    held = [row[step.place] for row in full]
+    if step.technique == "channels":
+        return held.count(step.taken[step.place])
+    choices = landscape.choices[step.name]
+    return sum(getattr(choices[at], step.technique) == step.value for at in held)

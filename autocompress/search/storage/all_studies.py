@@ -1,0 +1,136 @@
+"""All studies of a runs folder or a storage, read quickly and without writing.
+
+Opening a study in Optuna's storage checks its tables and may change them, and a leaderboard needs no parameters. What a
+study tells is in two of its tables, which are read directly; a test holds this against the reading of one study."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from optuna.trial import TrialState
+from sqlalchemy import URL, Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from autocompress.errors import AutocompressError
+from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
+from autocompress.search.storage import study_records
+
+_SAMPLES = '"samples_ms": [['  # the key of what is left out; in a text its quotes would be escaped
+_STUDIES = "SELECT study_id, study_name FROM studies ORDER BY study_name"
+_STUDY_ATTRIBUTES = "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study"
+_TRIALS = "SELECT trial_id, number, state, datetime_complete FROM trials WHERE study_id = :study ORDER BY number"
+_TRIAL_ATTRIBUTES = (
+    "SELECT a.trial_id, a.key, a.value_json FROM trial_user_attributes a JOIN trials t ON t.trial_id = a.trial_id "
+    "WHERE t.study_id = :study AND a.key IN ('evaluation', 'reason', 'cached', 'seen', 'wall_s')"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A study, or the place of one, that could not be read, and why."""
+
+    study: str
+    reason: str
+
+
+def read_all(runs: Path, storage: str | None) -> tuple[tuple[StudyRecord, ...], tuple[Unreadable, ...]]:
+    """Every study of the runs folder, or of the storage where one is given, and those that cannot be read. Latency
+    samples are left out. AutocompressError where there is no study at all."""
+    found: list[StudyRecord] = []
+    faults: list[Unreadable] = []
+    for place, url in _places(runs, storage):
+        for item in _read(place, url):
+            (faults if isinstance(item, Unreadable) else found).append(item)  # type: ignore[arg-type]
+    if storage is not None and not found:
+        raise AutocompressError(f"no study can be read in {faults[0].study}: {faults[0].reason}; check --storage")
+    if not found and not faults:
+        raise AutocompressError(f"there is no study in {runs}; start one with: autocompress search")
+    return tuple(found), tuple(faults)
+
+
+def _places(runs: Path, storage: str | None) -> list[tuple[str, str | URL]]:
+    if storage is not None:
+        return [(study_records.without_password(storage), storage)]
+    found = sorted(runs.glob("*/study.db"))
+    return [(path.parent.name, URL.create("sqlite", database=str(path.resolve()))) for path in found]
+
+
+def _read(place: str, url: str | URL) -> Iterator[StudyRecord | Unreadable]:
+    try:
+        engine = sqlalchemy.create_engine(url)
+        if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+            yield Unreadable(study=place, reason="there is no such file")  # SQLite would make one
+            return
+        with engine.connect() as connection:
+            studies = connection.execute(sqlalchemy.text(_STUDIES)).all()
+            if not studies:
+                yield Unreadable(study=place, reason="its storage holds no study")
+            for study_id, name in studies:
+                yield _study(connection, study_id, name)
+        engine.dispose()
+    except (SQLAlchemyError, ImportError) as fault:  # no database, another program's, or no driver for it
+        reason = " ".join(str(getattr(fault, "orig", None) or fault).split())[:200]
+        yield Unreadable(study=place, reason=f"its storage cannot be read: {study_records.without_password(reason)}")
+
+
+def _study(connection: Connection, study_id: int, name: str) -> StudyRecord | Unreadable:
+    key = {"study": study_id}
+    attributes = {k: json.loads(text) for k, text in connection.execute(sqlalchemy.text(_STUDY_ATTRIBUTES), key)}
+    try:
+        study_records.check_schema(name, attributes)
+        trials, wall_s = _trials(connection, key)
+        return study_records.record_of(name, attributes, trials, wall_s)
+    except AutocompressError as fault:
+        return Unreadable(study=name, reason=str(fault))
+    except (KeyError, TypeError, ValueError) as fault:
+        return Unreadable(study=name, reason=f"it is not as autocompress writes it: {type(fault).__name__}: {fault}")
+
+
+def _trials(connection: Connection, key: Mapping[str, int]) -> tuple[list[TrialRecord], float]:
+    """The trials by number, and the seconds that they took."""
+    attributes: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for trial_id, name, text in connection.execute(sqlalchemy.text(_TRIAL_ATTRIBUTES), key).all():
+        attributes[trial_id][name] = text
+    rows = [row for row in connection.execute(sqlalchemy.text(_TRIALS), key) if row.state != TrialState.WAITING.name]
+    states = {state.name: name for state, name in study_records.STATES.items()}
+    trials = [
+        _trial(number, states[state], finished, attributes[trial_id]) for trial_id, number, state, finished in rows
+    ]
+    spans = [
+        (trial.finished_s - float(attributes[trial_id]["wall_s"]), trial.finished_s)
+        for (trial_id, *_), trial in zip(rows, trials, strict=True)
+        if trial.finished_s is not None and "wall_s" in attributes[trial_id]
+    ]
+    return trials, study_records.union_s(spans)
+
+
+def _trial(number: int, state: str, finished: Any, texts: Mapping[str, str]) -> TrialRecord:
+    evaluation = texts.get("evaluation")
+    return TrialRecord(
+        number=number,
+        state=study_records.state_of(state, json.loads(texts["seen"]) if "seen" in texts else None),
+        evaluation=None if evaluation is None else _evaluation(evaluation),
+        reason=json.loads(texts["reason"]) if "reason" in texts else None,
+        finished_s=None if finished is None else _seconds(finished),
+        cached=texts.get("cached") == "true",
+    )
+
+
+def _seconds(stored: str | datetime) -> float:
+    """A stored time, which Optuna keeps in UTC; SQLite as text."""
+    time = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    return time.replace(tzinfo=timezone.utc).timestamp()
+
+
+def _evaluation(text: str) -> Evaluation:
+    start = text.find(_SAMPLES)
+    if start >= 0:  # most of the text, and of the time to read it
+        text = f'{text[:start]}"samples_ms": []{text[text.index("]]", start) + 2 :]}'
+    return Evaluation.from_dict(json.loads(text))

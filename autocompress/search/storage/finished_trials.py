@@ -1,0 +1,79 @@
+"""What the finished trials of a study hold, read from the storage once each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.evaluate.early_stopping import Screened, StoppedEarly
+from autocompress.records.study import Evaluation, TrialRecord
+from autocompress.search.storage import study_records
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Ledger:
+    """The finished trials of a study. `records`, by number, in the order in which they were read; by the digest of the
+    configuration: `seen`, what was evaluated, `failed`, why it failed, `stopped`, what was seen until then."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self.records: dict[int, TrialRecord] = {}
+        self.seen: dict[str, Evaluation] = {}
+        self.failed: dict[str, str | None] = {}
+        self.stopped: dict[str, StoppedEarly] = {}
+
+    def read(self) -> list[TrialRecord]:
+        """Read what has finished since the last time: the new records."""
+        trials = self._study.get_trials(deepcopy=False, states=FINISHED)
+        return [self._enter(trial) for trial in trials if trial.number not in self.records]
+
+    def _enter(self, trial: FrozenTrial) -> TrialRecord:
+        record = self.records[trial.number] = study_records.trial_record(trial)
+        digest = trial.user_attrs.get("digest")
+        if record.evaluation is not None and not record.evaluation.finetuned:
+            self.seen[record.evaluation.configuration.digest] = record.evaluation
+        if digest is not None and record.state == "failed":
+            self.failed[digest] = record.reason
+        if digest is not None and (stop := _stop_of(trial)) is not None:
+            self.stopped[digest] = stop
+        return record
+
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """The records by number."""
+        return tuple(self.records[number] for number in sorted(self.records))
+
+    def complete(self) -> list[tuple[int, Evaluation]]:
+        """The complete trials: number and evaluation."""
+        return [(r.number, r.evaluation) for r in self.records.values() if r.state == "complete" and r.evaluation]
+
+    def failures_in_a_row(self) -> Sequence[str]:
+        """The reasons of the last trials, back to one that did not fail: the newest first. Those whose worker ended say
+        nothing of candidates and are passed over."""
+        reasons: list[str] = []
+        for record in reversed(self.records.values()):
+            if record.state != "failed":
+                break
+            if record.reason != study_records.INTERRUPTED:
+                reasons.append(record.reason or "")
+        return reasons
+
+    def stopped_in_a_row(self, count: int) -> bool:
+        """Whether the last `count` trials were stopped early or screened."""
+        last = list(self.records.values())[-count:]
+        return len(last) == count and all(record.state in ("stopped_early", "screened") for record in last)
+
+
+def _stop_of(trial: FrozenTrial) -> StoppedEarly | None:
+    """The stop that a trial holds; None for one that ended otherwise."""
+    seen = trial.user_attrs.get("seen")
+    if seen is None:
+        return None
+    attrs = trial.user_attrs
+    what = {"samples": seen["samples"], "accuracy": seen["accuracy"], "divergence": attrs["divergence"]}
+    if "latency_ms" not in seen:
+        return StoppedEarly(attrs["reason"], **what)
+    predicted = {name: seen[name] for name in ("latency_ms", "file_bytes", "download_bytes")}
+    return Screened(attrs["reason"], **what, **predicted)

@@ -1,0 +1,1 @@
+"""Worker processes of one search: locks, registry, the common goal, latencies measured once for all."""

@@ -1,0 +1,100 @@
+"""Of a network as it was given what is meant: one signature, and the output that the metric judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from autocompress.errors import AutocompressError, CandidateError
+from autocompress.metrics import Metric
+from autocompress.network.tflite.interpreter import Runner, TensorSpec
+from autocompress.network.tflite.isolated import in_child
+from autocompress.network.tflite.outputs import FIRST, Output, Signature
+from autocompress.tasks.task import Asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meant:
+    """The `original` without what is not meant, the normalised `network`, its `inputs`, the `signature` with what the
+    metric judges, and notes for people."""
+
+    original: bytes
+    network: bytes
+    inputs: tuple[TensorSpec, ...]
+    signature: Signature
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """What goes into a network and comes out of it, in the order of the file."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def ports_of(model: bytes) -> Ports:
+    """The inputs and outputs of a `.tflite`, which is opened in a child process. CandidateError where the runtime
+    refuses it or is ended by it."""
+
+    def opened() -> Ports:
+        runner = Runner(model, 1)
+        return Ports(inputs=runner.inputs, outputs=runner.outputs)
+
+    return in_child(opened)
+
+
+def network_of(original: bytes, name: str, metric: Metric, asked: Asked) -> Meant:
+    """What is `asked` of a float `.tflite`. AutocompressError, with the network's `name` in front, where it is no
+    network to work with, or where it is not clear what is meant."""
+    from autocompress.network.tflite.flatbuffer import normalise
+
+    try:
+        original, other_keys = (original, ()) if asked.as_before else one_signature(original, asked.signature)
+        network = normalise(original)
+        ports = ports_of(network)
+        signature = _first(ports) if asked.as_before else _signature(network, ports, metric, asked.output)
+    except (AutocompressError, CandidateError) as fault:
+        raise AutocompressError(f"{name}: {fault}") from fault
+    signature = replace(signature, other_keys=other_keys)
+    return Meant(
+        original=original, network=network, inputs=ports.inputs, signature=signature, notes=tuple(_notes(signature))
+    )
+
+
+def one_signature(model: bytes, asked: str | None) -> tuple[bytes, tuple[str, ...]]:
+    """The network of the signature that is meant, and the keys of the others, which are left out."""
+    from autocompress.network.tflite.signature import chosen_key, keys_of, only
+
+    keys = keys_of(model)
+    key = chosen_key(keys, asked)
+    return model if key is None else only(model, key), tuple(other for other in keys if other != key)
+
+
+def judged_signature(model: bytes, metric: Metric, output: str | None) -> Signature:
+    """The signature of any `.tflite` of one signature, quantized or not, with what the metric judges.
+    AutocompressError where that is not clear, CandidateError where the runtime refuses the file."""
+    return _signature(model, ports_of(model), metric, output)
+
+
+def _signature(network: bytes, ports: Ports, metric: Metric, output: str | None) -> Signature:
+    from autocompress.network.tflite.signature import judging, signature_of
+
+    found = signature_of(network, ports.inputs, ports.outputs)
+    return judging(found, output, one=metric.needs_labels, metric=metric.name)
+
+
+def _first(ports: Ports) -> Signature:
+    first = ports.outputs[0]
+    return replace(FIRST, outputs=(Output(name=first.name, position=0, shape=first.shape, dtype=first.dtype),))
+
+
+def _notes(signature: Signature) -> list[str]:
+    notes = []
+    if signature.left_out:
+        notes.append(f"not compared, as no row a sample or the same for all inputs: {', '.join(signature.left_out)}")
+    if signature.other_keys:
+        notes.append(
+            f"signature {signature.key} is searched, files hold nothing else; left out: "
+            + ", ".join(signature.other_keys)
+        )
+    return notes
