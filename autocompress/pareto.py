@@ -84,10 +84,14 @@ def study_hypervolume(
     lower is better; a candidate better than the baseline has a negative one, so the volume can exceed 1.
     """
     scaled = study_points(
-        accuracy, latency_ms, download_bytes, baseline_accuracy=baseline_accuracy,
-        baseline_latency_ms=baseline_latency_ms, int8_download_bytes=int8_download_bytes,
+        accuracy,
+        latency_ms,
+        download_bytes,
+        baseline_accuracy=baseline_accuracy,
+        baseline_latency_ms=baseline_latency_ms,
+        int8_download_bytes=int8_download_bytes,
         higher_is_better=higher_is_better,
-    )  # fmt: skip
+    )
     return hypervolume(scaled, np.ones(3))
 
 

@@ -186,9 +186,10 @@ def make(folder: str) -> None:
 
     # The detector of MLPerf Tiny, LeNet-300-100, and the small DNN of Hello Edge.
     widths = {
-        "autoencoder": (640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640), "lenet-300-100": (784, 300, 100, 10),
+        "autoencoder": (640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640),
+        "lenet-300-100": (784, 300, 100, 10),
         "hello-edge-dnn": (250, 144, 144, 144, 12),
-    }  # fmt: skip
+    }
     version_1 = tf_keras.applications.MobileNet((96, 96, 3), alpha=0.25, weights=None, classes=2)
     made = {
         "mobilenet-v2": tested.load("mobilenet-v2").network,

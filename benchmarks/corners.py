@@ -53,10 +53,17 @@ def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[
     task, device = load_task("fashion-mnist"), load_device("rpi4")
     with latency_on(device) as latency:
         request = Request(
-            task=task, profile=device, space=load_space(asked.space), latency_source=latency.source,
-            runs=runs, sampler=asked.sampler, seed=asked.seed, name=f"{asked.sampler}-{asked.seed}",
-            trials=asked.trials, threads=asked.threads,
-        )  # fmt: skip
+            task=task,
+            profile=device,
+            space=load_space(asked.space),
+            latency_source=latency.source,
+            runs=runs,
+            sampler=asked.sampler,
+            seed=asked.seed,
+            name=f"{asked.sampler}-{asked.seed}",
+            trials=asked.trials,
+            threads=asked.threads,
+        )
         with Search(request, latency.bind(task.original)) as search:
             return search.run(show_progress), stock.corners(search.activations, search.choices)
 
@@ -170,9 +177,7 @@ def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[
 
 def against(corner: Evaluation, scores: Array, points: Sequence[tuple[Evaluation, Array]]) -> Tested:
     """A corner against points, by their scores of each test sample."""
-    found = Tested(
-        corner=corner.configuration, accuracy=float(scores.mean()), download_bytes=corner.download_bytes
-    )  # fmt: skip
+    found = Tested(corner=corner.configuration, accuracy=float(scores.mean()), download_bytes=corner.download_bytes)
     fitting = [(e, s) for e, s in points if e.download_bytes <= corner.download_bytes]
     covering = [(e, s) for e, s in fitting if s.mean() >= scores.mean()]
     if not fitting:

@@ -26,9 +26,14 @@ from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
 CHOICES = (
-    LayerChoice(bits=8), LayerChoice(bits=4), LayerChoice(bits=3), LayerChoice(bits=8, sparsity=0.8, clusters=16),
-    LayerChoice(bits=4, sparsity=0.8), LayerChoice(bits=3, sparsity=0.9), LayerChoice(bits=3, sparsity=0.95),
-)  # fmt: skip
+    LayerChoice(bits=8),
+    LayerChoice(bits=4),
+    LayerChoice(bits=3),
+    LayerChoice(bits=8, sparsity=0.8, clusters=16),
+    LayerChoice(bits=4, sparsity=0.8),
+    LayerChoice(bits=3, sparsity=0.9),
+    LayerChoice(bits=3, sparsity=0.95),
+)
 
 
 def files_of(task_name: str) -> list[bytes]:
@@ -37,9 +42,15 @@ def files_of(task_name: str) -> list[bytes]:
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     with tempfile.TemporaryDirectory() as name:
         bench = Workbench(
-            task, load_device("local"), lambda file, processes: nothing, runs=Path(name), artifacts=Path(name), seed=0,
-            threads=len(os.sched_getaffinity(0)), tier="independent",
-        )  # fmt: skip
+            task,
+            load_device("local"),
+            lambda file, processes: nothing,
+            runs=Path(name),
+            artifacts=Path(name),
+            seed=0,
+            threads=len(os.sched_getaffinity(0)),
+            tier="independent",
+        )
         whole = bench.variants.whole
         for choice in CHOICES:
             asked = Configuration(activations="int8", layers={each.name: choice for each in bench.layers}).normalised()
@@ -69,16 +80,24 @@ def main() -> int:
     asked = parser.parse_args()
     print_run("Downloads", ("zopfli", "numpy"))
     ways: tuple[Callable[[bytes], int], ...] = (
-        download.download_bytes, without_parses, lambda f: len(zlib.compress(f, 9)) + 12,
+        download.download_bytes,
+        without_parses,
+        lambda f: len(zlib.compress(f, 9)) + 12,
         lambda f: len(zopfli.zlib.compress(f)) + 12,
-    )  # fmt: skip
+    )
     table, ratios = [], []
     for choice, file in zip(CHOICES, files_of(asked.task), strict=True):
         sizes, seconds = zip(*(timed(way, file) for way in ways), strict=True)
         ratios.append([sizes[0] / other for other in sizes[1:]])
-        table.append([f"{choice.bits} bits, {choice.sparsity:.0%} zeros, {choice.clusters or 'no'} clusters",
-                      *map(str, sizes), *(f"{ratio:.3f}" for ratio in ratios[-1]), f"{seconds[0]:.2f}",
-                      f"{seconds[-1]:.2f}"])  # fmt: skip
+        table.append(
+            [
+                f"{choice.bits} bits, {choice.sparsity:.0%} zeros, {choice.clusters or 'no'} clusters",
+                *map(str, sizes),
+                *(f"{ratio:.3f}" for ratio in ratios[-1]),
+                f"{seconds[0]:.2f}",
+                f"{seconds[-1]:.2f}",
+            ]
+        )
     header = (
         "choice",
         "ours",
@@ -94,11 +113,16 @@ def main() -> int:
     print_table(f"{asked.task}: bytes of downloads", header, table)
     medians = np.median(ratios, axis=0)
     names = ("zlib's strategies alone", "zlib 9", "zopfli")
-    return judge([
-        Goal(wanted=f"never larger than by {name}", got=f"median {median:.3f}, worst {max(column):.3f}",
-             met=max(column) <= 1)
-        for name, median, column in zip(names, medians, zip(*ratios, strict=True), strict=True)
-    ])  # fmt: skip
+    return judge(
+        [
+            Goal(
+                wanted=f"never larger than by {name}",
+                got=f"median {median:.3f}, worst {max(column):.3f}",
+                met=max(column) <= 1,
+            )
+            for name, median, column in zip(names, medians, zip(*ratios, strict=True), strict=True)
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -64,11 +64,19 @@ def bench_of(task: LoadedTask, seed: int) -> Workbench:
     kernels for."""
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     device = load_device("local")
-    kernels = {op: (*pairs, (4, "float32")) if op == "FULLY_CONNECTED" else pairs
-               for op, pairs in device.kernels.items()}  # fmt: skip
+    kernels = {
+        op: (*pairs, (4, "float32")) if op == "FULLY_CONNECTED" else pairs for op, pairs in device.kernels.items()
+    }
     profile = dataclasses.replace(device, kernels=kernels)
-    return Workbench(task, profile, lambda file, processes: nothing, runs=FOLDER, artifacts=FOLDER / "artifacts",
-                     seed=seed, threads=len(os.sched_getaffinity(0)))  # fmt: skip
+    return Workbench(
+        task,
+        profile,
+        lambda file, processes: nothing,
+        runs=FOLDER,
+        artifacts=FOLDER / "artifacts",
+        seed=seed,
+        threads=len(os.sched_getaffinity(0)),
+    )
 
 
 def tuned(
@@ -94,16 +102,29 @@ def tuned(
     scores = test.scores(test.baseline_outputs), test.scores(outputs["after"])
     facts = trained.facts
     return {
-        "float_test": test.baseline().value, "float_bytes": len(task.original), "seconds": round(seconds, 1),
-        "loss": recipe.loss, "batch": recipe.batch, "sparsity": sparsity,
-        "training_seconds": round(facts["seconds"], 1), "epochs": round(facts["epochs"], 2), "steps": facts["steps"],
+        "float_test": test.baseline().value,
+        "float_bytes": len(task.original),
+        "seconds": round(seconds, 1),
+        "loss": recipe.loss,
+        "batch": recipe.batch,
+        "sparsity": sparsity,
+        "training_seconds": round(facts["seconds"], 1),
+        "epochs": round(facts["epochs"], 2),
+        "steps": facts["steps"],
         "held_out_loss": [round(facts["loss_before"], 4), round(facts["loss_after"], 4)],
-        "download_before": before.download_bytes, "download_after": after.download_bytes,
-        "file_bytes": after.file_bytes, "sha256": after.sha256[:12],
-        "validation_before": before.accuracy, "validation_after": after.accuracy,
-        "test_before": tested["before"].value, "test_after": tested["after"].value,
-        "delta_ci": tested["after"].delta_interval, "_scores": scores, "_file": files["after"], "_bench": bench,
-    }  # fmt: skip
+        "download_before": before.download_bytes,
+        "download_after": after.download_bytes,
+        "file_bytes": after.file_bytes,
+        "sha256": after.sha256[:12],
+        "validation_before": before.accuracy,
+        "validation_after": after.accuracy,
+        "test_before": tested["before"].value,
+        "test_after": tested["after"].value,
+        "delta_ci": tested["after"].delta_interval,
+        "_scores": scores,
+        "_file": files["after"],
+        "_bench": bench,
+    }
 
 
 class Printer:
@@ -171,8 +192,10 @@ def resnet(goal: str, budget_s: float) -> bool:
     else:
         small, text = result["download_after"] <= most_bytes, f"{result['download_after']:,} B of {most_bytes:,}"
     met = small and result["test_after"] >= least
-    print(f"goal {goal}: {text}, test accuracy {result['test_after']:.4f} (float {result['float_test']:.4f}), wanted "
-          f"{least:.4f}: {'met' if met else 'NOT met'}")  # fmt: skip
+    print(
+        f"goal {goal}: {text}, test accuracy {result['test_after']:.4f} (float {result['float_test']:.4f}), wanted "
+        f"{least:.4f}: {'met' if met else 'NOT met'}"
+    )
     return bool(met)
 
 
@@ -203,9 +226,11 @@ def lenet(name: str, budget_s: float, seeds: Sequence[int], runs: Path | None) -
     ratios = [float(each["ratio"]) for each in found]
     low, high = stats.paired_interval(base, scores, 0)
     met = min(ratios) >= 40 and high >= 0
-    print(f"{name}: float file / download {', '.join(f'{r:.1f}' for r in ratios)} (goal 40, stretch 60); test accuracy "
-          f"{np.mean(base):.4f} -> {np.mean(scores):.4f}, paired 95 % [{low:+.4f}, {high:+.4f}], {len(found)} seed(s): "
-          f"{'met' if met else 'NOT met'}. Deep Compression: {PUBLISHED[name]}")  # fmt: skip
+    print(
+        f"{name}: float file / download {', '.join(f'{r:.1f}' for r in ratios)} (goal 40, stretch 60); test accuracy "
+        f"{np.mean(base):.4f} -> {np.mean(scores):.4f}, paired 95 % [{low:+.4f}, {high:+.4f}], {len(found)} seed(s): "
+        f"{'met' if met else 'NOT met'}. Deep Compression: {PUBLISHED[name]}"
+    )
     return met
 
 
@@ -214,8 +239,9 @@ def one_lenet(name: str, budget_s: float, seed: int) -> dict[str, Any]:
     task, (sparsity, batch, epochs, augment) = lenet_task(name, seed), LENETS[name]
     layers = bench_of(task, seed).layers
     choices = {layer.name: LayerChoice(bits=5 if layer.weights < FINER else 3) for layer in layers}
-    recipe = Recipe(budget_s=budget_s, seed=seed, loss="both", learning_rate=0.003, batch=batch, epochs=epochs,
-                    augment=augment)  # fmt: skip
+    recipe = Recipe(
+        budget_s=budget_s, seed=seed, loss="both", learning_rate=0.003, batch=batch, epochs=epochs, augment=augment
+    )
     result = tuned(task, choices, recipe, sparsity=sparsity)
     told(result)
     base, scores = result["_scores"]
@@ -247,16 +273,24 @@ def lenet_task(name: str, seed: int) -> LoadedTask:
     tf_keras.utils.set_random_seed(seed)
     model = lenet_5(tf_keras.layers) if name == "lenet-5" else lenet_300_100(tf_keras.layers)
     steps = 15 * few // 128
-    model.compile(tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(1e-3, steps)),
-                  "sparse_categorical_crossentropy")  # fmt: skip
+    model.compile(
+        tf_keras.optimizers.Adam(tf_keras.optimizers.schedules.CosineDecay(1e-3, steps)),
+        "sparse_categorical_crossentropy",
+    )
     model.fit(images[:few], labels[:few], 128, 15, verbose=0)
     network = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     made = Task(
-        name=name, network=network, metric="accuracy", x_calibration=images[fashion_mnist.for_calibration()],
-        x_validation=images[few:], y_validation=labels[few:],
-        x_test=read_images(folder, "t10k")[..., None] / np.float32(255), y_test=read_labels(folder, "t10k"),
-        x_train=images[:few], y_train=labels[:few],
-    )  # fmt: skip
+        name=name,
+        network=network,
+        metric="accuracy",
+        x_calibration=images[fashion_mnist.for_calibration()],
+        x_validation=images[few:],
+        y_validation=labels[few:],
+        x_test=read_images(folder, "t10k")[..., None] / np.float32(255),
+        y_test=read_labels(folder, "t10k"),
+        x_train=images[:few],
+        y_train=labels[:few],
+    )
     from autocompress.metrics import get_metric
 
     return checked(made, network, get_metric("accuracy"), f"{name}: ", name)
@@ -265,20 +299,33 @@ def lenet_task(name: str, seed: int) -> LoadedTask:
 def lenet_300_100(layers: Any) -> Any:
     import tf_keras
 
-    return tf_keras.Sequential([
-        layers.Input((28, 28, 1)), layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu"),
-        layers.Dense(10, "softmax"),
-    ])  # fmt: skip
+    return tf_keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            layers.Flatten(),
+            layers.Dense(300, "relu"),
+            layers.Dense(100, "relu"),
+            layers.Dense(10, "softmax"),
+        ]
+    )
 
 
 def lenet_5(layers: Any) -> Any:
     """Caffe's: 20 and 50 filters of 5x5, 500 units; 431,080 weights."""
     import tf_keras
 
-    return tf_keras.Sequential([
-        layers.Input((28, 28, 1)), layers.Conv2D(20, 5), layers.MaxPooling2D(), layers.Conv2D(50, 5),
-        layers.MaxPooling2D(), layers.Flatten(), layers.Dense(500, "relu"), layers.Dense(10, "softmax"),
-    ])  # fmt: skip
+    return tf_keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            layers.Conv2D(20, 5),
+            layers.MaxPooling2D(),
+            layers.Conv2D(50, 5),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(500, "relu"),
+            layers.Dense(10, "softmax"),
+        ]
+    )
 
 
 # --- tfmot ---------------------------------------------------------------------------------------------------------
@@ -293,8 +340,15 @@ def tfmot(budget_s: float) -> int:
 
 
 def main() -> int:
-    parts = {"minutes": 180.0, "a": 3000.0, "b": 3000.0, "c": 300.0, "lenet-300-100": 600.0, "lenet-5": 6000.0,
-             "tfmot": 180.0}  # fmt: skip
+    parts = {
+        "minutes": 180.0,
+        "a": 3000.0,
+        "b": 3000.0,
+        "c": 300.0,
+        "lenet-300-100": 600.0,
+        "lenet-5": 6000.0,
+        "tfmot": 180.0,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("--seconds", type=float, help="training time of each network")

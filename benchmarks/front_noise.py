@@ -29,9 +29,11 @@ from autocompress.search.storage.all_studies import read_all
 def relations(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[set[int], set[int]]:
     """The numbers of the trials that another of them beats, and of those that are level with another."""
     figures = Figures(
-        [evaluated(trial) for trial in trials], [record.baseline] * len(trials),
-        higher_is_better=record.higher_is_better, size=record.size,
-    )  # fmt: skip
+        [evaluated(trial) for trial in trials],
+        [record.baseline] * len(trials),
+        higher_is_better=record.higher_is_better,
+        size=record.size,
+    )
     columns, beaten, level = figures.columns(record.objectives), set(), set()
     for i, j in itertools.permutations(range(len(trials)), 2):
         better = [c.values[j] - c.values[i] > _margin(c.up[i], c.down[j], c.least[i], c.least[j]) for c in columns]

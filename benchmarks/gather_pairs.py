@@ -56,18 +56,18 @@ def paired_samples(task: LoadedTask) -> dict[str, int]:
     profile = load_device("rpi4")
     with tempfile.TemporaryDirectory() as folder, latency_on(profile) as latency:
         runs = Path(folder)
-        bench = Workbench(
-            task, profile, latency.bind(task.original), runs=runs, artifacts=runs, seed=0, threads=2
-        )  # fmt: skip
+        bench = Workbench(task, profile, latency.bind(task.original), runs=runs, artifacts=runs, seed=0, threads=2)
         layers = {layer.name: ONE_POINT for layer in bench.layers}
         worse, _ = bench.evaluate(Configuration(activations="int8", layers=layers).normalised())
         was, now = bench.validation_scores(bench.baseline), bench.validation_scores(worse)
     assert was is not None
     assert now is not None
     return {
-        "both": int(((was == 1) & (now == 1)).sum()), "neither": int(((was == 0) & (now == 0)).sum()),
-        "gained": int((now > was).sum()), "lost": int((now < was).sum()),
-    }  # fmt: skip
+        "both": int(((was == 1) & (now == 1)).sum()),
+        "neither": int(((was == 0) & (now == 0)).sum()),
+        "gained": int((now > was).sum()),
+        "lost": int((now < was).sum()),
+    }
 
 
 def main(pairs: int) -> None:

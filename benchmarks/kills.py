@@ -82,10 +82,12 @@ def main(kills: int, trials: int) -> int:
             twice += sum(count - 1 for count in found.values())
             table.append([str(some), str(len(found)), str(len(set(found) & set(expected))), str(nights)])
     out.print_table(f"{trials} trials, {whole_s:.0f} s", ("kills", "trials", "as undisturbed", "nights"), table)
-    return out.judge([
-        out.Goal(wanted=f"after each of {kills} kills the same trials", got=str(same), met=same == done),
-        out.Goal(wanted="no trial twice", got=str(twice), met=twice == 0),
-    ])  # fmt: skip
+    return out.judge(
+        [
+            out.Goal(wanted=f"after each of {kills} kills the same trials", got=str(same), met=same == done),
+            out.Goal(wanted="no trial twice", got=str(twice), met=twice == 0),
+        ]
+    )
 
 
 if __name__ == "__main__":

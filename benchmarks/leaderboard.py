@@ -56,15 +56,21 @@ def evaluation_of(rng: np.random.Generator, choices: list[LayerChoice], measured
         accuracy_ci=(accuracy - 0.01, accuracy + 0.01),
         accuracy_delta_ci=(-0.01, 0.01),
         measurement=Measurement(
-            latency_ms=latency_ms, latency_source="measured" if measured else "modelled", environment=environment,
-            latency_error=None if measured else 0.034, samples_ms=samples, runtime="ai-edge-litert", threads=1,
-            runtime_version="2.3.0", os_bits=64,
+            latency_ms=latency_ms,
+            latency_source="measured" if measured else "modelled",
+            environment=environment,
+            latency_error=None if measured else 0.034,
+            samples_ms=samples,
+            runtime="ai-edge-litert",
+            threads=1,
+            runtime_version="2.3.0",
+            os_bits=64,
         ),
         file_bytes=int(320_000 * kept) + 8_000,
         download_bytes=int(290_000 * kept) + 4_000,
         sha256=rng.bytes(32).hex(),
         artifact=f"x/artifacts/{rng.bytes(32).hex()}.tflite",
-    )  # fmt: skip
+    )
 
 
 def make_study(folder: Path, number: int, trials: int) -> None:
@@ -76,17 +82,31 @@ def make_study(folder: Path, number: int, trials: int) -> None:
         study_name=folder.name, storage=storage, directions=["maximize", "minimize", "minimize"]
     )
     identity = study_records.Identity(
-        task=f"task {number % 4 // 2}", network_sha256="a" * 64, data_sha256="b" * 64, metric="accuracy",
-        higher_is_better=True, device="local" if measured else "rpi4", device_sha256="c" * 64,
-        latency_source="measured" if measured else "modelled", latency_model_sha256=None, space="default",
-        choices_sha256="d" * 64, objectives=("metric", "latency", "size"), size="download", constraints=(),
-        sampler="guided", seed=number,
-    )  # fmt: skip
+        task=f"task {number % 4 // 2}",
+        network_sha256="a" * 64,
+        data_sha256="b" * 64,
+        metric="accuracy",
+        higher_is_better=True,
+        device="local" if measured else "rpi4",
+        device_sha256="c" * 64,
+        latency_source="measured" if measured else "modelled",
+        latency_model_sha256=None,
+        space="default",
+        choices_sha256="d" * 64,
+        objectives=("metric", "latency", "size"),
+        size="download",
+        constraints=(),
+        sampler="guided",
+        seed=number,
+    )
     baseline = evaluation_of(rng, [LayerChoice()] * len(LAYERS), measured)
     attributes: dict[str, Any] = {
-        "identity": asdict(identity), "int8_download_bytes": 80_000, "notes": [], "versions": {"autocompress": "0.1.0"},
+        "identity": asdict(identity),
+        "int8_download_bytes": 80_000,
+        "notes": [],
+        "versions": {"autocompress": "0.1.0"},
         "baseline": replace(baseline, accuracy_delta_ci=None).to_dict(),
-    }  # fmt: skip
+    }
     for name, value in attributes.items():
         study.set_user_attr(name, value)
     study_records.note_run(study, ("autocompress", "search", "--device", identity.device))

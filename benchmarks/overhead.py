@@ -28,9 +28,12 @@ def pieces(model: bytes, layers: Sequence[Layer]) -> list[tuple[str, int]]:
     """Download bytes of a quantized file without its weights: all, then less and less of it."""
     tree = flatbuffer.read(model)
     graph = tree.subgraphs[0]
-    slots = [(graph.tensors[int(op.inputs[w])], graph.tensors[int(op.inputs[b])]) for layer in layers
-             for op in [[o for o in graph.operators if flatbuffer.op_name(tree, o) == layer.op][layer.number]]
-             for w, b in [INPUTS[layer.op][1:]]]  # fmt: skip
+    slots = [
+        (graph.tensors[int(op.inputs[w])], graph.tensors[int(op.inputs[b])])
+        for layer in layers
+        for op in [[o for o in graph.operators if flatbuffer.op_name(tree, o) == layer.op][layer.number]]
+        for w, b in [INPUTS[layer.op][1:]]
+    ]
     found = []
 
     def note(name: str) -> None:

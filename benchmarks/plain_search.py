@@ -62,11 +62,14 @@ def ours(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, list[Candi
     ended = {t.number: t.datetime_complete for t in study.get_trials() if t.datetime_complete is not None}
     found = [
         Candidate(
-            at_s=ended[trial.number].timestamp() - start, accuracy=trial.evaluation.accuracy,
-            latency_ms=trial.evaluation.measurement.latency_ms, download_bytes=trial.evaluation.download_bytes,
+            at_s=ended[trial.number].timestamp() - start,
+            accuracy=trial.evaluation.accuracy,
+            latency_ms=trial.evaluation.measurement.latency_ms,
+            download_bytes=trial.evaluation.download_bytes,
         )
-        for trial in record.trials if trial.evaluation is not None and not trial.cached
-    ]  # fmt: skip
+        for trial in record.trials
+        if trial.evaluation is not None and not trial.cached
+    ]
     stopped = sum(trial.state in ("stopped_early", "screened") for trial in record.trials)
     return record, found, len(found) + stopped
 
@@ -90,9 +93,14 @@ def plain(asked: argparse.Namespace) -> list[Candidate]:
                 continue
             latency_ms, size = measure(made.file, 1).latency_ms, download_bytes(made.file)
             study.tell(trial, [made.accuracy, latency_ms, size])
-            found.append(Candidate(
-                at_s=time.time() - start, accuracy=made.accuracy, latency_ms=latency_ms, download_bytes=size,
-            ))  # fmt: skip
+            found.append(
+                Candidate(
+                    at_s=time.time() - start,
+                    accuracy=made.accuracy,
+                    latency_ms=latency_ms,
+                    download_bytes=size,
+                )
+            )
     return found
 
 
@@ -129,10 +137,13 @@ def volumes(record: StudyRecord, candidates: Sequence[Candidate]) -> Callable[[f
     def after(seconds: float) -> float:
         seen = [c for c in candidates if c.at_s <= seconds]
         return pareto.study_hypervolume(
-            [c.accuracy for c in seen], [c.latency_ms for c in seen], [c.download_bytes for c in seen],
-            baseline_accuracy=record.baseline.accuracy, baseline_latency_ms=record.baseline.measurement.latency_ms,
+            [c.accuracy for c in seen],
+            [c.latency_ms for c in seen],
+            [c.download_bytes for c in seen],
+            baseline_accuracy=record.baseline.accuracy,
+            baseline_latency_ms=record.baseline.measurement.latency_ms,
             int8_download_bytes=size,
-        )  # fmt: skip
+        )
 
     return after
 
@@ -160,15 +171,26 @@ def main() -> int:
     ahead = [sides[0][1](s) > sides[1][1](s) for s in seconds]
     per_hour = 3600 * len(theirs) / theirs[-1].at_s
     counted = [3600 * n / mine[-1].at_s for n in (len(mine), begun)]
-    rows = [["plain", f"{per_hour:.0f}", ""], ["ours, full", f"{counted[0]:.0f}", f"{counted[0] / per_hour:.1f}"],
-            ["ours, begun", f"{counted[1]:.0f}", f"{counted[1] / per_hour:.1f}"]]  # fmt: skip
+    rows = [
+        ["plain", f"{per_hour:.0f}", ""],
+        ["ours, full", f"{counted[0]:.0f}", f"{counted[0] / per_hour:.1f}"],
+        ["ours, begun", f"{counted[1]:.0f}", f"{counted[1] / per_hour:.1f}"],
+    ]
     print_table("Candidates an hour", ["side", "candidates", "ratio"], rows)
-    return judge([
-        Goal(wanted=f"more hypervolume at every moment from {FROM_S:.0f} s on",
-             got=f"{sum(ahead)} of {len(ahead)} moments", met=all(ahead)),
-        Goal(wanted=f">= {FULL:g} x candidates an hour at full fidelity", got=f"{counted[0] / per_hour:.1f} x",
-             met=counted[0] / per_hour >= FULL),
-    ])  # fmt: skip
+    return judge(
+        [
+            Goal(
+                wanted=f"more hypervolume at every moment from {FROM_S:.0f} s on",
+                got=f"{sum(ahead)} of {len(ahead)} moments",
+                met=all(ahead),
+            ),
+            Goal(
+                wanted=f">= {FULL:g} x candidates an hour at full fidelity",
+                got=f"{counted[0] / per_hour:.1f} x",
+                met=counted[0] / per_hour >= FULL,
+            ),
+        ]
+    )
 
 
 if __name__ == "__main__":

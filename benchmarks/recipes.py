@@ -40,9 +40,13 @@ from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
 
 RECIPES = (
-    "static_wi8_ai8", "static_wi8_ai16", "dynamic_wi8_afp32", "weight_only_wi8_afp32", "dynamic_wi4_afp32",
+    "static_wi8_ai8",
+    "static_wi8_ai16",
+    "dynamic_wi8_afp32",
+    "weight_only_wi8_afp32",
+    "dynamic_wi4_afp32",
     "weight_only_wi4_afp32",
-)  # fmt: skip
+)
 ALGORITHMS = ("MIN_MAX_UNIFORM_QUANT", "MSE", "OCTAV", "GPTQ", "OSCAR", "HADAMARD_ROTATION")
 CALIBRATION = 512
 PROCESSES = 5
@@ -115,9 +119,16 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
     profile = load_device("local")
     with latency_on(profile) as latency:
         request = Request(
-            task=task, profile=profile, space=load_space(asked.space), latency_source=latency.source, runs=runs,
-            seed=asked.seed, name="recipes", trials=asked.trials, threads=asked.threads,
-        )  # fmt: skip
+            task=task,
+            profile=profile,
+            space=load_space(asked.space),
+            latency_source=latency.source,
+            runs=runs,
+            seed=asked.seed,
+            name="recipes",
+            trials=asked.trials,
+            threads=asked.threads,
+        )
         measure = latency.bind(task.original)
         with Search(request, measure) as search:
             record = search.run(lambda _: None)
@@ -125,12 +136,14 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
         recipes = list(recipe_points(task, split, measure))
     front = [
         Point(
-            name=f"trial {t.number}", download_bytes=t.evaluation.download_bytes,
+            name=f"trial {t.number}",
+            download_bytes=t.evaluation.download_bytes,
             test_accuracy=split.quality((runs / t.evaluation.artifact).read_bytes()).value,
             latency=t.evaluation.measurement,
         )
-        for t in Front(record).strict if t.evaluation is not None
-    ]  # fmt: skip
+        for t in Front(record).strict
+        if t.evaluation is not None
+    ]
     return record, front, recipes
 
 
@@ -147,9 +160,11 @@ def recipe_points(task: LoadedTask, split: Split, measure: Any) -> Iterator[Poin
         known[file] = name
         try:
             yield Point(
-                name=name, download_bytes=download_bytes(file), test_accuracy=split.quality(file).value,
+                name=name,
+                download_bytes=download_bytes(file),
+                test_accuracy=split.quality(file).value,
                 latency=measure(file, PROCESSES),
-            )  # fmt: skip
+            )
         except CandidateError as fault:
             print(f"  {name}: {fault}")
 
@@ -160,8 +175,14 @@ def line_of(point: Point, better: Sequence[Point]) -> list[str]:
     cells = [f"{point.download_bytes / 1000:.1f}", f"{point.test_accuracy:.4f}", f"{point.ratio:.3f}"]
     if best is None:
         return [point.name, *cells, "none", "", "", ""]
-    return [point.name, *cells, best.name, f"{best.download_bytes / 1000:.1f}", f"{best.test_accuracy:.4f}",
-            f"{best.ratio:.3f}"]  # fmt: skip
+    return [
+        point.name,
+        *cells,
+        best.name,
+        f"{best.download_bytes / 1000:.1f}",
+        f"{best.test_accuracy:.4f}",
+        f"{best.ratio:.3f}",
+    ]
 
 
 def main() -> int:
@@ -181,11 +202,16 @@ def main() -> int:
     header = ["front", "KB", "test", "x float"]
     lines = [[p.name, f"{p.download_bytes / 1000:.1f}", f"{p.test_accuracy:.4f}", f"{p.ratio:.3f}"] for p in front]
     print_table("Front", header, lines)
-    return judge([
-        Goal(wanted=f"a smaller, not slower, at least as accurate point than {r.name}",
-             got=f"{sum(p.beats(r) for p in front)} points", met=any(p.beats(r) for p in front))
-        for r in recipes
-    ])  # fmt: skip
+    return judge(
+        [
+            Goal(
+                wanted=f"a smaller, not slower, at least as accurate point than {r.name}",
+                got=f"{sum(p.beats(r) for p in front)} points",
+                met=any(p.beats(r) for p in front),
+            )
+            for r in recipes
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -116,9 +116,17 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
     profile = load_device(asked.device)
     with latency_on(profile) as latency:
         request = Request(
-            task=task, profile=profile, space=load_space(asked.space), latency_source=latency.source, runs=runs,
-            sampler=sampler, seed=seed, name=f"{sampler}-{seed}", trials=asked.trials, threads=asked.threads,
-        )  # fmt: skip
+            task=task,
+            profile=profile,
+            space=load_space(asked.space),
+            latency_source=latency.source,
+            runs=runs,
+            sampler=sampler,
+            seed=seed,
+            name=f"{sampler}-{seed}",
+            trials=asked.trials,
+            threads=asked.threads,
+        )
         start = time.perf_counter()
         with Search(request, latency.bind(task.original)) as search:
             shared.wrap(search.workbench)
@@ -129,9 +137,14 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
     evaluations = tuple(e for _, e in complete(record))
     print(f"  {sampler}, seed {seed}: {len(evaluations)} candidates in {time.perf_counter() - start:.0f} s", flush=True)
     return Line(
-        sampler=sampler, seed=seed, evaluations=evaluations, hypervolumes=hypervolumes(record, evaluations),
-        candidate_s=shared.seconds(evaluations), tables_s=tables_s, record=record,
-    )  # fmt: skip
+        sampler=sampler,
+        seed=seed,
+        evaluations=evaluations,
+        hypervolumes=hypervolumes(record, evaluations),
+        candidate_s=shared.seconds(evaluations),
+        tables_s=tables_s,
+        record=record,
+    )
 
 
 def prepared(search: Search, noted: Path) -> float:
@@ -148,9 +161,17 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
     profile = load_device(asked.device)
     with latency_on(profile) as latency:
         request = Request(
-            task=task, profile=profile, space=load_space(asked.space), latency_source=latency.source, runs=runs,
-            sampler="guided", seed=guided.seed, name="tables", trials=1, threads=asked.threads,
-        )  # fmt: skip
+            task=task,
+            profile=profile,
+            space=load_space(asked.space),
+            latency_source=latency.source,
+            runs=runs,
+            sampler="guided",
+            seed=guided.seed,
+            name="tables",
+            trials=1,
+            threads=asked.threads,
+        )
         search = Search(request, latency.bind(task.original))
         shared.wrap(search.workbench)
         tables, _ = search.workbench.tables(search.choices)
@@ -165,10 +186,14 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
     assert guided.record is not None
     evaluations = (*corners_of(search, guided), *solved)
     return Line(
-        sampler="tables", seed=guided.seed, evaluations=evaluations,
-        hypervolumes=hypervolumes(guided.record, evaluations), candidate_s=guided.candidate_s, tables_s=0.0,
+        sampler="tables",
+        seed=guided.seed,
+        evaluations=evaluations,
+        hypervolumes=hypervolumes(guided.record, evaluations),
+        candidate_s=guided.candidate_s,
+        tables_s=0.0,
         record=None,
-    )  # fmt: skip
+    )
 
 
 def corners_of(search: Search, guided: Line) -> list[Evaluation]:
@@ -224,11 +249,12 @@ def sized(task: LoadedTask, line: Line, runs: Path) -> list[Sized]:
     near = sorted((e for e in line.evaluations if e.accuracy > least), key=lambda e: e.download_bytes)
     return [
         Sized(
-            download_bytes=e.download_bytes, lost=base - split.quality((runs / e.artifact).read_bytes()).value,
+            download_bytes=e.download_bytes,
+            lost=base - split.quality((runs / e.artifact).read_bytes()).value,
             front=e.sha256 in front,
         )
         for e in near
-    ]  # fmt: skip
+    ]
 
 
 def least_bytes(points: Sequence[Sized], most_lost: float, front: bool) -> float:
@@ -261,20 +287,26 @@ def goals_of(lines: Sequence[Line], sizes: Sequence[Sequence[Sized]]) -> list[Go
     for name in dict.fromkeys(line.sampler for line in lines if line.sampler not in ("guided", "tables")):
         others = [line for line in lines if line.sampler == name]
         last, count = float(np.median([o.hypervolumes[-1] for o in others])), len(others[0].hypervolumes)
-        goals.append(Goal(
-            wanted=f"guided after {EARLY} candidates >= {name} after {count}", got=f"{early:.4f} and {last:.4f}",
-            met=early >= last,
-        ))  # fmt: skip
+        goals.append(
+            Goal(
+                wanted=f"guided after {EARLY} candidates >= {name} after {count}",
+                got=f"{early:.4f} and {last:.4f}",
+                met=early >= last,
+            )
+        )
     solves = [line for line in lines if line.sampler == "tables"]
     if solves:
         best = max(best_of_all(lines), 0.0)
         tables = float(np.median([line.hypervolumes[-1] for line in solves]))
         guided = float(np.median([line.after(TABLE_SOLVES) for line in guided_lines]))
         share = (guided - tables) / (best - tables) if best > tables else 1.0
-        goals.append(Goal(
-            wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} table solves to all",
-            got=f"{guided:.4f}, tables {tables:.4f}, all {best:.4f}: {share:.0%}", met=share >= 0.25,
-        ))  # fmt: skip
+        goals.append(
+            Goal(
+                wanted=f"guided after {TABLE_SOLVES} closes >= 25 % of the gap from {TABLE_SOLVES} table solves to all",
+                got=f"{guided:.4f}, tables {tables:.4f}, all {best:.4f}: {share:.0%}",
+                met=share >= 0.25,
+            )
+        )
     if sizes:
         goals += [size_goal(sizes, *goal, front) for front in (False, True) for goal in SIZE_GOALS]
     return goals
@@ -288,8 +320,9 @@ def size_goal(sizes: Sequence[Sequence[Sized]], most_bytes: int, most_lost: floa
     each, of = ", ".join(f"{size / 1000:.1f}" for size in least), "the front" if front else "all candidates"
     return Goal(
         wanted=f"<= {most_bytes / 1000:.0f} KB download at test accuracy >= float - {most_lost:.4f}, of {of}",
-        got=f"median {median / 1000:.1f} KB of {each}", met=median <= most_bytes,
-    )  # fmt: skip
+        got=f"median {median / 1000:.1f} KB of {each}",
+        met=median <= most_bytes,
+    )
 
 
 def best_of_all(lines: Sequence[Line]) -> float:

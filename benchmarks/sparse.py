@@ -108,11 +108,17 @@ def main() -> int:
             measured = steady(host, file, model, asked.processes)
             same = bool(np.array_equal(Runner(file).run(x), Runner(dense).run(x)))
             download = download_bytes(file)
-            rows.append([
-                f"{sparsity:.0%}", f"{len(file) / len(dense):.3f}", f"{download / download_bytes(dense):.3f}",
-                f"{download / download_bytes(model):.3f}", f"{measured.ratio_to_baseline or np.nan:.3f}",
-                sparse_share(kernels(host, file), path), "yes" if same else "no",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    f"{sparsity:.0%}",
+                    f"{len(file) / len(dense):.3f}",
+                    f"{download / download_bytes(dense):.3f}",
+                    f"{download / download_bytes(model):.3f}",
+                    f"{measured.ratio_to_baseline or np.nan:.3f}",
+                    sparse_share(kernels(host, file), path),
+                    "yes" if same else "no",
+                ]
+            )
             smaller = download_bytes(file) < download_bytes(dense) and len(file) < len(dense)
             goals += [
                 Goal(wanted=f"{sparsity:.0%}: outputs of the dense file", got=rows[-1][-1], met=same),

@@ -24,9 +24,23 @@ GOAL_S = 0.4
 COMMANDS = {"--help": ["--help"], "device list": ["device", "list"]}
 NOTHING = "python -c pass"
 HEAVY = (
-    "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "optuna", "sqlalchemy", "ai_edge_litert",
-    "ai_edge_quantizer", "tflite_runtime", "scipy", "sklearn", "numpy", "pydantic", "yaml", "rich", "typer",
-)  # fmt: skip
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "tensorflow_model_optimization",
+    "optuna",
+    "sqlalchemy",
+    "ai_edge_litert",
+    "ai_edge_quantizer",
+    "tflite_runtime",
+    "scipy",
+    "sklearn",
+    "numpy",
+    "pydantic",
+    "yaml",
+    "rich",
+    "typer",
+)
 TENSORFLOW = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization")
 UNWANTED = (*TENSORFLOW, "optuna")
 

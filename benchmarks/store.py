@@ -64,10 +64,12 @@ def fill(search: Search, count: int) -> None:
         parameters: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]]}
         parameters |= {name: choice.to_json() for name, choice in configuration.layers.items()}
         evaluation = replace(
-            baseline, configuration=configuration.normalised(), accuracy=float(baseline.accuracy - 0.3 * hurt**0.85),
+            baseline,
+            configuration=configuration.normalised(),
+            accuracy=float(baseline.accuracy - 0.3 * hurt**0.85),
             measurement=replace(baseline.measurement, latency_ms=float(baseline.measurement.latency_ms * (1 - 1e-9))),
             download_bytes=int(4000 + size),
-        )  # fmt: skip
+        )
         writer.add(evaluation, float(hurt), parameters)
     writer.write()
 
@@ -91,15 +93,21 @@ class Writer:
     def add(self, evaluation: Evaluation, hurt: float, parameters: dict[str, Any]) -> None:
         """Another trial, behind the others."""
         now, at = datetime.datetime.now(), {"trial_id": self._next_id}
-        self._trials.append(at | {
-            "number": self._next_number, "study_id": self._search.study._study_id, "state": TrialState.COMPLETE,
-            "datetime_start": now, "datetime_complete": now,
-        })  # fmt: skip
+        self._trials.append(
+            at
+            | {
+                "number": self._next_number,
+                "study_id": self._search.study._study_id,
+                "state": TrialState.COMPLETE,
+                "datetime_start": now,
+                "datetime_complete": now,
+            }
+        )
         self._params += [
-            at | {"param_name": name, "param_value": space.to_internal_repr(parameters[name]),
-                  "distribution_json": text}
+            at
+            | {"param_name": name, "param_value": space.to_internal_repr(parameters[name]), "distribution_json": text}
             for name, (space, text) in self._space.items()
-        ]  # fmt: skip
+        ]
         self._values += [
             at | {"objective": n, "value": value, "value_type": models.TrialValueModel.TrialValueType.FINITE}
             for n, value in enumerate(self._search.values(evaluation))
@@ -118,9 +126,11 @@ class Writer:
         path = self._search.request.runs / self._search.request.study_name / "study.db"
         with sqlalchemy.create_engine(f"sqlite:///{path}").begin() as connection:
             for model, rows in (
-                (models.TrialModel, self._trials), (models.TrialParamModel, self._params),
-                (models.TrialValueModel, self._values), (models.TrialUserAttributeModel, self._attributes),
-            ):  # fmt: skip
+                (models.TrialModel, self._trials),
+                (models.TrialParamModel, self._params),
+                (models.TrialValueModel, self._values),
+                (models.TrialUserAttributeModel, self._attributes),
+            ):
                 connection.execute(sqlalchemy.insert(model), rows)
 
 
@@ -168,9 +178,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, latency_on(profile) as latency:
         folder = str(asked.runs or temporary)
         request = Request(
-            task=task, profile=profile, space=load_space("default"), latency_source=latency.source,
-            runs=Path(folder), name="big", trials=asked.trials + 100, threads=2,
-        )  # fmt: skip
+            task=task,
+            profile=profile,
+            space=load_space("default"),
+            latency_source=latency.source,
+            runs=Path(folder),
+            name="big",
+            trials=asked.trials + 100,
+            threads=2,
+        )
         with Search(request, latency.bind(task.original)) as search:
             start, there = time.perf_counter(), len(search.study.get_trials(deepcopy=False))
             if there < asked.trials:
@@ -184,22 +200,28 @@ def main() -> int:
             taken_ms, whole_ms = suggestions(search, asked.suggestions)
     median_ms = float(np.median(taken_ms))
     print_table(
-        f"{asked.trials} trials of a ten-layer network", ["what", "takes"],
-        [["load_study and read_record", f"{load_s:.1f} s"], ["autocompress report --json", f"{report_s:.1f} s"],
-         ["opening the search again", f"{open_s:.1f} s"], ["a suggestion, median", f"{median_ms:.0f} ms"],
-         ["a suggestion, slowest", f"{max(taken_ms):.0f} ms"],
-         ["beginning a trial, median", f"{np.median(whole_ms):.0f} ms"]],
-    )  # fmt: skip
+        f"{asked.trials} trials of a ten-layer network",
+        ["what", "takes"],
+        [
+            ["load_study and read_record", f"{load_s:.1f} s"],
+            ["autocompress report --json", f"{report_s:.1f} s"],
+            ["opening the search again", f"{open_s:.1f} s"],
+            ["a suggestion, median", f"{median_ms:.0f} ms"],
+            ["a suggestion, slowest", f"{max(taken_ms):.0f} ms"],
+            ["beginning a trial, median", f"{np.median(whole_ms):.0f} ms"],
+        ],
+    )
     return judge(
         [
             Goal(wanted=f"loading <= {MOST_LOAD_S:g} s", got=f"{load_s:.1f} s", met=load_s <= MOST_LOAD_S),
             Goal(wanted=f"report <= {MOST_REPORT_S:g} s", got=f"{report_s:.1f} s", met=report_s <= MOST_REPORT_S),
             Goal(
-                wanted=f"a suggestion <= {MOST_SUGGESTION_MS:g} ms", got=f"{median_ms:.0f} ms",
+                wanted=f"a suggestion <= {MOST_SUGGESTION_MS:g} ms",
+                got=f"{median_ms:.0f} ms",
                 met=median_ms <= MOST_SUGGESTION_MS,
             ),
         ]
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -32,10 +32,18 @@ def run(task: LoadedTask, budget_s: float, size_of: Callable[[bytes], int]) -> N
     exported = export(model)
     test = test_split(task)
     quality = test.judged(outputs_of(exported, task))
-    print(json.dumps({
-        "float_test": test.baseline().value, "test": quality.value, "delta_ci": quality.delta_interval,
-        "file_bytes": len(exported), "download": size_of(exported), "layers": stored_layers(exported),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "float_test": test.baseline().value,
+                "test": quality.value,
+                "delta_ci": quality.delta_interval,
+                "file_bytes": len(exported),
+                "download": size_of(exported),
+                "layers": stored_layers(exported),
+            }
+        )
+    )
 
 
 def prune(model: Any, x: Any, y: Any, seconds: float) -> Any:

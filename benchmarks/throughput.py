@@ -95,10 +95,18 @@ def run_tier(task: LoadedTask, tier: str, plain: PlainPipeline, asked: argparse.
     behind: set[int] = set()  # numbers of the trials that come right behind a plain candidate
     with latency_on(device) as latency:
         request = Request(
-            task=task, profile=device, space=load_space("default"), latency_source=latency.source, runs=runs,
-            sampler="random", seed=asked.seed, name=f"throughput-{tier}", trials=asked.trials,
-            threads=asked.threads, tier=tier,
-        )  # fmt: skip
+            task=task,
+            profile=device,
+            space=load_space("default"),
+            latency_source=latency.source,
+            runs=runs,
+            sampler="random",
+            seed=asked.seed,
+            name=f"throughput-{tier}",
+            trials=asked.trials,
+            threads=asked.threads,
+            tier=tier,
+        )
         start = time.perf_counter()
         with Search(request, latency.bind(task.original)) as search:
             opening_s = time.perf_counter() - start

@@ -89,10 +89,18 @@ def figures(measured: Measured) -> FileFigures:
     pairs = measured.pairs(RULES.pairs[1])
     was, _ = measured.scores()
     return FileFigures(
-        trial=0, configuration={}, sha256="0", artifact="", file_bytes=90_000, download_bytes=60_000,
-        accuracy=float(was.mean()), latency_ms=0.38, log_ratios=pairs.log_ratios, memory_bytes=pairs.memory_bytes,
+        trial=0,
+        configuration={},
+        sha256="0",
+        artifact="",
+        file_bytes=90_000,
+        download_bytes=60_000,
+        accuracy=float(was.mean()),
+        latency_ms=0.38,
+        log_ratios=pairs.log_ratios,
+        memory_bytes=pairs.memory_bytes,
         scores=packed(was),
-    )  # fmt: skip
+    )
 
 
 def checks(measured: Measured, label: str, slower: float = 1.0, worse: bool = False) -> list[Check]:
@@ -133,9 +141,13 @@ def volume(measured: Measured) -> CellNight:
     columns = np.array(points)
     scales = (0.931, 0.27, 70_000.0)
     found = pareto.study_hypervolume(
-        columns[:, 0], columns[:, 1], columns[:, 4], baseline_accuracy=scales[0], baseline_latency_ms=scales[1],
+        columns[:, 0],
+        columns[:, 1],
+        columns[:, 4],
+        baseline_accuracy=scales[0],
+        baseline_latency_ms=scales[1],
         int8_download_bytes=scales[2],
-    )  # fmt: skip
+    )
     return CellNight(cell="", state="done", points=points, scales=scales, hypervolume=found, data_sha256="0")
 
 
@@ -162,18 +174,22 @@ def main(nights: int) -> int:
     measured = Measured(Path(__file__).with_name("pairs.json"), seed=0)
     out.print_run("Verdicts of nights", ("numpy",))
     print(f"  {measured.about}; {CELLS} cells of {FILES} files")
-    unchanged = [
-        verdict.verdicts(night(measured, n, volumes=True), RULES) for n in range(nights)
-    ]  # fmt: skip
+    unchanged = [verdict.verdicts(night(measured, n, volumes=True), RULES) for n in range(nights)]
     slow = [_of(night(measured, n, volumes=False, slower=SLOWER), "latency_ms") for n in range(nights)]
     lost = [_of(night(measured, n, volumes=False, worse=True), "accuracy") for n in range(nights)]
-    rows = [(name, *_shares(found)) for name, found in (
-        ("unchanged, all comparisons", [each.verdict for one in unchanged for each in one]),
-        ("unchanged, latencies", [e.verdict for one in unchanged for e in one if e.check.metric == "latency_ms"]),
-        ("unchanged, hypervolumes", [e.verdict for one in unchanged for e in one if e.check.metric == "hypervolume"]),
-        ("5 % slower, that latency", [each.verdict for each in slow]),
-        ("one point lost, that metric", [each.verdict for each in lost]),
-    )]  # fmt: skip
+    rows = [
+        (name, *_shares(found))
+        for name, found in (
+            ("unchanged, all comparisons", [each.verdict for one in unchanged for each in one]),
+            ("unchanged, latencies", [e.verdict for one in unchanged for e in one if e.check.metric == "latency_ms"]),
+            (
+                "unchanged, hypervolumes",
+                [e.verdict for one in unchanged for e in one if e.check.metric == "hypervolume"],
+            ),
+            ("5 % slower, that latency", [each.verdict for each in slow]),
+            ("one point lost, that metric", [each.verdict for each in lost]),
+        )
+    ]
     out.print_table(f"Verdicts, {nights} nights each", ("", "worse", "better", "same", "unknown"), rows)
     pairs = [e.check.pairs for one in unchanged for e in one if e.check.metric == "latency_ms"]
     print(f"\n  pairs a file, unchanged: median {np.median(pairs):.0f}, mean {np.mean(pairs):.1f}")
@@ -182,11 +198,13 @@ def main(nights: int) -> int:
     print(f"  cells whose canary drifts by more than {100 * RULES.drift:.0f} %: {100 * drifted:.1f} %")
     alarms = float(np.mean([any(each.verdict == "worse" for each in one) for one in unchanged]))
     found = [float(np.mean([each.verdict == "worse" for each in rows])) for rows in (slow, lost)]
-    return out.judge([
-        out.Goal(wanted="nights with a false alarm <= 1 %", got=f"{100 * alarms:.2f} %", met=alarms <= 0.01),
-        out.Goal(wanted="a 5 % slow-down found in >= 95 %", got=f"{100 * found[0]:.1f} %", met=found[0] >= 0.95),
-        out.Goal(wanted="a lost point found in >= 95 %", got=f"{100 * found[1]:.1f} %", met=found[1] >= 0.95),
-    ])  # fmt: skip
+    return out.judge(
+        [
+            out.Goal(wanted="nights with a false alarm <= 1 %", got=f"{100 * alarms:.2f} %", met=alarms <= 0.01),
+            out.Goal(wanted="a 5 % slow-down found in >= 95 %", got=f"{100 * found[0]:.1f} %", met=found[0] >= 0.95),
+            out.Goal(wanted="a lost point found in >= 95 %", got=f"{100 * found[1]:.1f} %", met=found[1] >= 0.95),
+        ]
+    )
 
 
 def _of(one: Night, metric: str) -> verdict.Verdict:

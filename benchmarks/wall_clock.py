@@ -40,8 +40,9 @@ def main() -> int:
         runs = asked.runs or Path(folder)
         found = {
             (sampler, seed): searched(asked, runs / f"{sampler}-{seed}", sampler, seed)
-            for seed in asked.seeds for sampler in ("guided", *asked.samplers)
-        }  # fmt: skip
+            for seed in asked.seeds
+            for sampler in ("guided", *asked.samplers)
+        }
     table, goals = [], []
     for sampler in ("guided", *asked.samplers):
         mine = [found[sampler, seed] for seed in asked.seeds]

@@ -107,8 +107,15 @@ def bench_of(task: LoadedTask, network: bytes) -> Workbench:
     """A workbench for a network on the data of the task; it measures nothing."""
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     changed = dataclasses.replace(task, network=network, original=network)
-    return Workbench(changed, load_device("local"), lambda file, processes: nothing, runs=FOLDER,
-                     artifacts=FOLDER / "artifacts", seed=0, threads=len(os.sched_getaffinity(0)))  # fmt: skip
+    return Workbench(
+        changed,
+        load_device("local"),
+        lambda file, processes: nothing,
+        runs=FOLDER,
+        artifacts=FOLDER / "artifacts",
+        seed=0,
+        threads=len(os.sched_getaffinity(0)),
+    )
 
 
 def file_of(task: LoadedTask, network: bytes, kind: str) -> bytes:
@@ -189,7 +196,7 @@ def uniform_widths(bench: Workbench, share: float) -> dict[str, int]:
 
 def plans(
     task: LoadedTask, base: Side, source: LatencySource, asked: argparse.Namespace
-) -> dict[float, dict[str, int]]:  # fmt: skip
+) -> dict[float, dict[str, int]]:
     """The widths of each share of the base's latency, before anything is trained; of a former run what it chose, for
     latencies differ a little each time."""
     path = None if asked.runs is None else asked.runs / f"{asked.widths}-by-{asked.divisor}.json"
@@ -211,17 +218,33 @@ def plans(
 
 def ours(
     task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace, seed: int
-) -> Side:  # fmt: skip
+) -> Side:
     """The base with these widths, fine-tuned."""
     bench = bench_of(task, base.network)
     configuration = Configuration(layers=bench.float_configuration().layers, channels=widths)
     material, lesson = bench.material(configuration), lesson_of(task, asked.images)
-    recipe = Recipe(loss=asked.loss, learning_rate=asked.learning_rate, batch=asked.batch, budget_s=asked.seconds,
-                    epochs=asked.epochs, seed=seed, augment=("mirror",))  # fmt: skip
+    recipe = Recipe(
+        loss=asked.loss,
+        learning_rate=asked.learning_rate,
+        batch=asked.batch,
+        budget_s=asked.seconds,
+        epochs=asked.epochs,
+        seed=seed,
+        augment=("mirror",),
+    )
     found = finetune(
-        material.network, material.layers, configuration, material.solved, lesson, task.metric, recipe, ranges=None,
-        path=FOLDER / "state.npz", watch=Printer(f"ours, {share:.0%}, seed {seed}"), teacher=material.teacher,
-    )  # fmt: skip
+        material.network,
+        material.layers,
+        configuration,
+        material.solved,
+        lesson,
+        task.metric,
+        recipe,
+        ranges=None,
+        path=FOLDER / "state.npz",
+        watch=Printer(f"ours, {share:.0%}, seed {seed}"),
+        teacher=material.teacher,
+    )
     weights = [(solved.weight, solved.bias) for solved in found.layers]
     losses = f"{found.loss_before:.4f} -> {found.loss_after:.4f}"
     print(
@@ -233,7 +256,7 @@ def ours(
         network=model.with_weights(material.network, material.layers, weights),
         channels=" ".join(str(count) for count in (whole | widths).values()),
         epochs=base.epochs + found.epochs * (1 - HELD_OUT),
-    )  # fmt: skip
+    )
 
 
 def kept(name: str, runs: Path | None, how: list[Any], make: Callable[[], Side]) -> Side:
@@ -245,8 +268,9 @@ def kept(name: str, runs: Path | None, how: list[Any], make: Callable[[], Side])
         known = json.loads(facts.read_text())
         if known["how"] == how:
             print(f"  {name}: trained before", flush=True)
-            return Side(network=facts.with_suffix(".tflite").read_bytes(), channels=known["channels"],
-                        epochs=known["epochs"])  # fmt: skip
+            return Side(
+                network=facts.with_suffix(".tflite").read_bytes(), channels=known["channels"], epochs=known["epochs"]
+            )
     made = make()
     runs.mkdir(parents=True, exist_ok=True)
     facts.with_suffix(".tflite").write_bytes(made.network)
@@ -278,9 +302,7 @@ class Printer:
 # --- the other side
 
 
-def from_scratch(
-    task: LoadedTask, widths: Sequence[int], epochs: int, asked: argparse.Namespace, seed: int
-) -> Side:  # fmt: skip
+def from_scratch(task: LoadedTask, widths: Sequence[int], epochs: int, asked: argparse.Namespace, seed: int) -> Side:
     """A network of these widths by the recipe of `train.py`."""
     import keras as keras_3
     import tensorflow as tf
@@ -341,9 +363,13 @@ def narrowed_as_a_whole(base: Side, factor: float) -> bytes:
 
 
 def point(
-    task: LoadedTask, base: Side, share: float, widths_of_ours: dict[str, int], source: LatencySource,
+    task: LoadedTask,
+    base: Side,
+    share: float,
+    widths_of_ours: dict[str, int],
+    source: LatencySource,
     asked: argparse.Namespace,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """One point in each kind of file."""
     own = [trained_ours(task, base, share, widths_of_ours, asked, seed) for seed in asked.seeds]
     rows = []
@@ -382,16 +408,25 @@ def point(
 
 def trained_ours(
     task: LoadedTask, base: Side, share: float, widths: dict[str, int], asked: argparse.Namespace, seed: int
-) -> Side:  # fmt: skip
+) -> Side:
     """Ours with this seed, now or by a former run."""
-    how = [asked.images, asked.base_epochs, seed, asked.epochs, asked.seconds, asked.loss, asked.learning_rate,
-           asked.batch, widths]  # fmt: skip
+    how = [
+        asked.images,
+        asked.base_epochs,
+        seed,
+        asked.epochs,
+        asked.seconds,
+        asked.loss,
+        asked.learning_rate,
+        asked.batch,
+        widths,
+    ]
     return kept(f"ours-{share:g}-seed-{seed}", asked.runs, how, lambda: ours(task, base, share, widths, asked, seed))
 
 
 def trained_from_scratch(
     task: LoadedTask, widths: tuple[int, ...], epochs: int, asked: argparse.Namespace, seed: int
-) -> Side:  # fmt: skip
+) -> Side:
     """The other side with this seed, now, by a former run, or for another kind of file."""
     print(f"  the other side: widths {widths}, {epochs} epochs from scratch, seed {seed}", flush=True)
     name = "-".join(map(str, ("scaled", *widths, "epochs", epochs, "seed", seed)))
@@ -412,10 +447,19 @@ def shown(row: Row) -> list[str]:
     low, high = row.ratio_interval
     own, other = row.ours, row.other
     return [
-        f"{row.share:.0%}", row.kind, own.channels, f"{own.macs / 1e6:.2f}", f"{own.epochs:.1f}",
-        f"{row.scores[0].mean():.4f}", f"{row.ours_ms:.4f}", other.channels, f"{other.macs / 1e6:.2f}",
-        f"{other.epochs:.0f}", f"{row.scores[1].mean():.4f}", f"{row.ratio:.3f} [{low:.3f}, {high:.3f}]",
-    ]  # fmt: skip
+        f"{row.share:.0%}",
+        row.kind,
+        own.channels,
+        f"{own.macs / 1e6:.2f}",
+        f"{own.epochs:.1f}",
+        f"{row.scores[0].mean():.4f}",
+        f"{row.ours_ms:.4f}",
+        other.channels,
+        f"{other.macs / 1e6:.2f}",
+        f"{other.epochs:.0f}",
+        f"{row.scores[1].mean():.4f}",
+        f"{row.ratio:.3f} [{low:.3f}, {high:.3f}]",
+    ]
 
 
 def goal_of(row: Row) -> Goal:
@@ -461,8 +505,11 @@ def main() -> int:
     """Print the points; exit code 1 where one is not better."""
     asked = arguments()
     print_run("Fewer channels against scaled widths", ("ai-edge-litert", "tensorflow", "keras"))
-    print(f"  fashion-mnist on local; {asked.images:,} training images, {asked.base_epochs} + at most {asked.epochs} "
-          f"epochs, widths {asked.widths}, loss {asked.loss}, seeds {asked.seeds}", flush=True)  # fmt: skip
+    print(
+        f"  fashion-mnist on local; {asked.images:,} training images, {asked.base_epochs} + at most {asked.epochs} "
+        f"epochs, widths {asked.widths}, loss {asked.loss}, seeds {asked.seeds}",
+        flush=True,
+    )
     task = load_task("fashion-mnist")
     base = base_of(task, asked)
     print(f"  float network: test accuracy {scores(task, [base.network]).mean():.4f}, {base.macs / 1e6:.2f} MMAC")
@@ -470,8 +517,20 @@ def main() -> int:
         widths = plans(task, base, source, asked)
         points = (point(task, base, share, widths[share], source, asked) for share in asked.latency)
         rows = list(itertools.chain.from_iterable(points))
-    header = ("share", "kind", "channels", "MMAC", "epochs", "accuracy", "ms", "scaled to", "MMAC", "epochs",
-              "accuracy", "its latency / ours")  # fmt: skip
+    header = (
+        "share",
+        "kind",
+        "channels",
+        "MMAC",
+        "epochs",
+        "accuracy",
+        "ms",
+        "scaled to",
+        "MMAC",
+        "epochs",
+        "accuracy",
+        "its latency / ours",
+    )
     print_table("Ours, and the same network scaled as a whole (test accuracy)", header, [shown(row) for row in rows])
     return judge([goal_of(row) for row in rows])
 

@@ -61,10 +61,26 @@ def searched(runs: Path, study: str, workers: int, trials: int, sampler: str) ->
     """A search by the command line. One worker is bound to one core; two get one thread each."""
     bound = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if workers == 1 else []
     command = [
-        *bound, sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--task", "fashion-mnist",
-        "--runs", str(runs), "--study", study, "--workers", str(workers), "--trials", str(trials), "--sampler",
+        *bound,
+        sys.executable,
+        "-m",
+        "autocompress.cli",
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "fashion-mnist",
+        "--runs",
+        str(runs),
+        "--study",
+        study,
+        "--workers",
+        str(workers),
+        "--trials",
+        str(trials),
+        "--sampler",
         sampler,
-    ]  # fmt: skip
+    ]
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     command_s = time.perf_counter() - start
@@ -85,9 +101,11 @@ def rates(asked: argparse.Namespace) -> list[Goal]:
     print_table(
         f"Candidates a minute, sampler {asked.sampler}",
         ["workers", "candidates", "seconds", "a minute", "whole command s"],
-        [[str(r.workers), str(r.candidates), f"{r.span_s:.1f}", f"{r.per_minute:.1f}", f"{r.command_s:.1f}"]
-         for r in found],
-    )  # fmt: skip
+        [
+            [str(r.workers), str(r.candidates), f"{r.span_s:.1f}", f"{r.per_minute:.1f}", f"{r.command_s:.1f}"]
+            for r in found
+        ],
+    )
     gain = found[1].per_minute / found[0].per_minute
     goal = f"two workers with one thread each make >= {LEAST_GAIN} x the candidates of one"
     return [Goal(wanted=goal, got=f"{gain:.2f} x", met=gain >= LEAST_GAIN)]
@@ -102,9 +120,15 @@ def build_on(pauses: bool) -> None:
         if pauses:
             stack.enter_context(floor.building())
         bench = Workbench(
-            task, profile, latency, runs=folder, artifacts=folder, seed=0, threads=2,
+            task,
+            profile,
+            latency,
+            runs=folder,
+            artifacts=folder,
+            seed=0,
+            threads=2,
             pause=floor.pause if pauses else lambda: None,
-        )  # fmt: skip
+        )
         names = [layer.name for layer in layers_of(flatbuffer.read(task.network))]
         random = np.random.default_rng(0)
         for number in range(10**9):
@@ -148,9 +172,16 @@ def latencies(asked: argparse.Namespace) -> list[Goal]:
     print_table(
         "Latency of the float ResNet-8 on local (us), measurements of 3 processes",
         ["another process", "measurements", "median", "p10", "p90", "change"],
-        [[kind, str(len(values)), *(f"{1000 * float(np.quantile(values, q)):.1f}" for q in (0.5, 0.1, 0.9)),
-          f"{100 * changes[kind]:+.1f} %"] for kind, values in found.items()],
-    )  # fmt: skip
+        [
+            [
+                kind,
+                str(len(values)),
+                *(f"{1000 * float(np.quantile(values, q)):.1f}" for q in (0.5, 0.1, 0.9)),
+                f"{100 * changes[kind]:+.1f} %",
+            ]
+            for kind, values in found.items()
+        ],
+    )
     change = changes[DISTURBANCES[1]]
     goal = f"another worker's builds change the median latency by <= {100 * MOST_CHANGE:.0f} %"
     return [Goal(wanted=goal, got=f"{100 * change:+.1f} %", met=abs(change) <= MOST_CHANGE)]

@@ -25,10 +25,25 @@ from processes import children, is_dead, wait_for
 CACHE = Path(__file__).parents[1] / ".pytest_cache"
 VERSION = 1  # raise it when what is unpacked changes
 ARM64_PACKAGES = (
-    "libc6", "libstdc++6", "libgcc-s1", "zlib1g", "libexpat1", "libffi8", "libssl3", "libbz2-1.0", "liblzma5",
-    "libsqlite3-0", "libgomp1", "libatomic1", "libcrypt1", "libuuid1", "python3.11-minimal", "libpython3.11-minimal",
-    "libpython3.11-stdlib", "python3.11",
-)  # fmt: skip
+    "libc6",
+    "libstdc++6",
+    "libgcc-s1",
+    "zlib1g",
+    "libexpat1",
+    "libffi8",
+    "libssl3",
+    "libbz2-1.0",
+    "liblzma5",
+    "libsqlite3-0",
+    "libgomp1",
+    "libatomic1",
+    "libcrypt1",
+    "libuuid1",
+    "python3.11-minimal",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "python3.11",
+)
 WHEELS = ("numpy==1.26.4", "tflite-runtime==2.14.0")
 PLATFORMS = ("manylinux_2_17_aarch64", "manylinux2014_aarch64", "manylinux_2_34_aarch64")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -43,16 +58,37 @@ def aarch64_python() -> list[str]:
     it fails."""
     folder = _made("aarch64", _make_aarch64)
     # The default processor has instructions that a Raspberry Pi 4 lacks.
-    return [f"{folder}/host/usr/bin/qemu-aarch64-static", "-cpu", "cortex-a72", "-L", f"{folder}/root",
-            f"{folder}/root/usr/bin/python3.11"]  # fmt: skip
+    return [
+        f"{folder}/host/usr/bin/qemu-aarch64-static",
+        "-cpu",
+        "cortex-a72",
+        "-L",
+        f"{folder}/root",
+        f"{folder}/root/usr/bin/python3.11",
+    ]
 
 
 def packages(version: str, wanted: Sequence[str]) -> Path:
     """A folder with these packages, and none that they depend on, for a Python of that version on this machine."""
 
     def make(folder: Path) -> None:
-        _run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "--no-deps", "--no-compile",
-              "--only-binary=:all:", "--python-version", version, *wanted])  # fmt: skip
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--target",
+                str(folder),
+                "--no-deps",
+                "--no-compile",
+                "--only-binary=:all:",
+                "--python-version",
+                version,
+                *wanted,
+            ]
+        )
 
     words = "-".join(wanted).translate(str.maketrans("<>=,", "____"))
     return _made(f"python{version}-{words}", make)

@@ -11,10 +11,26 @@ FILES = {
     "service": {"dashboard", "edge", "pythons", "ssh"},
     "training": {"augment", "convert", "end_to_end", "finetune", "keras"},
     "slow": {
-        "calibration", "channels", "early", "export", "guided", "host", "improvement", "intake", "interrupts",
-        "measure", "narrow", "profile", "screening", "search", "sparse_search", "study_faults", "sweep", "workers",
+        "calibration",
+        "channels",
+        "early",
+        "export",
+        "guided",
+        "host",
+        "improvement",
+        "intake",
+        "interrupts",
+        "measure",
+        "narrow",
+        "profile",
+        "screening",
+        "search",
+        "sparse_search",
+        "study_faults",
+        "sweep",
+        "workers",
     },
-}  # fmt: skip
+}
 FIXTURES = {"service": {"board", "browser", "gcc", "nightly", "raspberry", "without_avx"}, "slow": {"studied"}}
 
 

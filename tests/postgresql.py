@@ -39,9 +39,14 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         user: dict[str, Any] = {} if self._user is None else {"user": self._user, "group": self._user}
         done = subprocess.run(
-            [str(self._programs / program), *arguments], cwd=self._folder, text=True, check=False,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL, **user,
-        )  # fmt: skip
+            [str(self._programs / program), *arguments],
+            cwd=self._folder,
+            text=True,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            **user,
+        )
         assert done.returncode == 0, f"{program}: {done.stderr}"
 
 

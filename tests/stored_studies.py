@@ -22,19 +22,33 @@ def write_study(runs: Path, record: StudyRecord, storage: str | None = None, **i
     opened = open_storage(study_records.storage_url(runs, record.name, storage))
     study = optuna.create_study(study_name=record.name, storage=opened, directions=["maximize", "minimize", "minimize"])
     made = {
-        "task": record.task, "network_sha256": "a" * 64, "data_sha256": "b" * 64, "metric": record.metric_name,
-        "higher_is_better": record.higher_is_better, "device": record.device, "device_sha256": "c" * 64,
-        "latency_source": record.latency_source, "latency_model_sha256": None, "space": record.space,
-        "choices_sha256": "d" * 64, "objectives": record.objectives, "size": record.size,
-        "constraints": [str(constraint) for constraint in record.constraints], "sampler": record.sampler,
+        "task": record.task,
+        "network_sha256": "a" * 64,
+        "data_sha256": "b" * 64,
+        "metric": record.metric_name,
+        "higher_is_better": record.higher_is_better,
+        "device": record.device,
+        "device_sha256": "c" * 64,
+        "latency_source": record.latency_source,
+        "latency_model_sha256": None,
+        "space": record.space,
+        "choices_sha256": "d" * 64,
+        "objectives": record.objectives,
+        "size": record.size,
+        "constraints": [str(constraint) for constraint in record.constraints],
+        "sampler": record.sampler,
         "seed": record.seed,
-    }  # fmt: skip
+    }
     attributes = {
-        "identity": made | identity, "baseline": record.baseline.to_dict(), "versions": dict(record.versions),
-        "int8_download_bytes": record.int8_download_bytes, "notes": list(record.notes),
+        "identity": made | identity,
+        "baseline": record.baseline.to_dict(),
+        "versions": dict(record.versions),
+        "int8_download_bytes": record.int8_download_bytes,
+        "notes": list(record.notes),
         **{f"test:{sha}": [value, *record.test_ci[sha]] for sha, value in record.test_accuracy.items()},
-        "importance": [asdict(row) for row in record.importance], "runs": [asdict(run) for run in record.runs],
-    }  # fmt: skip
+        "importance": [asdict(row) for row in record.importance],
+        "runs": [asdict(run) for run in record.runs],
+    }
     for name, value in attributes.items():
         study.set_user_attr(name, value)
     for trial in record.trials:

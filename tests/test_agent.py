@@ -142,15 +142,21 @@ CPU part : 0xd08
     ("cpuinfo", "cpu", "features"),
     [
         (PI, "Cortex-A72", ["asimd"]),
-        (PI.replace("cpuid", "asimddp asimdhp i8mm").replace("0xd08", "0xd0b"), "Cortex-A76",
-         ["asimd", "asimddp", "asimdhp", "i8mm"]),
+        (
+            PI.replace("cpuid", "asimddp asimdhp i8mm").replace("0xd08", "0xd0b"),
+            "Cortex-A76",
+            ["asimd", "asimddp", "asimdhp", "i8mm"],
+        ),
         (PI.replace("0xd08", "0xfff"), "0xfff", ["asimd"]),
-        ("model name : Some CPU @ 2 GHz\nflags : sse2 avx2 fma avx512f avx512_vnni\n", "Some CPU @ 2 GHz",
-         ["avx2", "fma", "avx512f", "avx512_vnni"]),
+        (
+            "model name : Some CPU @ 2 GHz\nflags : sse2 avx2 fma avx512f avx512_vnni\n",
+            "Some CPU @ 2 GHz",
+            ["avx2", "fma", "avx512f", "avx512_vnni"],
+        ),
         ("", None, []),
     ],
     ids=["rpi4", "rpi5", "unknown part", "x86", "nothing"],
-)  # fmt: skip
+)
 def test_the_processor(tmp_path: Path, cpuinfo: str, cpu: str | None, features: list[str]) -> None:
     write(tmp_path, "proc/cpuinfo", cpuinfo)
     write(tmp_path, "proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0")

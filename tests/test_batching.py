@@ -124,10 +124,24 @@ def test_a_search_prints_what_single_samples_give(kind: str, tmp_path: Path) -> 
     np.savez(tmp_path / "data.npz", **data)  # type: ignore[arg-type]
     found = json.loads(
         call(
-            "search", "--device", "rpi4", "--model", tmp_path / "net.tflite", "--data", tmp_path / "data.npz",
-            "--metric", "accuracy", "--trials", 7, "--study", "s", "--runs", tmp_path / "runs", "--json",
+            "search",
+            "--device",
+            "rpi4",
+            "--model",
+            tmp_path / "net.tflite",
+            "--data",
+            tmp_path / "data.npz",
+            "--metric",
+            "accuracy",
+            "--trials",
+            7,
+            "--study",
+            "s",
+            "--runs",
+            tmp_path / "runs",
+            "--json",
         )
-    )  # fmt: skip
+    )
     assert (found["baseline"]["accuracy"], found["baseline"]["test_accuracy"]) == (1.0, 1.0)
     assert found["trials"]["failed"] == 0
     for entry in found["front"]:

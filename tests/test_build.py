@@ -30,9 +30,14 @@ from autocompress.tasks import LoadedTask, load_task
 Array = np.ndarray[Any, Any]
 DENSE, HALF = LayerChoice(), LayerChoice(bits=16, sparsity=0.3)
 MIX = (
-    DENSE, HALF, LayerChoice(bits=8, clusters=16), LayerChoice(bits=8, clusters=8, sparsity=0.5), LayerChoice(bits=3),
-    LayerChoice(bits=32, sparsity=0.7), LayerChoice(bits=2, sparsity=0.25),
-)  # fmt: skip
+    DENSE,
+    HALF,
+    LayerChoice(bits=8, clusters=16),
+    LayerChoice(bits=8, clusters=8, sparsity=0.5),
+    LayerChoice(bits=3),
+    LayerChoice(bits=32, sparsity=0.7),
+    LayerChoice(bits=2, sparsity=0.25),
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +81,13 @@ def configuration(layers: tuple[Layer, ...], activations: str, choice: Callable[
 @pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("kind", ["all int8", "all 4 bit in int4", "all float16", "mixed", "mixed, other order"])
 def test_file_is_what_the_configuration_says(
-    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]],
-    activations: str, kind: str,
-) -> None:  # fmt: skip
+    task: LoadedTask,
+    layers: tuple[Layer, ...],
+    solver: Reconstruction,
+    ranges: dict[str, tuple[float, float]],
+    activations: str,
+    kind: str,
+) -> None:
     pick: dict[str, Callable[[int], LayerChoice]] = {
         "all int8": lambda n: LayerChoice(bits=8),
         "all 4 bit in int4": lambda n: LayerChoice(bits=4, sparsity=0.5),
@@ -101,11 +110,15 @@ def test_file_is_what_the_configuration_says(
             assert stored.distinct <= (choice.clusters or 2**choice.bits - 1)
     assert program.layers_of(built) == [
         {
-            "name": stored.name, "container": stored.container, "shape": list(stored.values.shape),
-            "weights": stored.values.size, "zeros": stored.zeros, "levels": stored.distinct,
+            "name": stored.name,
+            "container": stored.container,
+            "shape": list(stored.values.shape),
+            "weights": stored.values.size,
+            "zeros": stored.zeros,
+            "levels": stored.distinct,
         }
         for stored in read_layers(built, layers)
-    ]  # fmt: skip
+    ]
     outputs = Runner(built).run({Runner(built).inputs[0].name: next(iter(task.x_validation.values()))[:50]})
     assert np.isfinite(outputs).all()
     assert outputs.dtype == np.float32
@@ -157,9 +170,12 @@ def test_weight_only_computes_the_float_network_with_the_weights_that_are_stored
 
 @pytest.mark.parametrize("activations", ["float32", "int8"])
 def test_layers_of_an_op_without_a_kernel_are_unpacked_when_the_file_is_loaded(
-    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, ranges: dict[str, tuple[float, float]],
+    task: LoadedTask,
+    layers: tuple[Layer, ...],
+    solver: Reconstruction,
+    ranges: dict[str, tuple[float, float]],
     activations: str,
-) -> None:  # fmt: skip
+) -> None:
     asked = configuration(layers, activations, lambda n: LayerChoice(bits=8))
     solved = solver.independent_all(asked)
     builder = Builder(

@@ -40,10 +40,11 @@ def record_outside() -> StudyRecord:
     """A study of which each latency is extrapolated."""
     record = make_record(*ALL, latency_error=None)
     trials = [
-        t if (found := t.evaluation) is None
+        t
+        if (found := t.evaluation) is None
         else replace(t, evaluation=replace(found, measurement=rough(found.measurement)))
         for t in record.trials
-    ]  # fmt: skip
+    ]
     baseline = replace(record.baseline, measurement=rough(record.baseline.measurement))
     return replace(record, trials=tuple(trials), baseline=baseline)
 
@@ -71,8 +72,16 @@ def progress(record: StudyRecord) -> str:
 
 
 def card(record: StudyRecord) -> tuple[dict[str, Any], str]:
-    layer = {"name": "conv_2d_0", "op": "CONV_2D", "shape": [1], "container": "INT8", "weights": 1, "zeros": 0,
-             "levels": 1, "tensor_name": None}  # fmt: skip
+    layer = {
+        "name": "conv_2d_0",
+        "op": "CONV_2D",
+        "shape": [1],
+        "container": "INT8",
+        "weights": 1,
+        "zeros": 0,
+        "levels": 1,
+        "tensor_name": None,
+    }
     shipped = Shipped(model="a-1.tflite", files={}, layers=[layer], words={}, data_sha256=None, licence=None)
     trial = record.trials[1]
     found = model_card(record, trial, shipped)
@@ -81,9 +90,13 @@ def card(record: StudyRecord) -> tuple[dict[str, Any], str]:
 
 def measured_file(record: StudyRecord) -> MeasuredFile:
     return MeasuredFile(
-        model="x.tflite", device="rpi4", measurement=record.baseline.measurement, file_bytes=1, download_bytes=1,
+        model="x.tflite",
+        device="rpi4",
+        measurement=record.baseline.measurement,
+        file_bytes=1,
+        download_bytes=1,
         profile=OpProfile(ops=None, reason="modelled"),
-    )  # fmt: skip
+    )
 
 
 def board(record: StudyRecord) -> dict[str, Any]:
@@ -142,10 +155,28 @@ def test_a_stored_latency_of_an_older_version_loses_its_error() -> None:
 
 def test_a_night_says_it_in_markdown_and_junit() -> None:
     words = latency_words(rough(make_trial(0, 0.9).evaluation.measurement))
-    check = Check(file="0123456789ab", metric="latency_ms", before=1.0, after=1.2, effect=0.2, p=0.0, certain=True,
-                  interval=(0.2, 0.2), note=words)  # fmt: skip
-    figures = FileFigures(trial=1, configuration={}, sha256="0" * 64, artifact="x", file_bytes=1, download_bytes=1,
-                          accuracy=0.9, latency_ms=1.2, extrapolated=True)  # fmt: skip
+    check = Check(
+        file="0123456789ab",
+        metric="latency_ms",
+        before=1.0,
+        after=1.2,
+        effect=0.2,
+        p=0.0,
+        certain=True,
+        interval=(0.2, 0.2),
+        note=words,
+    )
+    figures = FileFigures(
+        trial=1,
+        configuration={},
+        sha256="0" * 64,
+        artifact="x",
+        file_bytes=1,
+        download_bytes=1,
+        accuracy=0.9,
+        latency_ms=1.2,
+        extrapolated=True,
+    )
     cell = CellNight(cell="c", state="done", latency_source="modelled", front=(figures,), checks=(check,))
     night = Night(number=2, sweep="s", began="a", ended="b", accepted=1, cells=(cell,))
     found = summary.Findings(night=night, verdicts=verdicts(night, VerdictRules()), events=(), exit_code=1)

@@ -50,8 +50,9 @@ class Sketch(Blueprint):
     def resize(self, x: int) -> int:
         batch, height, width, depth = self.shape(x)
         size, options = self.constant(np.array([2 * height, width], np.int32)), self._schema.ResizeBilinearOptionsT()
-        return self._op("RESIZE_BILINEAR", [x, size], (batch, 2 * height, width, depth), options,
-                        "ResizeBilinearOptions")  # fmt: skip
+        return self._op(
+            "RESIZE_BILINEAR", [x, size], (batch, 2 * height, width, depth), options, "ResizeBilinearOptions"
+        )
 
     def halves(self, x: int, axis: int) -> list[int]:
         shape = list(self.shape(x))
@@ -88,8 +89,7 @@ class Sketch(Blueprint):
         options.endMask = 8 if masked else 0
         edges = ([0, 0, 0, 0], [batch, height, width, 0 if masked else depth], [1, 2, 1, 1])
         inputs = [x, *(self.constant(np.array(edge, np.int32)) for edge in edges)]
-        return self._op("STRIDED_SLICE", inputs, (batch, -(-height // 2), width, depth), options,
-                        "StridedSliceOptions")  # fmt: skip
+        return self._op("STRIDED_SLICE", inputs, (batch, -(-height // 2), width, depth), options, "StridedSliceOptions")
 
     def joined(self, tensors: Sequence[int], axis: int) -> int:
         options = self._schema.ConcatenationOptionsT()
@@ -104,8 +104,9 @@ class Sketch(Blueprint):
         options = self._walk(self._schema.DepthwiseConv2DOptionsT(), 1, True, True)
         options.depthMultiplier = 2
         inputs = [x, *self._weights((1, 3, 3, 2 * depth), 9, 2 * depth)]
-        return self._op("DEPTHWISE_CONV_2D", inputs, (batch, height, width, 2 * depth), options,
-                        "DepthwiseConv2DOptions")  # fmt: skip
+        return self._op(
+            "DEPTHWISE_CONV_2D", inputs, (batch, height, width, 2 * depth), options, "DepthwiseConv2DOptions"
+        )
 
     def grouped(self, x: int) -> int:
         """CONV_2D whose outputs read half of the channels each."""
@@ -127,8 +128,13 @@ class Sketch(Blueprint):
     def nearest(self, x: int) -> int:
         batch, height, width, depth = self.shape(x)
         size = self.constant(np.array([height, 3 * width], np.int32))
-        return self._op("RESIZE_NEAREST_NEIGHBOR", [x, size], (batch, height, 3 * width, depth),
-                        self._schema.ResizeNearestNeighborOptionsT(), "ResizeNearestNeighborOptions")  # fmt: skip
+        return self._op(
+            "RESIZE_NEAREST_NEIGHBOR",
+            [x, size],
+            (batch, height, 3 * width, depth),
+            self._schema.ResizeNearestNeighborOptionsT(),
+            "ResizeNearestNeighborOptions",
+        )
 
     def reduced(self, x: int, op: str, axis: int) -> int:
         """A reduction over one axis, which stays with one value."""
@@ -173,14 +179,20 @@ class Sketch(Blueprint):
         batch, height, width, depth = self.shape(x)
         edges = ([0, 0, 0, 0], [batch, height, width, depth], [1, 1, 1, 2])
         inputs = [x, *(self.constant(np.array(edge, np.int32)) for edge in edges)]
-        return self._op("STRIDED_SLICE", inputs, (batch, height, width, depth // 2),
-                        self._schema.StridedSliceOptionsT(), "StridedSliceOptions")  # fmt: skip
+        return self._op(
+            "STRIDED_SLICE",
+            inputs,
+            (batch, height, width, depth // 2),
+            self._schema.StridedSliceOptionsT(),
+            "StridedSliceOptions",
+        )
 
     def swapped(self, x: int) -> int:
         batch, height, width, depth = self.shape(x)
         order = self.constant(np.array([0, 2, 1, 3], np.int32))
-        return self._op("TRANSPOSE", [x, order], (batch, width, height, depth), self._schema.TransposeOptionsT(),
-                        "TransposeOptions")  # fmt: skip
+        return self._op(
+            "TRANSPOSE", [x, order], (batch, width, height, depth), self._schema.TransposeOptionsT(), "TransposeOptions"
+        )
 
 
 def without(model: bytes, rng: np.random.Generator, least: int = 0) -> tuple[bytes, bytes, Channels]:
@@ -243,9 +255,10 @@ MOVES: dict[str, Callable[[Sketch, list[int], Any], int]] = {
     "rows": lambda net, pool, draw: net.joined(net.halves(draw(pool), 1), 1),
     "pad": lambda net, pool, draw: net.convolution(net.pad(draw(pool), 1, 1), 4, same=False),
     "transpose": lambda net, pool, draw: net.swapped(draw(pool)),
-    "upsample": lambda net, pool, draw: net.pool(net.upsample(draw(pool), draw(range(2, 6)), 2, 2),
-                                                 "MAX_POOL_2D", 2, 2),
-}  # fmt: skip
+    "upsample": lambda net, pool, draw: net.pool(
+        net.upsample(draw(pool), draw(range(2, 6)), 2, 2), "MAX_POOL_2D", 2, 2
+    ),
+}
 
 
 def _pair(net: Sketch, pool: list[int], draw: Any) -> int:

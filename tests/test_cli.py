@@ -47,11 +47,27 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
     assert done.exit_code == 0
     report = json.loads(done.stdout)
     assert list(report) == [
-        "schema", "study", "task", "device", "latency_source", "latency_error", "metric", "output", "space", "sampler",
+        "schema",
+        "study",
+        "task",
+        "device",
+        "latency_source",
+        "latency_error",
+        "metric",
+        "output",
+        "space",
+        "sampler",
         "seed",
-        "baseline", "front", "hypervolume", "trials", "candidates_per_s", "wall_s", "versions",
-        "importance", "whole_channels",
-    ]  # fmt: skip
+        "baseline",
+        "front",
+        "hypervolume",
+        "trials",
+        "candidates_per_s",
+        "wall_s",
+        "versions",
+        "importance",
+        "whole_channels",
+    ]
     assert report["trials"]["complete"] == 6
     assert report["latency_source"] == "modelled"
     assert report["latency_error"] is None  # the network is far smaller than what the model was fitted to
@@ -178,9 +194,11 @@ def arrays(**changes: Any) -> dict[str, Any]:
     assert DIGITS.y_validation is not None
     assert DIGITS.y_test is not None
     made = {
-        "x_validation": validation[:50], "y_validation": DIGITS.y_validation[:50],
-        "x_test": test[:50], "y_test": DIGITS.y_test[:50],
-    }  # fmt: skip
+        "x_validation": validation[:50],
+        "y_validation": DIGITS.y_validation[:50],
+        "x_test": test[:50],
+        "y_test": DIGITS.y_test[:50],
+    }
     return {key: value for key, value in (made | changes).items() if value is not None}
 
 

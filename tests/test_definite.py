@@ -82,8 +82,12 @@ problems = st.builds(
         weight=weight_of(weight, np.random.default_rng(seed)),
         moment=moment_of(inputs, moment, centred, np.random.default_rng(seed + 1)),
     ),
-    st.sampled_from(INPUTS), st.sampled_from(MOMENTS), st.booleans(), st.sampled_from(WEIGHTS), st.integers(0, 99),
-)  # fmt: skip
+    st.sampled_from(INPUTS),
+    st.sampled_from(MOMENTS),
+    st.booleans(),
+    st.sampled_from(WEIGHTS),
+    st.integers(0, 99),
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -120,9 +124,12 @@ finite = st.builds(
         weight=weight_of(weight, np.random.default_rng(seed)),
         moment=moment_of(inputs, moment, centred, np.random.default_rng(seed + 1)),
     ),
-    st.sampled_from(INPUTS), st.sampled_from(("as is", "tiny", "huge", "indefinite")), st.booleans(),
-    st.sampled_from(WEIGHTS), st.integers(0, 99),
-)  # fmt: skip
+    st.sampled_from(INPUTS),
+    st.sampled_from(("as is", "tiny", "huge", "indefinite")),
+    st.booleans(),
+    st.sampled_from(WEIGHTS),
+    st.integers(0, 99),
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -175,8 +182,14 @@ def test_a_unit_of_weights_changes_nothing(seed: int, choice: LayerChoice, power
 @settings(max_examples=100, deadline=None)
 @given(problem=problems)
 def test_layer_tables_stay_finite(problem: Problem) -> None:
-    choices = [LayerChoice(), LayerChoice(bits=8), LayerChoice(bits=4, sparsity=0.5), LayerChoice(bits=8, clusters=4),
-               LayerChoice(bits=16), LayerChoice(sparsity=0.8)]  # fmt: skip
+    choices = [
+        LayerChoice(),
+        LayerChoice(bits=8),
+        LayerChoice(bits=4, sparsity=0.5),
+        LayerChoice(bits=8, clusters=4),
+        LayerChoice(bits=16),
+        LayerChoice(sparsity=0.8),
+    ]
     seen = survey(problem, choices)
     assert np.isfinite(seen.error).all()
     assert (seen.error >= 0).all()

@@ -41,9 +41,10 @@ def test_the_tables_are_of_layers_and_kernels_that_are_tried() -> None:
 def test_the_runtimes_here_delegate_what_the_table_says(script: ModuleType, runtime: str, op: str) -> None:
     pytest.importorskip(script.MODULES[runtime], reason=f"{runtime} has no wheel for this Python")
     (network,) = [
-        network for size, network in script.networks()
+        network
+        for size, network in script.networks()
         if size == "small" and layers_of(flatbuffer.read(network))[0].op == op
-    ]  # fmt: skip
+    ]
     kernels = {(32, "float32"), (8, "float32"), (8, "int8"), (8, "int16"), (8, "weight_only")}
     kernels |= {(4, "float32")} if op == "CONV_2D" else set()
     kernels -= {(8, "float32")} if (runtime, op) == ("tflite-runtime", "TRANSPOSE_CONV") else set()  # refused there

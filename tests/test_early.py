@@ -103,9 +103,15 @@ def harsh(folder: Path) -> SearchSpace:
 
 def request(task: LoadedTask, runs: Path, **changes: Any) -> Request:
     settings: dict[str, Any] = {
-        "task": task, "profile": load_device("rpi4"), "space": harsh(runs), "latency_source": "modelled", "runs": runs,
-         "trials": 25, "name": "s", "sampler": "random",
-    }  # fmt: skip
+        "task": task,
+        "profile": load_device("rpi4"),
+        "space": harsh(runs),
+        "latency_source": "modelled",
+        "runs": runs,
+        "trials": 25,
+        "name": "s",
+        "sampler": "random",
+    }
     return Request(**(settings | changes))
 
 
@@ -147,9 +153,7 @@ def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tm
 
             chosen = suggest(trial, search.activations, search.choices).normalised()  # type: ignore[arg-type]
             whole, _ = search.workbench.evaluate(chosen)
-            assert any(
-                e.accuracy >= whole.accuracy and e.download_bytes <= whole.download_bytes for e in fronts
-            )  # fmt: skip
+            assert any(e.accuracy >= whole.accuracy and e.download_bytes <= whole.download_bytes for e in fronts)
 
 
 def test_a_search_goes_flat_and_ends(task: LoadedTask, tmp_path: Path) -> None:

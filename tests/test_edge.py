@@ -131,11 +131,12 @@ def test_two_searches_share_a_device(board: Board, tmp_path: Path) -> None:
             stack.enter_context(
                 subprocess.Popen(
                     search(tmp_path / f"runs-{log.name}", "local", 2, "--seed", str(seed)),
-                    stdout=subprocess.DEVNULL, stderr=stack.enter_context(log.open("wb")),
+                    stdout=subprocess.DEVNULL,
+                    stderr=stack.enter_context(log.open("wb")),
                 )
             )
             for seed, log in enumerate(logs)
-        ]  # fmt: skip
+        ]
         codes = [each.wait(900) for each in searches]
     said = [log.read_text() for log in logs]
     assert codes == [0, 0], said
@@ -243,9 +244,12 @@ def test_a_clock_that_jumps(tmp_path: Path, jump: str) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0d\n")
     settings = {
-        "TMPDIR": tmp_path, "LD_PRELOAD": edge_host.faketime(), "FAKETIME_TIMESTAMP_FILE": clock,
-        "FAKETIME_NO_CACHE": 1, "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-    }  # fmt: skip
+        "TMPDIR": tmp_path,
+        "LD_PRELOAD": edge_host.faketime(),
+        "FAKETIME_TIMESTAMP_FILE": clock,
+        "FAKETIME_NO_CACHE": 1,
+        "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+    }
     command = ["/usr/bin/env", *(f"{name}={value}" for name, value in settings.items()), sys.executable]
     others = children(os.getpid())
     with Host(command, runtime=LITERT, threads=1) as host:

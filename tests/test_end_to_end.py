@@ -87,16 +87,37 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     assert done.exit_code == 0, done.output
     record = study_records.read_record(study_records.load_study(folder / "runs", "study", None))
     return Searched(
-        network=network, runs=folder / "runs", report=json.loads(done.stdout), error_output=done.stderr,
+        network=network,
+        runs=folder / "runs",
+        report=json.loads(done.stdout),
+        error_output=done.stderr,
         evaluations=tuple(evaluation for _, evaluation in complete(record)),
-    )  # fmt: skip
+    )
 
 
 def search(folder: Path, model: Path, data: Path, metric: str, trials: str) -> Any:
     arguments = [
-        "search", "--device", "rpi4", "--model", model, "--data", data, "--metric", metric, "--seed", "0",
-        "--trials", trials, "--space", folder / "space.yaml", "--runs", folder / "runs", "--study", "study", "--json",
-    ]  # fmt: skip
+        "search",
+        "--device",
+        "rpi4",
+        "--model",
+        model,
+        "--data",
+        data,
+        "--metric",
+        metric,
+        "--seed",
+        "0",
+        "--trials",
+        trials,
+        "--space",
+        folder / "space.yaml",
+        "--runs",
+        folder / "runs",
+        "--study",
+        "study",
+        "--json",
+    ]
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 

@@ -59,9 +59,22 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A runs folder with study `own`: dense and sparse, clustered, dynamic-range and static candidates."""
     runs = tmp_path_factory.mktemp("runs")
     done = call(
-        "search", "--device", "rpi4", "--runs", runs, "--trials", 9, "--study", "own", "--model", data / "net.tflite",
-        "--data", data / "data.npz", "--metric", "accuracy",
-    )  # fmt: skip
+        "search",
+        "--device",
+        "rpi4",
+        "--runs",
+        runs,
+        "--trials",
+        9,
+        "--study",
+        "own",
+        "--model",
+        data / "net.tflite",
+        "--data",
+        data / "data.npz",
+        "--metric",
+        "accuracy",
+    )
     assert done.exit_code == 0, done.output
     return runs
 

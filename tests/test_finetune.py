@@ -73,9 +73,11 @@ def crushed(weight: np.ndarray, choice: LayerChoice, axis: int) -> SolvedLayer:
         table = np.unique([0, *np.linspace(-limit, limit, choice.clusters - 1).round()])
         levels = table[np.abs(levels[..., None] - table).argmin(-1)] * keep
     return SolvedLayer(
-        weight=(levels * scale).astype(np.float32), bias=None, levels=levels.astype(np.int8),
+        weight=(levels * scale).astype(np.float32),
+        bias=None,
+        levels=levels.astype(np.int8),
         scale=scale.reshape(-1).astype(np.float32),
-    )  # fmt: skip
+    )
 
 
 def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, ...], list[SolvedLayer]]:
@@ -90,10 +92,17 @@ def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, .
 
 
 def train(
-    network: bytes, x: dict[str, np.ndarray], choice: LayerChoice, path: Path, y: np.ndarray | None = None,
-    metric: str = "accuracy", teacher: bytes | None = None, target: float | None = None, watch: Watch = lambda _: None,
+    network: bytes,
+    x: dict[str, np.ndarray],
+    choice: LayerChoice,
+    path: Path,
+    y: np.ndarray | None = None,
+    metric: str = "accuracy",
+    teacher: bytes | None = None,
+    target: float | None = None,
+    watch: Watch = lambda _: None,
     **changes: Any,
-) -> tuple[tuple[Layer, ...], list[SolvedLayer], Configuration, Tuned]:  # fmt: skip
+) -> tuple[tuple[Layer, ...], list[SolvedLayer], Configuration, Tuned]:
     layers, start = crushed_network(network, choice)
     asked = Configuration(layers={layer.name: choice for layer in layers}).normalised()
     towards = Configuration(
@@ -101,9 +110,19 @@ def train(
     )
     recipe = Recipe(**({"budget_s": 60.0, "epochs": 6, "batch": 32} | changes))
     tuned = finetune(
-        network, layers, asked, start, Lesson(x=x, y=y), get_metric(metric), recipe, ranges=None, path=path,
-        watch=watch, teacher=teacher, towards=towards,
-    )  # fmt: skip
+        network,
+        layers,
+        asked,
+        start,
+        Lesson(x=x, y=y),
+        get_metric(metric),
+        recipe,
+        ranges=None,
+        path=path,
+        watch=watch,
+        teacher=teacher,
+        towards=towards,
+    )
     return layers, start, asked if target is None else towards, tuned
 
 
@@ -116,9 +135,14 @@ def digits_network() -> bytes:
 
 
 CHOICES = (
-    LayerChoice(), LayerChoice(sparsity=0.5), LayerChoice(bits=16, sparsity=0.2), LayerChoice(bits=8),
-    LayerChoice(bits=3, sparsity=0.3), LayerChoice(bits=8, sparsity=0.7, clusters=6), LayerChoice(bits=4, clusters=5),
-)  # fmt: skip
+    LayerChoice(),
+    LayerChoice(sparsity=0.5),
+    LayerChoice(bits=16, sparsity=0.2),
+    LayerChoice(bits=8),
+    LayerChoice(bits=3, sparsity=0.3),
+    LayerChoice(bits=8, sparsity=0.7, clusters=6),
+    LayerChoice(bits=4, clusters=5),
+)
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
@@ -256,8 +280,18 @@ def test_each_layer_keeps_its_own_choice(digits_network: bytes, tmp_path: Path) 
     asked = Configuration(layers=chosen).normalised()
     lesson = Lesson(x={n: v[:400] for n, v in x.items()}, y=None)
     recipe = Recipe(epochs=10, batch=32)
-    tuned = finetune(digits_network, layers, asked, start, lesson, get_metric("accuracy"), recipe, ranges=None,
-                     path=tmp_path / "state.npz", watch=lambda _: None)  # fmt: skip
+    tuned = finetune(
+        digits_network,
+        layers,
+        asked,
+        start,
+        lesson,
+        get_metric("accuracy"),
+        recipe,
+        ranges=None,
+        path=tmp_path / "state.npz",
+        watch=lambda _: None,
+    )
     assert len({choice.bits for choice in chosen.values()}) >= 3
     check_kept(layers, asked, start, tuned.layers)
     assert tuned.loss_after < tuned.loss_before
@@ -327,9 +361,15 @@ def test_a_slow_first_epoch_leaves_no_time_unused(
     clock = Clock()
     monkeypatch.setattr("autocompress.finetune.train.time", clock)
     *_, tuned = train(
-        digits_network, {n: v[:80] for n, v in x.items()}, LayerChoice(sparsity=0.6, bits=8, clusters=8),
-        tmp_path / "state.npz", watch=clock.passes, budget_s=60.0, epochs=1000, learning_rate=1e-3,
-    )  # fmt: skip
+        digits_network,
+        {n: v[:80] for n, v in x.items()},
+        LayerChoice(sparsity=0.6, bits=8, clusters=8),
+        tmp_path / "state.npz",
+        watch=clock.passes,
+        budget_s=60.0,
+        epochs=1000,
+        learning_rate=1e-3,
+    )
     left_s = 60.0 * (1 - RESERVED) - Clock.SLOW
     assert tuned.steps == pytest.approx(Clock.SLOW + left_s / Clock.FAST_S, abs=2)
     assert tuned.seconds == pytest.approx(60.0, abs=2)
@@ -596,8 +636,21 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two corners that lose much, in `runs/s`."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "space.yaml").write_text(SPACE)
-    done = command("search", "--device", "rpi4", "--task", "digits", "--space", folder / "space.yaml", "--trials", 2,
-                   "--study", "s", "--runs", folder / "runs")  # fmt: skip
+    done = command(
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "digits",
+        "--space",
+        folder / "space.yaml",
+        "--trials",
+        2,
+        "--study",
+        "s",
+        "--runs",
+        folder / "runs",
+    )
     assert done.exit_code == 0, done.output
     return folder / "runs"
 
@@ -612,8 +665,23 @@ def copied(searched: Path, tmp_path: Path) -> Path:
 
 def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
-    done = command("finetune", "s", "--trial", STATIC_TRIAL, "--time-budget", "60s", "--epochs", 40, "--batch", 16,
-                   "--augment", "shift, mix", "--runs", runs, "--json")  # fmt: skip
+    done = command(
+        "finetune",
+        "s",
+        "--trial",
+        STATIC_TRIAL,
+        "--time-budget",
+        "60s",
+        "--epochs",
+        40,
+        "--batch",
+        16,
+        "--augment",
+        "shift, mix",
+        "--runs",
+        runs,
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     study = study_records.load_study(runs, "s", None)
@@ -658,8 +726,21 @@ def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_ne
     for layer, stored in zip(layers, read_layers((runs / made.artifact).read_bytes(), layers), strict=True):
         assert stored.zeros >= math.ceil(found[layer.name] * layer.weights - 1e-9)
     (tmp_path / "space.yaml").write_text(SPACE)
-    again = command("search", "--device", "rpi4", "--task", "digits", "--space", tmp_path / "space.yaml", "--trials", 2,
-                    "--study", "s", "--runs", runs)  # fmt: skip
+    again = command(
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "digits",
+        "--space",
+        tmp_path / "space.yaml",
+        "--trials",
+        2,
+        "--study",
+        "s",
+        "--runs",
+        runs,
+    )
     assert again.exit_code == 0, again.output
 
 
@@ -679,8 +760,23 @@ def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_
 
 def test_the_best_are_fine_tuned_after_a_search(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE)
-    arguments = ["search", "--device", "rpi4", "--task", "digits", "--space", tmp_path / "space.yaml", "--trials", 2,
-                 "--study", "s", "--runs", tmp_path / "runs", "--finetune", 1]  # fmt: skip
+    arguments = [
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "digits",
+        "--space",
+        tmp_path / "space.yaml",
+        "--trials",
+        2,
+        "--study",
+        "s",
+        "--runs",
+        tmp_path / "runs",
+        "--finetune",
+        1,
+    ]
     done = command(*arguments)
     assert done.exit_code == 0, done.output
     assert "fine-tuned, accuracy" in done.stdout
@@ -697,9 +793,27 @@ def test_the_best_are_fine_tuned_after_a_search(tmp_path: Path) -> None:
 def test_without_training_data_the_search_stands(tmp_path: Path) -> None:
     built = networks.load("ds-cnn")
     (tmp_path / "space.yaml").write_text(SPACE)
-    done = command("search", "--device", "rpi4", "--model", built.model_path, "--data", built.data_path, "--metric",
-                   built.metric, "--space", tmp_path / "space.yaml", "--trials", 1, "--study", "s", "--runs",
-                   tmp_path / "runs", "--finetune", 1)  # fmt: skip
+    done = command(
+        "search",
+        "--device",
+        "rpi4",
+        "--model",
+        built.model_path,
+        "--data",
+        built.data_path,
+        "--metric",
+        built.metric,
+        "--space",
+        tmp_path / "space.yaml",
+        "--trials",
+        1,
+        "--study",
+        "s",
+        "--runs",
+        tmp_path / "runs",
+        "--finetune",
+        1,
+    )
     assert done.exit_code == 1
     assert "not fine-tuned: task 'float' has no training data; fine-tuning needs x_train" in done.output
     assert "Front of study s: 1 of" in done.output
@@ -724,9 +838,26 @@ def searched_without_labels(folder: Path, model: bytes, *arguments: Any) -> Any:
     np.savez(folder / "data.npz", **parts)
     (folder / "model.tflite").write_bytes(model)
     (folder / "space.yaml").write_text(SPACE)
-    return command("search", "--device", "rpi4", "--model", folder / "model.tflite", "--data", folder / "data.npz",
-                   "--metric", "fidelity", "--space", folder / "space.yaml", "--trials", 1, "--study", "s", "--runs",
-                   folder / "runs", *arguments)  # fmt: skip
+    return command(
+        "search",
+        "--device",
+        "rpi4",
+        "--model",
+        folder / "model.tflite",
+        "--data",
+        folder / "data.npz",
+        "--metric",
+        "fidelity",
+        "--space",
+        folder / "space.yaml",
+        "--trials",
+        1,
+        "--study",
+        "s",
+        "--runs",
+        folder / "runs",
+        *arguments,
+    )
 
 
 def test_operators_without_a_way_back_are_listed_and_the_search_stands(tmp_path: Path) -> None:
@@ -797,9 +928,11 @@ def test_a_killed_training_goes_on_where_it_was(searched: Path, tmp_path: Path) 
     words = [sys.executable, "-m", "autocompress.cli", "finetune", "s", "--trial", "0", "--runs", str(runs)]
     state, root = runs / "s" / "finetune" / "0.npz", str(Path(__file__).parents[1])
     child = subprocess.Popen(
-        [*words, "--time-budget", "10m"], env={**os.environ, "PYTHONPATH": root}, stdout=subprocess.DEVNULL,
+        [*words, "--time-budget", "10m"],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     stop_when(state.exists, lambda: [child.pid])
     child.kill()
     child.wait()

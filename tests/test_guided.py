@@ -50,11 +50,16 @@ class World:
         accuracy = BASE_ACCURACY - min(0.4 * damage**0.9, 0.8)
         measurement = Measurement(latency_ms=latency, latency_source="modelled", peak_memory_bytes=None)
         found = Evaluation(
-            configuration=configuration, accuracy=accuracy, accuracy_ci=(0.0, 1.0),
+            configuration=configuration,
+            accuracy=accuracy,
+            accuracy_ci=(0.0, 1.0),
             accuracy_delta_ci=(accuracy - BASE_ACCURACY - 0.002, accuracy - BASE_ACCURACY + 0.002),
-            measurement=measurement, file_bytes=round(4 * size), download_bytes=round(size), sha256="0" * 64,
+            measurement=measurement,
+            file_bytes=round(4 * size),
+            download_bytes=round(size),
+            sha256="0" * 64,
             artifact="",
-        )  # fmt: skip
+        )
         return found, damage
 
 
@@ -67,10 +72,14 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
     share = np.array([c.bits / 8 * (1 - 0.9 * c.sparsity) for c in row])
     tables = tuple(
         LayerTable(
-            name=name, choices=row, error=error, bytes=weights[n] * share, damage=error * 10 ** rng.uniform(-1, 1),
+            name=name,
+            choices=row,
+            error=error,
+            bytes=weights[n] * share,
+            damage=error * 10 ** rng.uniform(-1, 1),
         )
         for n, name in enumerate(choices)
-    )  # fmt: skip
+    )
     container = np.array([[[32 if not c.is_integer else 8 for c in row]] * layers] * 2)
 
     def latency(kind: str, pattern: np.ndarray) -> float:
@@ -78,9 +87,14 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
 
     cost: Cost = pattern_cost(("float32", "int8"), container, weights / weights.sum(), latency, 0.1)
     land = Landscape(
-        activations=("float32", "int8"), choices=choices, tables=Tables(layers=tables, built_s=0.0),
-        container=container, latency=cost, file=cost, around=np.zeros(2),
-    )  # fmt: skip
+        activations=("float32", "int8"),
+        choices=choices,
+        tables=Tables(layers=tables, built_s=0.0),
+        container=container,
+        latency=cost,
+        file=cost,
+        around=np.zeros(2),
+    )
     return World(landscape=land, truth=10 ** rng.uniform(-1.2, 0.2, layers))
 
 
@@ -88,22 +102,36 @@ def reference(where: World) -> Reference:
     floats = {name: LayerChoice() for name in where.landscape.choices}
     measurement = Measurement(latency_ms=BASE_MS, latency_source="modelled")
     base = Evaluation(
-        configuration=Configuration(layers=floats), accuracy=BASE_ACCURACY, accuracy_ci=(0, 1), accuracy_delta_ci=None,
-        measurement=measurement, file_bytes=4 * INT8_BYTES, download_bytes=4 * INT8_BYTES, sha256="1" * 64, artifact="",
-    )  # fmt: skip
+        configuration=Configuration(layers=floats),
+        accuracy=BASE_ACCURACY,
+        accuracy_ci=(0, 1),
+        accuracy_delta_ci=None,
+        measurement=measurement,
+        file_bytes=4 * INT8_BYTES,
+        download_bytes=4 * INT8_BYTES,
+        sha256="1" * 64,
+        artifact="",
+    )
     return Reference(baseline=base, int8_download_bytes=INT8_BYTES, higher_is_better=True)
 
 
 def guided(
-    where: World, seed: int = 0, constraints: Sequence[Constraint] = (), objectives: Any = None,
+    where: World,
+    seed: int = 0,
+    constraints: Sequence[Constraint] = (),
+    objectives: Any = None,
     corners: Sequence[Configuration] = (),
-) -> GuidedSampler:  # fmt: skip
+) -> GuidedSampler:
     land = where.landscape
     return GuidedSampler(
-        seed=seed, landscape=lambda: land, reference=lambda: reference(where),
-        objectives=objectives or ("metric", "latency", "size"), size="download", constraints=constraints,
+        seed=seed,
+        landscape=lambda: land,
+        reference=lambda: reference(where),
+        objectives=objectives or ("metric", "latency", "size"),
+        size="download",
+        constraints=constraints,
         corners=[parameters(corner, land.activations, land.choices) for corner in corners],
-    )  # fmt: skip
+    )
 
 
 def made(name: str, where: World, seed: int) -> BaseSampler:
@@ -113,9 +141,12 @@ def made(name: str, where: World, seed: int) -> BaseSampler:
 def new_study(sampler: BaseSampler, storage: Any = None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
-        study_name="s", sampler=sampler, storage=storage, load_if_exists=True,
+        study_name="s",
+        sampler=sampler,
+        storage=storage,
+        load_if_exists=True,
         directions=["maximize", "minimize", "minimize"],
-    )  # fmt: skip
+    )
 
 
 def objective(where: World, broken: Callable[[Configuration], bool] = lambda _: False) -> Any:
@@ -137,10 +168,13 @@ def found(study: optuna.Study) -> list[Evaluation]:
 
 def hypervolume(evaluations: Sequence[Evaluation]) -> float:
     return pareto.study_hypervolume(
-        [e.accuracy for e in evaluations], [e.measurement.latency_ms for e in evaluations],
-        [e.download_bytes for e in evaluations], baseline_accuracy=BASE_ACCURACY, baseline_latency_ms=BASE_MS,
+        [e.accuracy for e in evaluations],
+        [e.measurement.latency_ms for e in evaluations],
+        [e.download_bytes for e in evaluations],
+        baseline_accuracy=BASE_ACCURACY,
+        baseline_latency_ms=BASE_MS,
         int8_download_bytes=INT8_BYTES,
-    )  # fmt: skip
+    )
 
 
 NAMES = ["guided", *(name for name in STOCK if name != "gp")]
@@ -299,9 +333,13 @@ def test_guided_works_where_the_metric_falls_and_no_plain_int8_file_is_known() -
     known = reference(where)
     falling = Reference(baseline=known.baseline, int8_download_bytes=None, higher_is_better=False)
     sampler = GuidedSampler(
-        seed=0, landscape=lambda: where.landscape, reference=lambda: falling, objectives=("metric", "size"),
-        size="file", constraints=(),
-    )  # fmt: skip
+        seed=0,
+        landscape=lambda: where.landscape,
+        reference=lambda: falling,
+        objectives=("metric", "size"),
+        size="file",
+        constraints=(),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         study = new_study(sampler)

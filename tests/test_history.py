@@ -38,10 +38,16 @@ def test_a_front_in_any_order_is_what_nothing_dominates(values: list[tuple[int, 
 def state(history: History) -> tuple[object, ...]:
     """All that a suggestion depends on."""
     return (
-        [k.number for k in history.done], [k.row for k in history.done], [k.number for k in history.front.members],
-        [k.number for k in history.untrained.members], history.tried(), history.proposed, history.fails().tolist(),
-        np.nan_to_num([k.values for k in history.done]).tolist(), sorted(history.pending),
-    )  # fmt: skip
+        [k.number for k in history.done],
+        [k.row for k in history.done],
+        [k.number for k in history.front.members],
+        [k.number for k in history.untrained.members],
+        history.tried(),
+        history.proposed,
+        history.fails().tolist(),
+        np.nan_to_num([k.values for k in history.done]).tolist(),
+        sorted(history.pending),
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -50,9 +56,10 @@ def test_trials_that_finish_in_any_order_are_known_as_if_read_at_once(seed: int)
     sampler = guided(where, seed)
     study = new_study(sampler)
     study.optimize(
-        objective(where, broken=lambda c: sum(choice.bits < 8 for choice in c.layers.values()) > 2), n_trials=25,
+        objective(where, broken=lambda c: sum(choice.bits < 8 for choice in c.layers.values()) > 2),
+        n_trials=25,
         catch=(ValueError,),
-    )  # fmt: skip
+    )
     trials = study.get_trials(deepcopy=False)
     assert any(t.state == TrialState.FAIL for t in trials)
 
@@ -101,7 +108,15 @@ def test_what_died_and_runs_again_counts_as_one_suggestion(drawn: int) -> None:
 def running(trial: FrozenTrial) -> FrozenTrial:
     """The trial while it ran."""
     return FrozenTrial(
-        number=trial.number, state=TrialState.RUNNING, value=None, datetime_start=trial.datetime_start,
-        datetime_complete=None, params=trial.params, distributions=trial.distributions, user_attrs={},
-        system_attrs=trial.system_attrs, intermediate_values={}, trial_id=trial._trial_id,
-    )  # fmt: skip
+        number=trial.number,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=trial.datetime_start,
+        datetime_complete=None,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={},
+        system_attrs=trial.system_attrs,
+        intermediate_values={},
+        trial_id=trial._trial_id,
+    )

@@ -44,25 +44,46 @@ def written(folder: Path, record: StudyRecord, **more: Any) -> Path:
 def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bargain = Importance(layer="conv_2d_1", technique="bits", value=4, saves_bytes=900.0, costs=0.01)
     narrower = Importance(
-        layer="conv_2d_0", technique="channels", value=8, of=32, used=False, saves_bytes=700.0, costs=0.02,
-        saves_latency_ms=0.125, damage=0.03, table_damage=0.05, trials=4,
-    )  # fmt: skip
+        layer="conv_2d_0",
+        technique="channels",
+        value=8,
+        of=32,
+        used=False,
+        saves_bytes=700.0,
+        costs=0.02,
+        saves_latency_ms=0.125,
+        damage=0.03,
+        table_damage=0.05,
+        trials=4,
+    )
     return written(tmp_path_factory.mktemp("modelled"), make_record(*ALL, importance=(bargain, narrower)))
 
 
 def hostile() -> StudyRecord:
     layers = {EVIL: LayerChoice(bits=8), "conv_2d_1": LayerChoice(sparsity=0.5, bits=4, clusters=8)}
     baseline = replace(make_record().baseline, configuration=Configuration(layers=dict.fromkeys(layers, LayerChoice())))
-    changes = {"configuration": Configuration(activations="int8", layers=layers), "latency_source": "measured",
-               "samples_ms": ((0.2, 0.3, 0.25), (0.21, 0.2))}  # fmt: skip
+    changes = {
+        "configuration": Configuration(activations="int8", layers=layers),
+        "latency_source": "measured",
+        "samples_ms": ((0.2, 0.3, 0.25), (0.21, 0.2)),
+    }
     trials = [make_trial(n, 0.9 + n / 100, 0.2 + n / 10, 30_000, **changes) for n in range(2)]
     failed = make_trial(2, state="failed", reason=EVIL)
     run = SearchRun(command=("autocompress", "search", "--task", EVIL), user=EVIL, host=EVIL, started_s=0.0)
     bargain = Importance(layer=EVIL, technique="bits", value=8, saves_bytes=100.0, costs=0.01)
     return make_record(
-        *trials, failed, task=EVIL, name=EVIL, metric_name=EVIL, baseline=baseline, notes=(EVIL,), runs=(run,),
-        importance=(bargain,), versions={EVIL: EVIL}, hashes={EVIL: EVIL},
-    )  # fmt: skip
+        *trials,
+        failed,
+        task=EVIL,
+        name=EVIL,
+        metric_name=EVIL,
+        baseline=baseline,
+        notes=(EVIL,),
+        runs=(run,),
+        importance=(bargain,),
+        versions={EVIL: EVIL},
+        hashes={EVIL: EVIL},
+    )
 
 
 def point_at(page: Page, number: int) -> tuple[float, float]:
@@ -99,8 +120,10 @@ def test_click_shows_the_layer_table(browser: Browser, modelled: Path) -> None:
 def test_channels_that_a_trial_lost_stand_in_its_table_and_on_the_map(browser: Browser, tmp_path: Path) -> None:
     layers = {name: LayerChoice(bits=8) for name in ("conv_2d_0", "conv_2d_1")}
     narrow = Configuration(layers=layers, channels={EVIL: 8})
-    trials = [make_trial(0, 0.92, 0.3, 30_000, configuration=Configuration(layers=layers)),
-              make_trial(1, 0.91, 0.2, 20_000, configuration=narrow)]  # fmt: skip
+    trials = [
+        make_trial(0, 0.92, 0.3, 30_000, configuration=Configuration(layers=layers)),
+        make_trial(1, 0.91, 0.2, 20_000, configuration=narrow),
+    ]
     with opened(browser, written(tmp_path, make_record(*trials))) as page:
         for trial, width in ((0, "all"), (1, "8")):
             page.locator(f"#trials button[data-trial='{trial}']").click()
@@ -166,8 +189,23 @@ def test_everything_by_keyboard(browser: Browser, modelled: Path) -> None:
 
 
 def test_what_users_name_stays_text(browser: Browser, tmp_path: Path) -> None:
-    document = {"ops": [{"kernel": EVIL, "kind": "builtin", "index": 0, "op": EVIL, "layer": EVIL, "median_us": 1.0,
-                         "mean_us": 1.0, "share": 1.0}], "ops_note": EVIL, "device": EVIL, "runtime": EVIL}  # fmt: skip
+    document = {
+        "ops": [
+            {
+                "kernel": EVIL,
+                "kind": "builtin",
+                "index": 0,
+                "op": EVIL,
+                "layer": EVIL,
+                "median_us": 1.0,
+                "mean_us": 1.0,
+                "share": 1.0,
+            }
+        ],
+        "ops_note": EVIL,
+        "device": EVIL,
+        "runtime": EVIL,
+    }
     record = hostile()
     document["model"] = f"{record.trials[0].evaluation.sha256}.tflite"
     with opened(browser, written(tmp_path, record, ops=[document], options=["--runs", EVIL])) as page:
@@ -275,8 +313,16 @@ def test_measured_latencies_operators_and_the_device(browser: Browser, tmp_path:
     )
     trial = make_trial(0, 0.9, 0.2, 30_000, latency_source="measured", samples_ms=((0.1, 0.2, 0.3), (0.2, 0.4)))
     record = make_record(trial, baseline=replace(baseline, measurement=measured), latency_source="measured")
-    op = {"kernel": "Convolution (NHWC, F32) IGEMM", "kind": "delegate", "index": 3, "op": "CONV_2D",
-          "layer": "conv_2d_1", "median_us": 7.0, "mean_us": 7.5, "share": 1.0}  # fmt: skip
+    op = {
+        "kernel": "Convolution (NHWC, F32) IGEMM",
+        "kind": "delegate",
+        "index": 3,
+        "op": "CONV_2D",
+        "layer": "conv_2d_1",
+        "median_us": 7.0,
+        "mean_us": 7.5,
+        "share": 1.0,
+    }
     document = {
         "model": f"{trial.evaluation.sha256}.tflite",
         "ops": [op],
@@ -336,6 +382,10 @@ def test_evaluations_without_an_axis_value_are_left_out_of_that_chart_only() -> 
     known = make_trial(0, 0.9, 0.2, 30_000, peak_memory_bytes=1000)
     data = study_data(make_record(known, make_trial(1, 0.8)))
     assert [a["name"] for a in data["axes"]] == [
-        "accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes"
-    ]  # fmt: skip
+        "accuracy",
+        "latency_ms",
+        "download_bytes",
+        "file_bytes",
+        "peak_memory_bytes",
+    ]
     assert [t["peak_memory_bytes"] for t in data["trials"]] == [1000, None]

@@ -38,18 +38,44 @@ def test_lines_put_the_largest_savings_first_and_name_the_best_and_the_worst_bar
 
 GROUPS = (
     Importance(
-        layer="conv_2d_1", technique="channels", value=8, of=32, saves_bytes=9000.0, saves_latency_ms=0.0125,
-        costs=0.02, damage=0.031, table_damage=0.052, trials=7,
+        layer="conv_2d_1",
+        technique="channels",
+        value=8,
+        of=32,
+        saves_bytes=9000.0,
+        saves_latency_ms=0.0125,
+        costs=0.02,
+        damage=0.031,
+        table_damage=0.052,
+        trials=7,
     ),
     Importance(
-        layer="conv_2d_0", technique="channels", value=24, of=32, used=False, saves_bytes=300.0, saves_latency_ms=0.004,
-        costs=0.001, damage=0.002, table_damage=0.001, trials=0,
+        layer="conv_2d_0",
+        technique="channels",
+        value=24,
+        of=32,
+        used=False,
+        saves_bytes=300.0,
+        saves_latency_ms=0.004,
+        costs=0.001,
+        damage=0.002,
+        table_damage=0.001,
+        trials=0,
     ),
     Importance(
-        layer="conv_2d_1", technique="channels", value=4, of=32, used=False, saves_bytes=500.0, saves_latency_ms=0.005,
-        costs=0.2, damage=0.4, table_damage=0.3, trials=2,
+        layer="conv_2d_1",
+        technique="channels",
+        value=4,
+        of=32,
+        used=False,
+        saves_bytes=500.0,
+        saves_latency_ms=0.005,
+        costs=0.2,
+        damage=0.4,
+        table_damage=0.3,
+        trials=2,
     ),
-)  # fmt: skip
+)
 
 
 def test_groups_of_channels_have_a_table_of_their_own_and_a_step_further() -> None:
@@ -144,9 +170,12 @@ class Narrower(World):
         size = round(float(self.landscape.sizes(x).sum()) + 2000)
         latency = whole.measurement.latency_ms * float(self.landscape.work(x, self.landscape.latency)[0])
         found = replace(
-            whole, configuration=configuration, accuracy=0.93 - min(0.4 * damage**0.9, 0.8), download_bytes=size,
+            whole,
+            configuration=configuration,
+            accuracy=0.93 - min(0.4 * damage**0.9, 0.8),
+            download_bytes=size,
             measurement=replace(whole.measurement, latency_ms=latency),
-        )  # fmt: skip
+        )
         return found, damage
 
     def row(self, configuration: Configuration) -> np.ndarray:
@@ -221,10 +250,12 @@ def test_a_trained_candidate_at_the_knee_has_the_importance_of_its_configuration
     parent = next(t for t in reversed(trials) if t.values and sampler.importance(trials, t.number))
     study.add_trial(
         optuna.trial.create_trial(
-            values=parent.values, params=parent.params, distributions=parent.distributions,
+            values=parent.values,
+            params=parent.params,
+            distributions=parent.distributions,
             user_attrs=parent.user_attrs | {"finetuned_from": parent.number},
         )
-    )  # fmt: skip
+    )
     trials = study.get_trials(deepcopy=False)
     rows, trained = (sampler.importance(trials, number) for number in (parent.number, trials[-1].number))
     assert [(row.layer, row.technique, row.value) for row in trained] == [

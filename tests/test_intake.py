@@ -377,9 +377,10 @@ def conv_tree(conv: Conv) -> Any:
 
 def options_of(conv: Conv) -> Any:
     kinds = {
-        "CONV_2D": schema.Conv2DOptionsT, "DEPTHWISE_CONV_2D": schema.DepthwiseConv2DOptionsT,
+        "CONV_2D": schema.Conv2DOptionsT,
+        "DEPTHWISE_CONV_2D": schema.DepthwiseConv2DOptionsT,
         "TRANSPOSE_CONV": schema.TransposeConvOptionsT,
-    }  # fmt: skip
+    }
     options = kinds[conv.op]()
     options.padding = schema.Padding.SAME if conv.same else schema.Padding.VALID
     options.strideH, options.strideW = conv.stride

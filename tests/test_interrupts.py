@@ -130,9 +130,14 @@ def test_where_it_is_ignored_it_stays_ignored() -> None:
 
 def run(runs: Path) -> StudyRecord:
     asked = Request(
-        task=load_task("digits"), profile=load_device("rpi4"), space=load_space("quick"), latency_source="modelled",
-        runs=runs, name="s", trials=5,
-    )  # fmt: skip
+        task=load_task("digits"),
+        profile=load_device("rpi4"),
+        space=load_space("quick"),
+        latency_source="modelled",
+        runs=runs,
+        name="s",
+        trials=5,
+    )
     with latency_on(asked.profile) as latency, Search(asked, latency.bind(asked.task.original)) as search:
         return search.run(lambda _: None)
 
@@ -158,12 +163,17 @@ def pressed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, turn: int
 @pytest.mark.parametrize(
     ("owner", "name", "turn"),
     [
-        (PatientStorage, "_create_new_trial", 2), (PatientStorage, "_set_trial_param", 9), (searching, "suggest", 2),
-        (PatientStorage, "set_trial_user_attr", 4), (Turn, "release", 3), (Workbench, "evaluate", 2),
-        (Workbench, "tables", 1), (PatientStorage, "set_trial_state_values", 2),
+        (PatientStorage, "_create_new_trial", 2),
+        (PatientStorage, "_set_trial_param", 9),
+        (searching, "suggest", 2),
+        (PatientStorage, "set_trial_user_attr", 4),
+        (Turn, "release", 3),
+        (Workbench, "evaluate", 2),
+        (Workbench, "tables", 1),
+        (PatientStorage, "set_trial_state_values", 2),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
-)  # fmt: skip
+)
 def test_in_the_middle_of_a_trial_it_fails_none_and_the_search_goes_on(
     owner: Any, name: str, turn: int, after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,17 +135,20 @@ class Fragile(Runner):
 @pytest.fixture
 def task() -> LoadedTask:
     model, x = fixed_batch.free(), samples(96)
-    made = Task(
-        name="t", network=model, metric="fidelity", x_calibration=x[:64], x_validation=x, x_test=samples(96, 1)
-    )  # fmt: skip
+    made = Task(name="t", network=model, metric="fidelity", x_calibration=x[:64], x_validation=x, x_test=samples(96, 1))
     return checked(made, model, get_metric("fidelity"), "", "its network")
 
 
 def search(task: LoadedTask, runs: Path) -> tuple[StudyRecord, Any]:
     asked = Request(
-        task=task, profile=load_device("rpi4"), space=load_space("quick"), latency_source="modelled", runs=runs,
-        trials=5, name="s",
-    )  # fmt: skip
+        task=task,
+        profile=load_device("rpi4"),
+        space=load_space("quick"),
+        latency_source="modelled",
+        runs=runs,
+        trials=5,
+        name="s",
+    )
     with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as opened:
         return opened.run(lambda _: None), opened.study
 

@@ -83,14 +83,15 @@ point = st.tuples(st.integers(0, 4).map(lambda v: 0.9 + v / 200), st.integers(1,
 @settings(deadline=None)
 def test_front_and_best_are_their_definitions(studies, higher) -> None:
     records = [
-        make_record(*(make_trial(n, a, lat / 10, size * 1000) for n, (a, lat, size) in enumerate(points)), name=str(k),
-                    higher_is_better=higher)
+        make_record(
+            *(make_trial(n, a, lat / 10, size * 1000) for n, (a, lat, size) in enumerate(points)),
+            name=str(k),
+            higher_is_better=higher,
+        )
         for k, points in enumerate(studies)
-    ]  # fmt: skip
+    ]
     (group,) = groups_of(records, [parse_limit("accuracy>=0.91"), parse_limit("download_bytes<=2000")])
-    every = [
-        (-a if higher else a, lat / 10, size * 1000) for points in studies for a, lat, size in points
-    ]  # fmt: skip
+    every = [(-a if higher else a, lat / 10, size * 1000) for points in studies for a, lat, size in points]
     expected = {v for v in every if not any(w != v and all(p <= q for p, q in zip(w, v, strict=True)) for w in every)}
     found = [
         (p.evaluation.accuracy, p.evaluation.measurement.latency_ms, p.evaluation.download_bytes) for p in group.front
@@ -155,11 +156,16 @@ def test_a_common_front_is_thinned_and_so_are_the_best() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"task": "digits"}, {"device": "rpi3"}, {"hashes": {"network": "1"}}, {"hashes": {"data": "1"}},
-        {"hashes": {"device": "1"}}, {"hashes": {"latency_model": "1"}}, {"latency_source": "measured"},
+        {"task": "digits"},
+        {"device": "rpi3"},
+        {"hashes": {"network": "1"}},
+        {"hashes": {"data": "1"}},
+        {"hashes": {"device": "1"}},
+        {"hashes": {"latency_model": "1"}},
+        {"latency_source": "measured"},
         {"metric_name": "recall"},
     ],
-)  # fmt: skip
+)
 def test_only_what_can_be_compared_is(changes: dict[str, Any]) -> None:
     record = make_record(*ALL)
     assert len(groups_of([record, replace(record, name="b", seed=2, space="small")])) == 1
@@ -270,8 +276,17 @@ def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     layers = {EVIL: LayerChoice(bits=8)}
     named = make_trial(4, 0.8, configuration=Configuration(layers=layers), **SAMPLES)
     run = SearchRun(command=("a", EVIL), user="u", host=None, started_s=1.0)
-    record = make_record(*ALL[:3], odd, named, *ALL[5:], name="a", runs=(run,), test_accuracy={"baseline": 0.9},
-                         test_ci={"baseline": (0.8, 1.0)}, notes=(EVIL,))  # fmt: skip
+    record = make_record(
+        *ALL[:3],
+        odd,
+        named,
+        *ALL[5:],
+        name="a",
+        runs=(run,),
+        test_accuracy={"baseline": 0.9},
+        test_ci={"baseline": (0.8, 1.0)},
+        notes=(EVIL,),
+    )
     study = write_study(tmp_path, record)
     study.enqueue_trial({})
     for seen in ({"samples": 250, "accuracy": 0.5}, {"samples": 250, "accuracy": 0.5, "latency_ms": 1.0}):
@@ -280,10 +295,11 @@ def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     assert faults == ()
     read = read_record(load_study(tmp_path, "a", None))
     bare = [
-        t if t.evaluation is None
+        t
+        if t.evaluation is None
         else replace(t, evaluation=replace(t.evaluation, measurement=replace(t.evaluation.measurement, samples_ms=())))
         for t in read.trials
-    ]  # fmt: skip
+    ]
     assert any(t.evaluation and t.evaluation.measurement.samples_ms for t in read.trials)
     assert found == replace(read, trials=tuple(bare))
     assert found.trials[4].evaluation.configuration.layers == layers
@@ -323,10 +339,16 @@ def test_what_cannot_be_read_is_listed_with_the_reason_and_ends_with_1(tmp_path:
 def test_a_file_that_changed_is_named_and_left_out(tmp_path: Path) -> None:
     good, bad = b"right", b"changed"
     trials = [
-        make_trial(n, 0.9 + n / 100, 0.2 - n / 100, 20_000, sha256=hashlib.sha256(good).hexdigest(),
-                   artifact=f"a/artifacts/{n}.tflite")
+        make_trial(
+            n,
+            0.9 + n / 100,
+            0.2 - n / 100,
+            20_000,
+            sha256=hashlib.sha256(good).hexdigest(),
+            artifact=f"a/artifacts/{n}.tflite",
+        )
         for n in range(3)
-    ]  # fmt: skip
+    ]
     write_study(tmp_path, make_record(*trials, name="a"))
     (tmp_path / "a" / "artifacts").mkdir()
     (tmp_path / "a" / "artifacts" / "2.tflite").write_bytes(bad)

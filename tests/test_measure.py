@@ -26,31 +26,93 @@ from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
 DOCUMENTED = [
-    "schema", "model", "device", "latency_ms", "latency_source", "latency_error", "latency_ci_ms", "extrapolated",
-    "p90_ms", "iqr_ms", "outliers", "load_ms", "first_inference_ms", "peak_memory_bytes", "ratio_to_baseline",
-    "ratio_ci", "doubtful", "runtime", "runtime_version", "os_bits", "threads", "baseline", "energy_mj", "file_bytes",
-    "download_bytes", "metric", "accuracy", "accuracy_ci", "accuracy_samples", "accuracy_kernels", "accuracy_here",
-    "predictions_differ", "largest_output_difference", "environment", "ops", "ops_note", "ops_runs",
-    "ops_inference_us", "notes", "samples_ms",
-]  # fmt: skip
+    "schema",
+    "model",
+    "device",
+    "latency_ms",
+    "latency_source",
+    "latency_error",
+    "latency_ci_ms",
+    "extrapolated",
+    "p90_ms",
+    "iqr_ms",
+    "outliers",
+    "load_ms",
+    "first_inference_ms",
+    "peak_memory_bytes",
+    "ratio_to_baseline",
+    "ratio_ci",
+    "doubtful",
+    "runtime",
+    "runtime_version",
+    "os_bits",
+    "threads",
+    "baseline",
+    "energy_mj",
+    "file_bytes",
+    "download_bytes",
+    "metric",
+    "accuracy",
+    "accuracy_ci",
+    "accuracy_samples",
+    "accuracy_kernels",
+    "accuracy_here",
+    "predictions_differ",
+    "largest_output_difference",
+    "environment",
+    "ops",
+    "ops_note",
+    "ops_runs",
+    "ops_inference_us",
+    "notes",
+    "samples_ms",
+]
 MEASURED = Measurement(
-    latency_ms=0.25, latency_source="measured", latency_ci_ms=(0.24, 0.26), p90_ms=0.3, iqr_ms=0.02, outliers=1,
-    load_ms=3.0, first_inference_ms=0.5, peak_memory_bytes=9_400_000, runtime="ai-edge-litert", runtime_version="2.3.0",
-    os_bits=64, threads=1, samples_ms=((0.24, 0.25, 0.26), (0.25, 0.25, 0.9)),
+    latency_ms=0.25,
+    latency_source="measured",
+    latency_ci_ms=(0.24, 0.26),
+    p90_ms=0.3,
+    iqr_ms=0.02,
+    outliers=1,
+    load_ms=3.0,
+    first_inference_ms=0.5,
+    peak_memory_bytes=9_400_000,
+    runtime="ai-edge-litert",
+    runtime_version="2.3.0",
+    os_bits=64,
+    threads=1,
+    samples_ms=((0.24, 0.25, 0.26), (0.25, 0.25, 0.9)),
     environment=Environment(
-        machine="aarch64", python="3.11.2", cpu="Cortex-A72", board="Raspberry Pi 4", cpu_features=("asimd",), cores=4,
-        governor="ondemand", clock_mhz=(1500.0, 600.0), temperature_c=(48.0, 61.0), throttled=(0, 0x50000),
+        machine="aarch64",
+        python="3.11.2",
+        cpu="Cortex-A72",
+        board="Raspberry Pi 4",
+        cpu_features=("asimd",),
+        cores=4,
+        governor="ondemand",
+        clock_mhz=(1500.0, 600.0),
+        temperature_c=(48.0, 61.0),
+        throttled=(0, 0x50000),
         load_average=(0.1, 0.9),
     ),
-)  # fmt: skip
+)
 OPS = OpProfile(
     ops=(
-        OpTime(kernel="Convolution (NHWC, F32)", kind="delegate", index=0, partition=0, median_us=30.0, mean_us=30.0,
-               op="CONV_2D", layer="conv_2d_0"),
+        OpTime(
+            kernel="Convolution (NHWC, F32)",
+            kind="delegate",
+            index=0,
+            partition=0,
+            median_us=30.0,
+            mean_us=30.0,
+            op="CONV_2D",
+            layer="conv_2d_0",
+        ),
         OpTime(kernel="SOFTMAX", kind="builtin", index=3, partition=None, median_us=10.0, mean_us=10.0, op="SOFTMAX"),
     ),
-    runs=100, inference_us=45.0,
-)  # fmt: skip
+    runs=100,
+    inference_us=45.0,
+)
 FILE = MeasuredFile(
     model="net.tflite", device="rpi4", measurement=MEASURED, file_bytes=95_688, download_bytes=78_521, profile=OPS
 )
@@ -166,19 +228,50 @@ def test_people_see_the_same(files: Path) -> None:
 
 
 def test_every_figure_is_shown() -> None:
-    text = shown(replace(FILE, energy_mj=1.6, baseline="float.tflite", accuracy=DeviceAccuracy(
-        metric="accuracy", value=0.9, interval=(0.88, 0.92), samples=1000, kernels="rpi4", value_here=0.901,
-        predictions_differ=3, largest_difference=0.012,
-    ), measurement=replace(MEASURED, ratio_to_baseline=0.5, ratio_ci=(0.49, 0.52), doubtful=True)))  # fmt: skip
+    text = shown(
+        replace(
+            FILE,
+            energy_mj=1.6,
+            baseline="float.tflite",
+            accuracy=DeviceAccuracy(
+                metric="accuracy",
+                value=0.9,
+                interval=(0.88, 0.92),
+                samples=1000,
+                kernels="rpi4",
+                value_here=0.901,
+                predictions_differ=3,
+                largest_difference=0.012,
+            ),
+            measurement=replace(MEASURED, ratio_to_baseline=0.5, ratio_ci=(0.49, 0.52), doubtful=True),
+        )
+    )
     for said in (
-        "0.250 ms measured [0.240, 0.260], 95 % interval over 2 processes", "p90 0.300 ms",
-        "interquartile range 0.020 ms", "1 outlier of 6 samples", "0.500 [0.490, 0.520] of float.tflite (interleaved)",
-        "doubtful", "3.00 ms load", "0.500 ms first inference", "9,400 KB peak", "95.7 KB file", "78.5 KB download",
-        "1.60 mJ an inference, estimated", "accuracy 0.9000 [0.8800, 0.9200] on 1,000 test samples, kernels of rpi4",
-        "0.9010 under the kernels of this machine: 3 predictions differ", "ai-edge-litert 2.3.0 · 1 thread · 64-bit",
-        "Raspberry Pi 4 · Cortex-A72 · aarch64", "clock 1500 -> 600 MHz", "temperature 48 -> 61 °C",
-        "throttle bits 0x0 -> 0x50000", "governor ondemand", "75.0 %", "25.0 %", "conv_2d_0", "40.0 µs of 45.0 µs",
-    ):  # fmt: skip
+        "0.250 ms measured [0.240, 0.260], 95 % interval over 2 processes",
+        "p90 0.300 ms",
+        "interquartile range 0.020 ms",
+        "1 outlier of 6 samples",
+        "0.500 [0.490, 0.520] of float.tflite (interleaved)",
+        "doubtful",
+        "3.00 ms load",
+        "0.500 ms first inference",
+        "9,400 KB peak",
+        "95.7 KB file",
+        "78.5 KB download",
+        "1.60 mJ an inference, estimated",
+        "accuracy 0.9000 [0.8800, 0.9200] on 1,000 test samples, kernels of rpi4",
+        "0.9010 under the kernels of this machine: 3 predictions differ",
+        "ai-edge-litert 2.3.0 · 1 thread · 64-bit",
+        "Raspberry Pi 4 · Cortex-A72 · aarch64",
+        "clock 1500 -> 600 MHz",
+        "temperature 48 -> 61 °C",
+        "throttle bits 0x0 -> 0x50000",
+        "governor ondemand",
+        "75.0 %",
+        "25.0 %",
+        "conv_2d_0",
+        "40.0 µs of 45.0 µs",
+    ):
         assert said in text, said
 
 

@@ -107,8 +107,9 @@ def test_channels_that_make_nothing_go_first(criterion: str) -> None:
     made = narrow(solver, network, channels, {group.name: [0, 2, 4]})
     x = {"x": images((8, 6, 6, 3), 1)}
     np.testing.assert_allclose(Runner(made.network).run(x, 8), Runner(network).run(x, 8), atol=1e-5)
-    found = damages(eliminate(channels, group, solver.floats, (3, 2)), solver.floats, network,
-                    lambda model: Runner(model).run(x, 8))  # fmt: skip
+    found = damages(
+        eliminate(channels, group, solver.floats, (3, 2)), solver.floats, network, lambda model: Runner(model).run(x, 8)
+    )
     assert found[3] < 1e-9
     assert found[2] > 1e-4
 
@@ -128,9 +129,8 @@ def test_reconstruction_brings_back_most_of_what_went_with_the_channels(name: st
     held_out = {key: values[samples:] for key, values in inputs.items()}
     wanted = runner.run(held_out)
     cut, mended = (
-        float(divergence(wanted, Runner(model).run(held_out)).mean())
-        for model in (prune(network, kept), made.network)
-    )  # fmt: skip
+        float(divergence(wanted, Runner(model).run(held_out)).mean()) for model in (prune(network, kept), made.network)
+    )
     assert len(made.network) < len(network)
     # The MobileNetV2 has few samples for its many channels: what comes back differs between processors.
     assert mended < (0.5 if name == "mobilenet-v2" else 0.3) * cut
@@ -170,11 +170,16 @@ def test_corners_of_widths_are_uniform_and_stand_behind_the_plain_ones() -> None
     widths = {"a": (16, 8), "b": (32, 24, 16)}
     found = corners(("float32",), choices, widths)
     assert [(c.layers["a"].bits, dict(c.channels)) for c in found] == [
-        (8, {}), (4, {}), (8, {"a": 8, "b": 24}), (8, {"a": 8, "b": 16}),
-    ]  # fmt: skip
+        (8, {}),
+        (4, {}),
+        (8, {"a": 8, "b": 24}),
+        (8, {"a": 8, "b": 16}),
+    ]
     assert parameters(found[2], ("float32",), choices, widths) == {
-        "a": LayerChoice(bits=8).to_json(), "channels.a": 8, "channels.b": 24,
-    }  # fmt: skip
+        "a": LayerChoice(bits=8).to_json(),
+        "channels.a": 8,
+        "channels.b": 24,
+    }
 
 
 SPACE = """
@@ -205,8 +210,21 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("sampler", ["guided", "tpe", "nsga2", "random"])
 def test_a_search_over_channels_ends_with_narrower_files_and_resumes(tmp_path: Path, sampler: str) -> None:
     (tmp_path / "narrow.yaml").write_text(SPACE)
-    search = ("search", "--device", "rpi4", "--task", "digits", "--space", str(tmp_path / "narrow.yaml"), "--sampler",
-              sampler, "--runs", str(tmp_path / "runs"), "--json", "--trials")  # fmt: skip
+    search = (
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "digits",
+        "--space",
+        str(tmp_path / "narrow.yaml"),
+        "--sampler",
+        sampler,
+        "--runs",
+        str(tmp_path / "runs"),
+        "--json",
+        "--trials",
+    )
     done = run(*search, "10")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -238,8 +256,19 @@ def test_a_search_over_channels_ends_with_narrower_files_and_resumes(tmp_path: P
 )
 def test_faulty_widths_are_one_clear_line(tmp_path: Path, channels: str, message: str) -> None:
     (tmp_path / "narrow.yaml").write_text(SPACE.replace("{keep: [1, 0.5, 0.25], divisor: 8}", channels))
-    done = run("search", "--device", "rpi4", "--task", "digits", "--space", str(tmp_path / "narrow.yaml"), "--runs",
-               str(tmp_path / "runs"), "--trials", "2")  # fmt: skip
+    done = run(
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "digits",
+        "--space",
+        str(tmp_path / "narrow.yaml"),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--trials",
+        "2",
+    )
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()

@@ -133,8 +133,24 @@ def test_a_layer_whose_tensors_are_not_finite_runs_on_float_activations() -> Non
 def test_a_search_names_the_dead_layer_and_fails_no_trial(tmp_path: Path) -> None:
     (tmp_path / "net.tflite").write_bytes(network("conv"))
     np.savez(tmp_path / "data.npz", **{f"x_{split}": samples(80, n) for n, split in enumerate(("validation", "test"))})
-    words = ["search", "--device", "rpi4", "--model", tmp_path / "net.tflite", "--data", tmp_path / "data.npz",
-             "--metric", "fidelity", "--trials", 6, "--runs", tmp_path / "runs", "--study", "s", "--json"]  # fmt: skip
+    words = [
+        "search",
+        "--device",
+        "rpi4",
+        "--model",
+        tmp_path / "net.tflite",
+        "--data",
+        tmp_path / "data.npz",
+        "--metric",
+        "fidelity",
+        "--trials",
+        6,
+        "--runs",
+        tmp_path / "runs",
+        "--study",
+        "s",
+        "--json",
+    ]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)

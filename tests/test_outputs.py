@@ -51,9 +51,7 @@ def load(folder: Path, metric: str = "accuracy", **asked: Any) -> LoadedTask:
 
 
 def split_of(task: LoadedTask) -> Split:
-    return Split(
-        task.x_test, task.y_test, task.metric, task.network, threads=1, seed=0, signature=task.signature
-    )  # fmt: skip
+    return Split(task.x_test, task.y_test, task.metric, task.network, threads=1, seed=0, signature=task.signature)
 
 
 def damaged(task: LoadedTask, layer: int) -> bytes:
@@ -203,9 +201,11 @@ def test_a_search_judges_remembers_and_ships_the_named_output(files: Path, tmp_p
     assert call(*search, *words, "--output", "output_1").exit_code == 2
     report = json.loads(call("report", "a", "--runs", tmp_path, "--json").stdout)
     assert report["output"] == {
-        "signature": "serving_default", "judged": [{"name": "output_0", "shape": [None, 5], "position": 1}],
-        "others": ["output_1"], "other_signatures": [],
-    }  # fmt: skip
+        "signature": "serving_default",
+        "judged": [{"name": "output_0", "shape": [None, 5], "position": 1}],
+        "others": ["output_1"],
+        "other_signatures": [],
+    }
     assert report["baseline"]["test_accuracy"] == pytest.approx(0.9)
     for point in report["front"]:  # int8 ones too: whatever was done to the file, the name is the contract
         outputs = by_signature((tmp_path / point["artifact"]).read_bytes(), np.load(files / "two.npz")["x_test"])
@@ -228,9 +228,24 @@ def test_verify_compares_all_outputs_with_the_float_network_as_it_was_given(tmp_
     (tmp_path / "two.tflite").write_bytes(network)
     data_file(tmp_path / "two.npz", network, key="serving_default")
     done = call(
-        "search", "--device", "rpi4", "--runs", tmp_path, "--space", "quick", "--trials", "2", "--study", "f",
-        "--model", tmp_path / "two.tflite", "--data", tmp_path / "two.npz", "--metric", "fidelity",
-    )  # fmt: skip
+        "search",
+        "--device",
+        "rpi4",
+        "--runs",
+        tmp_path,
+        "--space",
+        "quick",
+        "--trials",
+        "2",
+        "--study",
+        "f",
+        "--model",
+        tmp_path / "two.tflite",
+        "--data",
+        tmp_path / "two.npz",
+        "--metric",
+        "fidelity",
+    )
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
     assert call("export", "f", "--runs", tmp_path, "--pick", "smallest", "--to", out).exit_code == 0

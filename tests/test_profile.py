@@ -156,10 +156,14 @@ def test_kernels_that_do_not_fit_the_layers_stay_unnamed() -> None:
     ops = [
         op_profile.OpTime(
             kernel=kinds.get(layer.op, "Fully Connected (NC, F32) GEMM"),
-            kind="delegate", index=n, partition=0, median_us=1.0, mean_us=1.0,
+            kind="delegate",
+            index=n,
+            partition=0,
+            median_us=1.0,
+            mean_us=1.0,
         )
         for n, layer in enumerate(layers)
-    ]  # fmt: skip
+    ]
     mapped, reason = op_profile.with_layers(ops, model)
     assert reason is None
     assert [op.layer for op in mapped] == [layer.name for layer in layers]

@@ -21,9 +21,20 @@ STEPS = 1000
 
 def layer(name: str, op: str = "FULLY_CONNECTED", weights: int = LEAST_WEIGHTS) -> Layer:
     return Layer(
-        name=name, op=op, tensor_name=name, operator=0, input=0, weight=1, bias=None, output=2, shape=(1, weights),
-        input_shape=(1, weights), output_shape=(1, 1), geometry=Geometry(), macs=weights,
-    )  # fmt: skip
+        name=name,
+        op=op,
+        tensor_name=name,
+        operator=0,
+        input=0,
+        weight=1,
+        bias=None,
+        output=2,
+        shape=(1, weights),
+        input_shape=(1, weights),
+        output_shape=(1, 1),
+        geometry=Geometry(),
+        macs=weights,
+    )
 
 
 @given(SHARES, SHARES, st.integers(0, STEPS))

@@ -54,16 +54,20 @@ class Device:
     def measure(self, file: bytes, processes: int) -> Measurement:
         self.measured += 1
         return Measurement(
-            latency_ms=self.latency_ms(file), latency_source="measured", runtime="ai-edge-litert",
+            latency_ms=self.latency_ms(file),
+            latency_source="measured",
+            runtime="ai-edge-litert",
             samples_ms=((1.0,),) * processes,
-        )  # fmt: skip
+        )
 
     def expected(self, factor: float, *, error: float = 0.1, extrapolated: bool = False) -> Callable[[bytes], Any]:
         """A model of it that is off by a factor and claims an error."""
         return lambda file: Measurement(
-            latency_ms=self.latency_ms(file) * factor, latency_source="modelled", latency_error=error,
+            latency_ms=self.latency_ms(file) * factor,
+            latency_source="modelled",
+            latency_error=error,
             extrapolated=extrapolated,
-        )  # fmt: skip
+        )
 
 
 def searched(
@@ -71,9 +75,15 @@ def searched(
 ) -> tuple[StudyRecord, Device]:
     device = device or Device()
     settings: dict[str, Any] = {
-        "task": task, "profile": dataclasses.replace(load_device("rpi4"), host="local", latency_model=None),
-        "space": SPACE, "latency_source": "measured", "runs": runs, "trials": 16, "name": "s", "sampler": "random",
-    }  # fmt: skip
+        "task": task,
+        "profile": dataclasses.replace(load_device("rpi4"), host="local", latency_model=None),
+        "space": SPACE,
+        "latency_source": "measured",
+        "runs": runs,
+        "trials": 16,
+        "name": "s",
+        "sampler": "random",
+    }
     with Search(Request(**(settings | changes)), device.measure, expected=expected) as search:
         return search.run(lambda _: None), device
 

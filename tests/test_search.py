@@ -46,9 +46,14 @@ def task() -> LoadedTask:
 
 def request(task: LoadedTask, runs: Path, profile: DeviceProfile | None = None, **changes: Any) -> Request:
     settings: dict[str, Any] = {
-        "task": task, "profile": profile or load_device("rpi4"), "space": load_space("quick"), "latency_source":
-        "modelled", "runs": runs, "trials": 8, "name": "s",
-    }  # fmt: skip
+        "task": task,
+        "profile": profile or load_device("rpi4"),
+        "space": load_space("quick"),
+        "latency_source": "modelled",
+        "runs": runs,
+        "trials": 8,
+        "name": "s",
+    }
     return Request(**(settings | changes))
 
 
@@ -129,9 +134,23 @@ def _digests(record: StudyRecord) -> list[str]:
 @pytest.mark.parametrize("after", [1, 4])
 def test_killed_with_9_it_loses_nothing_and_repeats_nothing(tmp_path: Path, after: int) -> None:
     command = [
-        sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--space", "weights-only",
-        "--trials", "16", "--seed", "5", "--study", "k", "--runs", str(tmp_path),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "autocompress.cli",
+        "search",
+        "--device",
+        "rpi4",
+        "--space",
+        "weights-only",
+        "--trials",
+        "16",
+        "--seed",
+        "5",
+        "--study",
+        "k",
+        "--runs",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         stop_when(lambda: counted(tmp_path / "k" / "study.db") >= after, lambda: [process.pid])
         process.kill()

@@ -29,8 +29,9 @@ from autocompress.records.configuration import LayerChoice
 
 CHOICES = tuple(
     LayerChoice(sparsity=s, bits=b, clusters=k).normalised()
-    for s in (0.0, 0.5, 0.8) for b, k in ((32, None), (16, None), (8, None), (8, 16), (4, None), (3, None))
-)  # fmt: skip
+    for s in (0.0, 0.5, 0.8)
+    for b, k in ((32, None), (16, None), (8, None), (8, 16), (4, None), (3, None))
+)
 
 
 def problem(groups: int = 1, rows: int = 12, columns: int = 20, seed: int = 0) -> Problem:
@@ -123,10 +124,14 @@ def tables(names: int = 2) -> Tables:
     n = len(CHOICES)
     rows = [
         LayerTable(
-            name=f"conv_2d_{k}", choices=CHOICES, error=rng.random(n), bytes=rng.random(n), damage=rng.random(n),
+            name=f"conv_2d_{k}",
+            choices=CHOICES,
+            error=rng.random(n),
+            bytes=rng.random(n),
+            damage=rng.random(n),
         )
         for k in range(names)
-    ]  # fmt: skip
+    ]
     return Tables(layers=tuple(rows), built_s=1.5)
 
 
@@ -136,10 +141,11 @@ def never() -> Tables:
 
 def same(a: Tables, b: Tables) -> bool:
     return all(
-        x.name == y.name and x.choices == y.choices
+        x.name == y.name
+        and x.choices == y.choices
         and all(np.array_equal(getattr(x, c), getattr(y, c)) for c in ("error", "bytes", "damage"))
         for x, y in zip(a.layers, b.layers, strict=True)
-    )  # fmt: skip
+    )
 
 
 def test_tables_are_kept_and_read_back(tmp_path: Path) -> None:

@@ -222,9 +222,10 @@ def problem_of(seed: int, rows: int = 8, columns: int = 10, groups: int = 1) -> 
     rng = np.random.default_rng(seed)
     inputs = rng.standard_normal((groups, 60, columns)) @ rng.standard_normal((groups, columns, columns))
     return Problem(
-        weight=rng.standard_normal((groups, rows, columns)), moment=inputs.transpose(0, 2, 1) @ inputs / 60,
+        weight=rng.standard_normal((groups, rows, columns)),
+        moment=inputs.transpose(0, 2, 1) @ inputs / 60,
         shared_scale=False,
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -73,8 +73,11 @@ def test_candidates_of_a_search_are_stored_sparse_in_blocks(study: tuple[Path, A
         if all(asked[name]["granularity"] == "block" for name in pointwise):
             assert runs_sparse(flatbuffer.read(file)) == pointwise
             assert names_stored_sparse(file) >= len(pointwise)
-    assert any(choice["granularity"] == "block" for point in report["front"]
-               for choice in point["configuration"]["layers"].values())  # fmt: skip
+    assert any(
+        choice["granularity"] == "block"
+        for point in report["front"]
+        for choice in point["configuration"]["layers"].values()
+    )
 
 
 def test_the_bundle_of_a_sparse_candidate_verifies_itself(study: tuple[Path, Any], tmp_path: Path) -> None:
@@ -150,9 +153,13 @@ def test_a_calibrated_model_says_nothing_of_a_file_with_sparse_kernels() -> None
 
     runtime = CalibratedRuntime(name="ai-edge-litert", version="2.3.0", threads=1, os_bits=64)
     model = CalibratedModel(
-        runtime=runtime, measured_on="2026-11-24", longest_ms=1.0, network={"once": 0.5}, costs={"float32": {}},
+        runtime=runtime,
+        measured_on="2026-11-24",
+        longest_ms=1.0,
+        network={"once": 0.5},
+        costs={"float32": {}},
         cross_validation={"float32": CrossValidation(files=1, median=0.1, p90=0.1, largest=0.1)},
-    )  # fmt: skip
+    )
     profile = replace(load_device("local"), latency_model=model)
     dense = with_zeros(mobile(), 0.8)
     asked = []

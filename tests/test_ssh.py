@@ -147,18 +147,38 @@ def test_a_socket_folder_that_others_may_open_is_not_used(monkeypatch: pytest.Mo
     [
         (255, ["pi@b: Permission denied (publickey,password)."], DeviceError, "ssh-copy-id b"),
         (255, ["Received disconnect from b port 22:2: Too many authentication failures"], DeviceError, "ssh-copy-id"),
-        (255, ["No ED25519 host key is known for b and you have requested strict checking.",
-               "Host key verification failed."], DeviceError, "log in once by hand"),
-        (255, ["@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", "Offending key", "Add correct host key",
-               "Host key for b has changed and you have requested strict checking.",
-               "Host key verification failed."], DeviceError, "ssh-keygen -R"),
+        (
+            255,
+            [
+                "No ED25519 host key is known for b and you have requested strict checking.",
+                "Host key verification failed.",
+            ],
+            DeviceError,
+            "log in once by hand",
+        ),
+        (
+            255,
+            [
+                "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @",
+                "Offending key",
+                "Add correct host key",
+                "Host key for b has changed and you have requested strict checking.",
+                "Host key verification failed.",
+            ],
+            DeviceError,
+            "ssh-keygen -R",
+        ),
         (255, ["ssh: Could not resolve hostname b: Name or service not known"], NotStartedError, "check the name"),
         (255, ["ssh: connect to host b port 22: Connection refused"], UnreachableError, "its ssh server runs"),
         (255, ["ssh: connect to host b port 22: No route to host"], UnreachableError, "is on"),
         (255, ["ssh: connect to host b port 22: Connection timed out"], UnreachableError, "is on"),
         (255, ["Timeout, server b not responding."], UnreachableError, "is on"),
-        (255, ["System is booting up. Unprivileged users are not permitted to log in yet.",
-               "Connection closed by b"], UnreachableError, "`ssh b` logs in"),
+        (
+            255,
+            ["System is booting up. Unprivileged users are not permitted to log in yet.", "Connection closed by b"],
+            UnreachableError,
+            "`ssh b` logs in",
+        ),
         (255, ["client_loop: send disconnect: Broken pipe"], UnreachableError, "Broken pipe"),
         (255, ["/home/me/.ssh/config: line 3: Bad configuration option: foo"], DeviceError, "configuration right"),
         (None, [], UnreachableError, "does not answer"),
@@ -166,7 +186,7 @@ def test_a_socket_folder_that_others_may_open_is_not_used(monkeypatch: pytest.Mo
         (126, ["sh: 1: /etc/passwd: Permission denied"], DeviceError, "no Python"),
         (1, ["Illegal option -u"], NotStartedError, "Python 3.8"),
     ],
-)  # fmt: skip
+)
 def test_faults(code: int | None, printed: Sequence[str], kind: type[DeviceError], message: str) -> None:
     found = ssh.fault("b", code, printed)
     assert type(found) is kind
@@ -427,8 +447,11 @@ def old_pythons() -> list[Any]:
         for version in ("2.7", "3.6")
         for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     ]
-    found += [pytest.param(f"/usr/bin/python{v}", id=f"real {v}") for v in ("2.7", "3.6", "3.7")
-              if os.path.exists(f"/usr/bin/python{v}")]  # fmt: skip
+    found += [
+        pytest.param(f"/usr/bin/python{v}", id=f"real {v}")
+        for v in ("2.7", "3.6", "3.7")
+        if os.path.exists(f"/usr/bin/python{v}")
+    ]
     return [*found, pytest.param("2.7.18", id="stand-in 2.7"), pytest.param("3.6.9", id="stand-in 3.6")]
 
 

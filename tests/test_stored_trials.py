@@ -38,10 +38,22 @@ def url(tmp_path: Path) -> str:
 def as_shown(trials: list[FrozenTrial]) -> list[tuple[object, ...]]:
     """All that a trial holds."""
     return [
-        (t._trial_id, t.number, t.state, t.values, t.params, t.distributions, t.user_attrs, t.system_attrs,
-         t.datetime_start, t.datetime_complete, list(t.params), t.intermediate_values)
+        (
+            t._trial_id,
+            t.number,
+            t.state,
+            t.values,
+            t.params,
+            t.distributions,
+            t.user_attrs,
+            t.system_attrs,
+            t.datetime_start,
+            t.datetime_complete,
+            list(t.params),
+            t.intermediate_values,
+        )
         for t in trials
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("most_named", [500, 1])

@@ -130,7 +130,7 @@ def with_files(runs: Path, altered: set[int]) -> None:
     trials = [
         make_trial(n, 0.9 + n / 100, 0.2 - n / 100, 20_000, sha256=sha256, artifact=f"a/artifacts/{n}.tflite")
         for n in range(3)
-    ]  # fmt: skip
+    ]
     write_study(runs, make_record(*trials, name="a"))
     (runs / "a" / "artifacts").mkdir()
     for n in range(3):

@@ -49,8 +49,12 @@ def written(folder: Path, text: str, name: str = "s.yaml") -> Path:
 
 
 def sweep_file(folder: Path, devices: str, **more: str) -> Path:
-    settings = {"tasks": "[digits]", "spaces": "[quick]", "budgets": "[{trials: 3}]",
-                "verdicts": "{files: 2, pairs: [5, 10]}"} | more  # fmt: skip
+    settings = {
+        "tasks": "[digits]",
+        "spaces": "[quick]",
+        "budgets": "[{trials: 3}]",
+        "verdicts": "{files: 2, pairs: [5, 10]}",
+    } | more
     lines = [f"{key}: {value}" for key, value in settings.items()]
     return written(folder, "\n".join(["schema: 1", "name: s", f"devices: {devices}", *lines, ""]))
 
@@ -69,16 +73,28 @@ verdicts: {alpha: 2, pairs: [40, 5]}
     with pytest.raises(AutocompressError) as caught:
         load_sweep(written(tmp_path, text))
     said = str(caught.value)
-    for part in ("8 faults", "$.name: 'my sweep'", "$.tasks[1]: names no task", "$.devices[0]: unknown device 'locl'",
-                 "$.devices[1].hots: unknown key; did you mean 'host'?", "$.budgets[0].time: 'soon' is no duration",
-                 "$.budgets[1]: has no end", "$.verdicts.alpha: 2 is not below 1",
-                 "$.verdicts.pairs: [40, 5] begins with the larger"):  # fmt: skip
+    for part in (
+        "8 faults",
+        "$.name: 'my sweep'",
+        "$.tasks[1]: names no task",
+        "$.devices[0]: unknown device 'locl'",
+        "$.devices[1].hots: unknown key; did you mean 'host'?",
+        "$.budgets[0].time: 'soon' is no duration",
+        "$.budgets[1]: has no end",
+        "$.verdicts.alpha: 2 is not below 1",
+        "$.verdicts.pairs: [40, 5] begins with the larger",
+    ):
         assert part in said
 
 
 def test_what_is_not_there_is_said_before_the_night_begins(tmp_path: Path) -> None:
-    file = sweep_file(tmp_path, "[rpi4]", tasks="[digts, mine.py]", spaces="[own.yaml]",
-                      budgets="[{trials: 3, constraints: [latency<=8]}]")  # fmt: skip
+    file = sweep_file(
+        tmp_path,
+        "[rpi4]",
+        tasks="[digts, mine.py]",
+        spaces="[own.yaml]",
+        budgets="[{trials: 3, constraints: [latency<=8]}]",
+    )
     with pytest.raises(AutocompressError) as caught:
         check(load_sweep(file))
     said = str(caught.value)
@@ -122,15 +138,31 @@ def test_the_files_to_judge_spread_over_the_front(count: int, most: int) -> None
 
 def figures(**changes: Any) -> FileFigures:
     made = FileFigures(
-        trial=0, configuration={}, sha256="a" * 64, artifact="a.tflite", file_bytes=100, download_bytes=80,
-        accuracy=0.5, latency_ms=1.0, scores=packed(np.array([1.0, 0.0] * 500)),
-    )  # fmt: skip
+        trial=0,
+        configuration={},
+        sha256="a" * 64,
+        artifact="a.tflite",
+        file_bytes=100,
+        download_bytes=80,
+        accuracy=0.5,
+        latency_ms=1.0,
+        scores=packed(np.array([1.0, 0.0] * 500)),
+    )
     return replace(made, **changes)
 
 
 def a_check(**changes: Any) -> Check:
-    made = Check(file="f", metric="latency_ms", before=1.0, after=1.06, effect=0.06, p=1e-6, interval=(0.04, 0.08),
-                 pairs=20, confirmed=True)  # fmt: skip
+    made = Check(
+        file="f",
+        metric="latency_ms",
+        before=1.0,
+        after=1.06,
+        effect=0.06,
+        p=1e-6,
+        interval=(0.04, 0.08),
+        pairs=20,
+        confirmed=True,
+    )
     return replace(made, **changes)
 
 
@@ -277,8 +309,12 @@ def test_a_canary_is_the_fastest_of_rows_that_agree() -> None:
 
 
 def test_what_stays_worse_is_told_since_when() -> None:
-    before = [a_night(a_check(), number=4), a_night(a_check(), number=3), a_night(a_check(p=1.0), number=2),
-              a_night(a_check(), number=1)]  # fmt: skip
+    before = [
+        a_night(a_check(), number=4),
+        a_night(a_check(), number=3),
+        a_night(a_check(p=1.0), number=2),
+        a_night(a_check(), number=1),
+    ]
     (found,) = verdict.with_history(verdict.verdicts(a_night(a_check(), number=5), RULES), before, RULES)
     assert found.since == 3
 
@@ -287,10 +323,13 @@ def test_a_slow_week_is_one_event() -> None:
     rng = np.random.default_rng(0)
     slow = [1.2 if 10 <= n < 17 else 1.0 for n in range(26)]
     nights = [
-        a_night(a_check(after=s * (1 + 0.01 * rng.standard_normal())), number=n + 1,
-                canary_ms=((s * (1 + 0.01 * rng.standard_normal()),) * 10,) * 2)
+        a_night(
+            a_check(after=s * (1 + 0.01 * rng.standard_normal())),
+            number=n + 1,
+            canary_ms=((s * (1 + 0.01 * rng.standard_normal()),) * 10,) * 2,
+        )
         for n, s in enumerate(slow)
-    ]  # fmt: skip
+    ]
     began, ended = verdict.events(nights, RULES)
     assert (began.night, began.until, ended.night, ended.until) == (11, 18, 18, None)
     assert len(began.series) == 2

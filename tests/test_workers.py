@@ -36,9 +36,26 @@ from autocompress.search.workers.locks import Floor, Roll
 
 def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
     return [
-        sys.executable, "-m", "autocompress.cli", "search", "--device", "rpi4", "--task", "digits", "--space", space,
-        "--runs", str(runs), "--study", "s", "--workers", str(workers), "--trials", str(trials), *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "autocompress.cli",
+        "search",
+        "--device",
+        "rpi4",
+        "--task",
+        "digits",
+        "--space",
+        space,
+        "--runs",
+        str(runs),
+        "--study",
+        "s",
+        "--workers",
+        str(workers),
+        "--trials",
+        str(trials),
+        *options,
+    ]
 
 
 @contextlib.contextmanager

@@ -16,9 +16,12 @@ from autocompress.cli.study import export, report
 from autocompress.cli.worker import worker
 
 app = typer.Typer(
-    name="autocompress", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="autocompress",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Search per-layer sparsity, bit-width and cluster count; get the Pareto front as verified .tflite files.",
-)  # fmt: skip
+)
 for _command in (search, report, export, measure, finetune, leaderboard, worker):
     app.command()(_command)
 app.add_typer(device.app, name="device")

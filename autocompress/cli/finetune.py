@@ -71,10 +71,17 @@ def finetune(
     from autocompress.search.finetuned import finetune_trial
 
     recipe = Recipe(
-        loss=loss, temperature=temperature, learning_rate=learning_rate, assignments=assignments,
-        mask=mask, batch=batch, epochs=epochs, budget_s=seconds(time_budget), seed=seed,
+        loss=loss,
+        temperature=temperature,
+        learning_rate=learning_rate,
+        assignments=assignments,
+        mask=mask,
+        batch=batch,
+        epochs=epochs,
+        budget_s=seconds(time_budget),
+        seed=seed,
         augment=tuple(name.strip() for name in augment.split(",") if name.strip()),
-    )  # fmt: skip
+    )
     console = console_of(stderr=as_json)
     with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:
         with _bar(console, f"trial {trial}") as watch:
@@ -127,17 +134,36 @@ def trainer(
         from autocompress.finetune.train import finetune as run
 
         tuned = run(
-            material.network, material.layers, configuration, material.solved, Lesson(x=x, y=y), task.metric, recipe,
-            ranges=material.ranges, path=path, watch=watch, teacher=material.teacher, towards=towards,
+            material.network,
+            material.layers,
+            configuration,
+            material.solved,
+            Lesson(x=x, y=y),
+            task.metric,
+            recipe,
+            ranges=material.ranges,
+            path=path,
+            watch=watch,
+            teacher=material.teacher,
+            towards=towards,
             signature=task.signature,
-        )  # fmt: skip
+        )
         facts = {
-            "loss": recipe.loss, "temperature": recipe.temperature, "assignments": recipe.assignments,
-            "mask": recipe.mask, "sparsity": sparsity, "augment": list(recipe.augment),
-            "learning_rate": recipe.learning_rate, "batch": recipe.batch, "seed": recipe.seed,
-            "steps": tuned.steps, "epochs": tuned.epochs,
-            "seconds": tuned.seconds, "loss_before": tuned.loss_before, "loss_after": tuned.loss_after,
-        }  # fmt: skip
+            "loss": recipe.loss,
+            "temperature": recipe.temperature,
+            "assignments": recipe.assignments,
+            "mask": recipe.mask,
+            "sparsity": sparsity,
+            "augment": list(recipe.augment),
+            "learning_rate": recipe.learning_rate,
+            "batch": recipe.batch,
+            "seed": recipe.seed,
+            "steps": tuned.steps,
+            "epochs": tuned.epochs,
+            "seconds": tuned.seconds,
+            "loss_before": tuned.loss_before,
+            "loss_after": tuned.loss_after,
+        }
         return Trained(configuration=towards, layers=tuned.layers, facts=facts)
 
     return train

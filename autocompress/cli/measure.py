@@ -53,10 +53,17 @@ def measure(
 
     profile, wait_s = at_host(load_device(device), host), seconds(host_wait, "--host-wait")
     found = measure_file(
-        model, profile, baseline=baseline, processes=processes,
-        accuracy=accuracy, data=data, metric=metric, meant=Asked(output=output, signature=signature),
-        wait_s=wait_s, say=Waits(console_of(stderr=True)),
-    )  # fmt: skip
+        model,
+        profile,
+        baseline=baseline,
+        processes=processes,
+        accuracy=accuracy,
+        data=data,
+        metric=metric,
+        meant=Asked(output=output, signature=signature),
+        wait_s=wait_s,
+        say=Waits(console_of(stderr=True)),
+    )
     if as_json:
         print_json(document(found))
     else:

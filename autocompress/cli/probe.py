@@ -15,9 +15,22 @@ if TYPE_CHECKING:
     from autocompress.devices.probe import KernelTrial, Probed
 
 _FACTS = (
-    "board", "cpu", "cpu_features", "machine", "system", "python", "os_bits", "cores", "memory_bytes",
-    "memory_available_bytes", "governor", "clock_mhz", "temperature_c", "throttled", "load_average",
-)  # fmt: skip
+    "board",
+    "cpu",
+    "cpu_features",
+    "machine",
+    "system",
+    "python",
+    "os_bits",
+    "cores",
+    "memory_bytes",
+    "memory_available_bytes",
+    "governor",
+    "clock_mhz",
+    "temperature_c",
+    "throttled",
+    "load_average",
+)
 
 
 @guarded

@@ -23,9 +23,16 @@ _NAMES = ("metric", "output", "signature")  # what is always one
 
 @contextmanager
 def reopened(
-    study: str, runs: Path, storage: str | None, console: Console, *, host: str | None = None,
-    host_wait: str = HOST_WAIT, threads: int | None = None, joins: Asked | None = None,
-) -> Iterator[Search]:  # fmt: skip
+    study: str,
+    runs: Path,
+    storage: str | None,
+    console: Console,
+    *,
+    host: str | None = None,
+    host_wait: str = HOST_WAIT,
+    threads: int | None = None,
+    joins: Asked | None = None,
+) -> Iterator[Search]:
     """The search of a study, on `host` instead of where it measured where one is given. `joins`: the running search
     that this process helps.
 
@@ -52,12 +59,21 @@ def reopened(
     chosen = threads or cores()
     with latency_on(profile, wait_s=seconds(host_wait, "--host-wait"), say=Waits(console)) as latency:
         request = Request(
-            task=loaded, profile=profile, space=load_space(words["space"]), latency_source=latency.source, runs=runs,
+            task=loaded,
+            profile=profile,
+            space=load_space(words["space"]),
+            latency_source=latency.source,
+            runs=runs,
             sampler=identity.sampler if joins is None else joins.sampler,
             seed=identity.seed if joins is None else joins.seed,
-            name=study, storage=storage, objectives=identity.objectives, size=identity.size,
-            constraints=tuple(map(parse_constraint, identity.constraints)), threads=chosen, words=words,
-        )  # fmt: skip
+            name=study,
+            storage=storage,
+            objectives=identity.objectives,
+            size=identity.size,
+            constraints=tuple(map(parse_constraint, identity.constraints)),
+            threads=chosen,
+            words=words,
+        )
         expected, joining = latency.expected(), joins is not None
         with (
             threads_of(chosen),

@@ -149,9 +149,12 @@ def _run(opened: Search, team: Team, console: Console, as_json: bool, second_run
 
     request, record = opened.request, opened.record()
     terminal.print_header(
-        console, record, layers=len(opened.choices), configurations_log10=_log10_size(opened),
+        console,
+        record,
+        layers=len(opened.choices),
+        configurations_log10=_log10_size(opened),
         second_runtime=second_runtime,
-    )  # fmt: skip
+    )
     with terminal.SearchProgress(
         console, record, trials=request.trials, time_budget_s=request.time_budget_s
     ) as progress:

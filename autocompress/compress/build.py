@@ -67,9 +67,14 @@ class Builder:
     """Builds candidates of one float network; skeletons are made once per pattern of containers and kept."""
 
     def __init__(
-        self, model: bytes, layers: Sequence[Layer], container_of: ContainerOf, ranges: Callable[[], Ranges],
-        storage: Storage | None = None, unpacks: Unpacks = lambda *_: False,
-    ) -> None:  # fmt: skip
+        self,
+        model: bytes,
+        layers: Sequence[Layer],
+        container_of: ContainerOf,
+        ranges: Callable[[], Ranges],
+        storage: Storage | None = None,
+        unpacks: Unpacks = lambda *_: False,
+    ) -> None:
         """`storage` None: weights are stored dense, whatever their zeros."""
         self._storage, self._unpacks = storage, unpacks
         self._model, self._layers, self._container_of, self._ranges = model, tuple(layers), container_of, ranges
@@ -273,9 +278,12 @@ def decoded(raw: Array, container: str, size: int) -> Array:
 
 
 def verify(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], configuration: Configuration,
+    model: bytes,
+    layers: Sequence[Layer],
+    containers: Sequence[int],
+    configuration: Configuration,
     solved: Sequence[SolvedLayer],
-) -> None:  # fmt: skip
+) -> None:
     """CandidateError unless every layer of the file is what the configuration says and what was solved."""
     for stored, container, layer, want in zip(read_layers(model, layers), containers, layers, solved, strict=True):
         choice = configuration.layers[layer.name]

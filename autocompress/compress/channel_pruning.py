@@ -184,10 +184,14 @@ def _state(reader: _Reader, channels: int) -> _State:
     owners = np.unique(reader.index[reader.index >= 0])
     energy = float(np.vdot(reader.weight @ reader.moment, reader.weight))
     return _State(
-        name=reader.name, weight=reader.weight.copy(), inverse=np.linalg.inv(reader.moment), owners=owners,
-        columns=np.stack([np.flatnonzero(reader.index == channel) for channel in owners]), energy=max(energy, 1e-30),
+        name=reader.name,
+        weight=reader.weight.copy(),
+        inverse=np.linalg.inv(reader.moment),
+        owners=owners,
+        columns=np.stack([np.flatnonzero(reader.index == channel) for channel in owners]),
+        energy=max(energy, 1e-30),
         channels=channels,
-    )  # fmt: skip
+    )
 
 
 def damages(
@@ -255,19 +259,28 @@ def _cut(layer: Layer, whole: FloatLayer, channels: Channels, kept: Kept) -> Flo
     if old.op == "DEPTHWISE_CONV_2D":  # a product a channel
         stay = rows.reshape(len(whole.weight), -1)[:, 0]
         return FloatLayer(
-            layer=layer, weight=whole.weight[stay], bias=bias, patches=whole.patches, products=whole.products[stay],
-            moment=whole.moment[stay], mean=whole.mean[stay],
-        )  # fmt: skip
+            layer=layer,
+            weight=whole.weight[stay],
+            bias=bias,
+            patches=whole.patches,
+            products=whole.products[stay],
+            moment=whole.moment[stay],
+            mean=whole.mean[stay],
+        )
     if trace.groups_of(old) > 1:
         return replace(whole, layer=layer)
     inputs = channels.stays((old.weight, INPUT_AXIS[old.op]), kept)
     width = whole.weight.shape[2]
     columns = np.ones(width, bool) if inputs is None else np.tile(inputs, width // len(inputs))
     return FloatLayer(
-        layer=layer, weight=whole.weight[:, rows][:, :, columns], bias=bias, patches=whole.patches,
-        products=whole.products[:, :, rows], moment=whole.moment[:, columns][:, :, columns],
+        layer=layer,
+        weight=whole.weight[:, rows][:, :, columns],
+        bias=bias,
+        patches=whole.patches,
+        products=whole.products[:, :, rows],
+        moment=whole.moment[:, columns][:, :, columns],
         mean=whole.mean[:, columns],
-    )  # fmt: skip
+    )
 
 
 def _mask(stays: Array | None, size: int) -> Array:

@@ -91,9 +91,15 @@ class Reconstruction:
     every layer is then fitted, whatever is chosen for it."""
 
     def __init__(
-        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], *, chunk: int, threads: int,
+        self,
+        tree: Any,
+        layers: Sequence[Layer],
+        inputs: Mapping[int, Array],
+        *,
+        chunk: int,
+        threads: int,
         floats: Sequence[FloatLayer] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._segments = Segments(tree, layers, inputs, chunk, threads)
         self.layers = tuple(layers)
         self._tree = tree
@@ -172,9 +178,13 @@ class Reconstruction:
         return self._segments.start if quantize is None else _quantized(self._segments.start, quantize)
 
     def _step(
-        self, position: int, choice: LayerChoice, state: State, changed: bool,
+        self,
+        position: int,
+        choice: LayerChoice,
+        state: State,
+        changed: bool,
         quantize: Callable[[int, Array], Array] | None,
-    ) -> tuple[State, SolvedLayer]:  # fmt: skip
+    ) -> tuple[State, SolvedLayer]:
         """Solve one layer on its real inputs, and walk on to the next layer."""
         float_layer, layer = self.floats[position], self.layers[position]
         solved = _reconstruct(float_layer, choice, state[layer.input]) if changed else untouched(float_layer)

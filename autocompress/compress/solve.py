@@ -89,9 +89,12 @@ class Problem:
         if self.unit == of_moment == 1.0:
             return self
         return Problem(
-            weight=self.weight / self.unit, moment=self.semidefinite / of_moment, shared_scale=self.shared_scale,
-            padding=self.padding, sound=True,
-        )  # fmt: skip
+            weight=self.weight / self.unit,
+            moment=self.semidefinite / of_moment,
+            shared_scale=self.shared_scale,
+            padding=self.padding,
+            sound=True,
+        )
 
     @cached_property
     def feedback(self) -> Array:

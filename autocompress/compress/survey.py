@@ -72,16 +72,21 @@ def _thinned(problem: Problem, together: int) -> tuple[Problem, Any, float]:
         chosen = np.unique(np.linspace(0, total - 1, keep).astype(int))
     at = (chosen,) if by_group else (slice(None), chosen)
     thin = Problem(
-        weight=problem.weight[at], shared_scale=problem.shared_scale, padding=problem.padding, sound=True,
+        weight=problem.weight[at],
+        shared_scale=problem.shared_scale,
+        padding=problem.padding,
+        sound=True,
         moment=problem.semidefinite[chosen] if by_group else problem.semidefinite,
-    )  # fmt: skip
+    )
     return thin, at, total / len(chosen)
 
 
 def _surveyed(
-    problem: Problem, choices: Sequence[LayerChoice], masks: Sequence[Array | None],
+    problem: Problem,
+    choices: Sequence[LayerChoice],
+    masks: Sequence[Array | None],
     sparse: Callable[[LayerChoice], bool],
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array]:
     """Errors (C,) and deflated bytes (C,)."""
     groups, _, columns = problem.weight.shape
     keeps, scales, tables = _constraints(problem, choices, masks)

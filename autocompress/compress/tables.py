@@ -85,9 +85,12 @@ def _divergence(reference: Array, outputs: Array) -> Array:
 
 
 def build_tables(
-    reconstruction: Reconstruction, choices: Mapping[str, Sequence[LayerChoice]], samples: int,
-    sparse: Collection[int] = (), signature: Signature = FIRST,
-) -> Tables:  # fmt: skip
+    reconstruction: Reconstruction,
+    choices: Mapping[str, Sequence[LayerChoice]],
+    samples: int,
+    sparse: Collection[int] = (),
+    signature: Signature = FIRST,
+) -> Tables:
     """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples and
     look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse."""
     start = time.perf_counter()
@@ -104,9 +107,12 @@ def build_tables(
 
 
 def _layer_table(
-    float_layer: FloatLayer, choices: tuple[LayerChoice, ...], damage_of: Callable[[SolvedLayer], float],
-    probes: int, sparse: Collection[int],
-) -> LayerTable:  # fmt: skip
+    float_layer: FloatLayer,
+    choices: tuple[LayerChoice, ...],
+    damage_of: Callable[[SolvedLayer], float],
+    probes: int,
+    sparse: Collection[int],
+) -> LayerTable:
     problem = float_layer.centred_problem
     seen = survey(problem, choices, lambda choice: (8 if choice.is_integer else choice.bits) in sparse)
     error = _anchored(problem, choices, seen.error)
@@ -187,9 +193,12 @@ def isotonic(values: Array, weights: Array | None = None) -> Array:
 
 
 def table_key(
-    network_sha256: str, calibration: Mapping[str, Array], choices: Mapping[str, Sequence[LayerChoice]],
-    sparse: Collection[int] = (), signature: Signature = FIRST,
-) -> str:  # fmt: skip
+    network_sha256: str,
+    calibration: Mapping[str, Array],
+    choices: Mapping[str, Sequence[LayerChoice]],
+    sparse: Collection[int] = (),
+    signature: Signature = FIRST,
+) -> str:
     """The name of the tables made from this network, these calibration inputs, these choices and ways of storage
     (`sparse` and `signature` as in `build_tables`) by this version."""
     digest = hashlib.sha256(f"{VERSION} {network_sha256} {sorted(sparse)}".encode())
@@ -240,9 +249,10 @@ def _built(path: Path, key: str, build: Callable[[], Tables], note: str | None) 
 
 def _encoded(tables: Tables, key: str) -> bytes:
     about = {
-        "version": VERSION, "key": key,
+        "version": VERSION,
+        "key": key,
         "layers": [{"name": row.name, "choices": [c.to_dict() for c in row.choices]} for row in tables.layers],
-    }  # fmt: skip
+    }
     arrays = {f"{n}_{column}": getattr(row, column) for n, row in enumerate(tables.layers) for column in _COLUMNS}
     content = io.BytesIO()
     np.savez_compressed(content, about=np.array(json.dumps(about)), **arrays)

@@ -29,9 +29,11 @@ Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]  # tensor name -> smallest and largest value seen in calibration
 _ACTIVATION_BITS = {"int8": 8, "int16": 16}
 _OPERATION = {
-    "CONV_2D": "CONV_2D", "DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D",
-    "FULLY_CONNECTED": "FULLY_CONNECTED", "TRANSPOSE_CONV": "CONV_2D_TRANSPOSE",
-}  # fmt: skip
+    "CONV_2D": "CONV_2D",
+    "DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED": "FULLY_CONNECTED",
+    "TRANSPOSE_CONV": "CONV_2D_TRANSPOSE",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,13 @@ class Skeleton:
 
 
 def make_skeleton(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None,
+    model: bytes,
+    layers: Sequence[Layer],
+    containers: Sequence[int],
+    activations: str,
+    ranges: Ranges | None,
     unpacked: Collection[str] = (),
-) -> Skeleton:  # fmt: skip
+) -> Skeleton:
     """The skeleton of `model` (float) for these weight containers (32, 16, 8, 4 bits a layer, in layer order).
 
     `ranges` is needed for static activations; `unpacked` names layers whose integers are unpacked when the file is
@@ -70,9 +76,13 @@ def make_skeleton(
 
 
 def pattern_file(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, ranges: Ranges | None,
+    model: bytes,
+    layers: Sequence[Layer],
+    containers: Sequence[int],
+    activations: str,
+    ranges: Ranges | None,
     unpacked: Collection[str] = (),
-) -> bytes:  # fmt: skip
+) -> bytes:
     """`model` as ai-edge-quantizer makes it for these containers: the operators of a skeleton, its own weights, scales
     and metadata. CandidateError where it cannot make it."""
     from ai_edge_quantizer import quantizer
@@ -110,9 +120,13 @@ def _unbounded(model: bytes, ranges: Ranges) -> tuple[tuple[str, ...], ...]:
 
 
 def _recipe(
-    model: bytes, layers: Sequence[Layer], containers: Sequence[int], activations: str, unpacked: Collection[str],
+    model: bytes,
+    layers: Sequence[Layer],
+    containers: Sequence[int],
+    activations: str,
+    unpacked: Collection[str],
     unbounded: Collection[tuple[str, ...]],
-) -> Any:  # fmt: skip
+) -> Any:
     """One rule a layer; with static activations everything between the layers too. Inputs and outputs stay float, and
     so do the bodies of loops and branches, whose ranges are not seen, and `unbounded` operators: layers among them run
     as dynamic range, which needs none."""

@@ -269,8 +269,13 @@ def _dense_body(rng: Draw, number: int) -> bytes:
 
 
 _BODIES: Sequence[Callable[[Draw, int], bytes]] = (
-    _plain_body, _separable_body, _inverted_body, _residual_body, _gated_body, _dense_body,
-)  # fmt: skip
+    _plain_body,
+    _separable_body,
+    _inverted_body,
+    _residual_body,
+    _gated_body,
+    _dense_body,
+)
 # How many of each kind, and how one is drawn.
 _KINDS: dict[str, tuple[int, Callable[[Draw, int], bytes]]] = {
     "pointwise": (12, _pointwise),

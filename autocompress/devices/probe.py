@@ -24,9 +24,16 @@ from autocompress.specs import DeviceProfile, Runtime
 
 Array = np.ndarray[Any, Any]
 PAIRS = (
-    (32, "float32"), (16, "float32"), (8, "float32"), (4, "float32"), (8, "int8"), (4, "int8"), (8, "int16"),
-    (8, "weight_only"), (4, "weight_only"),
-)  # fmt: skip
+    (32, "float32"),
+    (16, "float32"),
+    (8, "float32"),
+    (4, "float32"),
+    (8, "int8"),
+    (4, "int8"),
+    (8, "int16"),
+    (8, "weight_only"),
+    (4, "weight_only"),
+)
 # Relative to the outputs' root mean square: float kernels sum in another order, 8-bit activations round.
 MOST_ERROR = {"float": 0.01, "integer": 0.05}
 MOST_SLOWDOWN = 1.5  # of a narrow container against 8 bits: else the search would pay time for bytes unasked
@@ -65,15 +72,25 @@ class Probed:
 
 
 def probe(
-    name: str, host: Any, *, runtime: str | None = None, threads: int | None = None,
+    name: str,
+    host: Any,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
     on_kernel: Callable[[KernelTrial], None] = lambda _: None,
-) -> Probed:  # fmt: skip
+) -> Probed:
     """Try every kernel on a host (as a profile's `host`). `runtime`: by default the first that loads there;
     `threads`: by default all available cores. DeviceError where the host or every runtime fails."""
     profile = DeviceProfile(
-        name=name, description="", runtime=Runtime(name=runtime or next(iter(RUNTIMES)), threads=1), host=host,
-        memory_bytes=None, power_w=None, kernels={}, latency_model=None,
-    )  # fmt: skip
+        name=name,
+        description="",
+        runtime=Runtime(name=runtime or next(iter(RUNTIMES)), threads=1),
+        host=host,
+        memory_bytes=None,
+        power_w=None,
+        kernels={},
+        latency_model=None,
+    )
     loads, cores = _loading(profile, (runtime,) if runtime else tuple(RUNTIMES))
     profile = replace(profile, runtime=Runtime(name=loads, threads=threads or cores))
     with profile_host(profile) as there:

@@ -38,9 +38,16 @@ class Screened(StoppedEarly):
     by what was measured, or violates a constraint. `latency_ms` is the model's."""
 
     def __init__(
-        self, reason: str, *, samples: int, accuracy: float, divergence: float, latency_ms: float, file_bytes: int,
+        self,
+        reason: str,
+        *,
+        samples: int,
+        accuracy: float,
+        divergence: float,
+        latency_ms: float,
+        file_bytes: int,
         download_bytes: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(reason, samples=samples, accuracy=accuracy, divergence=divergence)
         self.latency_ms, self.file_bytes, self.download_bytes = latency_ms, file_bytes, download_bytes
 

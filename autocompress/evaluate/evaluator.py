@@ -78,11 +78,21 @@ class Workbench:
     their sha256; evaluations name them relative to `runs`."""
 
     def __init__(
-        self, task: LoadedTask, profile: DeviceProfile, latency: Latency, *, runs: Path, artifacts: Path, seed: int,
-        threads: int, tier: str = "sequential", size: str = "download",
-        pause: Callable[[], None] = lambda: None, known: Known = lambda _: None,
+        self,
+        task: LoadedTask,
+        profile: DeviceProfile,
+        latency: Latency,
+        *,
+        runs: Path,
+        artifacts: Path,
+        seed: int,
+        threads: int,
+        tier: str = "sequential",
+        size: str = "download",
+        pause: Callable[[], None] = lambda: None,
+        known: Known = lambda _: None,
         expected: Known | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`pause` is called between the pieces of an evaluation, so that others may measure. `known`: a latency that
         costs nothing, modelled or measured before; `expected`: what a model of the device says, None: there is none.
         `size`: which size of a file shall be small, "download" or "file"."""
@@ -254,26 +264,37 @@ class Workbench:
         return evaluation, apart
 
     def _screen(
-        self, model: bytes, values: Mapping[str, float | None], apart: float, samples: int, screen: Screen,
+        self,
+        model: bytes,
+        values: Mapping[str, float | None],
+        apart: float,
+        samples: int,
+        screen: Screen,
         expected: Measurement,
-    ) -> None:  # fmt: skip
+    ) -> None:
         reason = None if values["latency_ms"] is None else screen(values)
         if reason is not None:
             raise Screened(
-                reason, samples=samples, accuracy=float(values["accuracy"] or 0.0), divergence=apart,
-                latency_ms=expected.latency_ms, file_bytes=len(model),
+                reason,
+                samples=samples,
+                accuracy=float(values["accuracy"] or 0.0),
+                divergence=apart,
+                latency_ms=expected.latency_ms,
+                file_bytes=len(model),
                 download_bytes=int(values["download_bytes"] or 0),
-            )  # fmt: skip
+            )
 
     def material(self, configuration: Configuration) -> Material:
         """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
         solver cannot."""
         variant, static = self.variants.of(configuration.channels), configuration.activations in STATIC_ACTIVATIONS
         return Material(
-            network=variant.network, teacher=self.variants.whole.network, layers=variant.layers,
+            network=variant.network,
+            teacher=self.variants.whole.network,
+            layers=variant.layers,
             solved=tuple(variant.solve(configuration, self._tier)),
             ranges=variant.ranges if static else None,
-        )  # fmt: skip
+        )
 
     def evaluate_trained(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> Evaluation:
         """The evaluation of a configuration whose layers were trained: built, verified and measured as any other."""
@@ -292,10 +313,12 @@ class Workbench:
         latency = _at_best(expected) if measurement is None else measurement.latency_ms
         energy = None if latency is None else energy_mj(latency, self._profile)
         return {
-            "latency_ms": latency, "energy_mj": energy, "file_bytes": float(len(model)),
+            "latency_ms": latency,
+            "energy_mj": energy,
+            "file_bytes": float(len(model)),
             "download_bytes": float(download),
             "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
-        }  # fmt: skip
+        }
 
     def validation_scores(self, evaluation: Evaluation) -> Array | None:
         """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file
@@ -303,9 +326,14 @@ class Workbench:
         return self._judge.scores(evaluation.sha256, lambda: self._file(evaluation))
 
     def _evaluation(
-        self, configuration: Configuration, model: bytes, download: int, quality: Quality, measurement: Measurement,
+        self,
+        configuration: Configuration,
+        model: bytes,
+        download: int,
+        quality: Quality,
+        measurement: Measurement,
         build_s: float,
-    ) -> Evaluation:  # fmt: skip
+    ) -> Evaluation:
         sha256, artifact = store(model, self._artifacts)
         return Evaluation(
             configuration=configuration,

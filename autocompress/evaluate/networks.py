@@ -50,10 +50,16 @@ class Variant:
     """A float network and what makes candidates of it: solver, activation ranges, builder."""
 
     def __init__(
-        self, network: bytes, layers: Sequence[Layer], calibration: Callable[[], Calibration], container: ContainerOf,
-        threads: int, reconstruction: Reconstruction | None = None, storage: Storage | None = None,
+        self,
+        network: bytes,
+        layers: Sequence[Layer],
+        calibration: Callable[[], Calibration],
+        container: ContainerOf,
+        threads: int,
+        reconstruction: Reconstruction | None = None,
+        storage: Storage | None = None,
         unpacks: Unpacks = lambda *_: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.network, self.layers = network, tuple(layers)
         self._calibration, self._threads, self._given = calibration, threads, reconstruction
         self.builder = Builder(network, self.layers, container, lambda: self.ranges, storage, unpacks)
@@ -106,9 +112,14 @@ class Variants:
     """The whole network, and any of it with fewer channels."""
 
     def __init__(
-        self, whole: Variant, calibration: Callable[[], Calibration], container: ContainerOf, threads: int,
-        storage: Storage | None = None, unpacks: Unpacks = lambda *_: False,
-    ) -> None:  # fmt: skip
+        self,
+        whole: Variant,
+        calibration: Callable[[], Calibration],
+        container: ContainerOf,
+        threads: int,
+        storage: Storage | None = None,
+        unpacks: Unpacks = lambda *_: False,
+    ) -> None:
         self.whole, self._storage, self._unpacks = whole, storage, unpacks
         self._calibration, self._container, self._threads = calibration, container, threads
         self._narrow: dict[tuple[tuple[str, int], ...], Variant] = {}
@@ -198,9 +209,15 @@ class Variants:
     def _made(self, widths: Mapping[str, int]) -> Variant:
         made = narrow(self.whole.reconstruction, self.whole.network, self.channels, self.kept(widths))
         return Variant(
-            made.network, made.layers, self._calibration, self._container, self._threads, made.reconstruction,
-            self._storage, self._unpacks,
-        )  # fmt: skip
+            made.network,
+            made.layers,
+            self._calibration,
+            self._container,
+            self._threads,
+            made.reconstruction,
+            self._storage,
+            self._unpacks,
+        )
 
 
 def _why_whole(widths: Widths, channels: int) -> str:

@@ -150,17 +150,28 @@ def _resampled(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) ->
 
 
 def device_accuracy(
-    metric: Metric, outputs: Array, y: Array, x: Array, *, kernels: str, here: Array | None, seed: int = 0,
+    metric: Metric,
+    outputs: Array,
+    y: Array,
+    x: Array,
+    *,
+    kernels: str,
+    here: Array | None,
+    seed: int = 0,
     signature: Signature = FIRST,
-) -> DeviceAccuracy:  # fmt: skip
+) -> DeviceAccuracy:
     """What a file is worth by the outputs that the kernels of a device gave, beside those of this machine: `here`, None
     where they are the same. All packed as `signature` says, of shape (n, ...)."""
     metric = judged_metric(metric, signature)
     value, interval, _ = judge(metric, signature.chosen(outputs), y, x, seed)
     found = DeviceAccuracy(
-        metric=metric.name, value=value, interval=interval, samples=len(outputs), kernels=kernels,
+        metric=metric.name,
+        value=value,
+        interval=interval,
+        samples=len(outputs),
+        kernels=kernels,
         output=None if signature is FIRST else signature.record(),
-    )  # fmt: skip
+    )
     if here is None:
         return found
     rows, rows_here = (_predictions(each, signature) for each in (outputs, here))

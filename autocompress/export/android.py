@@ -68,9 +68,13 @@ def _metadata(graph: Any, about: About, names: Mapping[int, str]) -> bytes:
 
 
 def _tensor(
-    builder: Any, tensor: Any, kind: str, number: int, normalisation: tuple[float, float] | None,
+    builder: Any,
+    tensor: Any,
+    kind: str,
+    number: int,
+    normalisation: tuple[float, float] | None,
     given: str | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """A TensorMetadata table: 0 name (`given`, else the tensor's), 1 description, 4 process units."""
     shape = " x ".join(str(int(size)) for size in tensor.shape)
     dtype = flatbuffer.type_name(tensor.type).lower()

@@ -64,9 +64,13 @@ def write_bundle(record: StudyRecord, trial: TrialRecord, runs: Path, folder: Pa
     extra = _c_parts(model, record, trial, stem, notes) if "c" in options.formats else {}
     extra |= _android_part(model, record, trial, stem, options, notes) if "android" in options.formats else {}
     shipped = Shipped(
-        model=f"{stem}.tflite", files=parts | extra, layers=_layers(model, record.baseline, runs),
-        words=_words(record, options.words), data_sha256=options.data_sha256, licence=options.licence,
-    )  # fmt: skip
+        model=f"{stem}.tflite",
+        files=parts | extra,
+        layers=_layers(model, record.baseline, runs),
+        words=_words(record, options.words),
+        data_sha256=options.data_sha256,
+        licence=options.licence,
+    )
     card = model_card(record, trial, shipped)
     parts[f"{stem}.json"] = json.dumps(card, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     others = {**extra, f"{stem}.md": markdown(record, trial, card).encode(), **_programs(stem, record)}

@@ -13,9 +13,11 @@ from autocompress.network.tflite.signature import output_names
 _BYTES_A_LINE = 16
 # Names of MicroMutableOpResolver's methods where they are not the operator's words with capitals.
 _METHODS = {
-    "BATCH_MATMUL": "BatchMatMul", "CUMSUM": "CumSum", "PADV2": "PadV2",
+    "BATCH_MATMUL": "BatchMatMul",
+    "CUMSUM": "CumSum",
+    "PADV2": "PadV2",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
-}  # fmt: skip
+}
 
 
 def identifier(name: str) -> str:

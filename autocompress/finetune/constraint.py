@@ -32,9 +32,17 @@ class ConstrainedLayer:
     """One layer of a Keras network, held to its choice. `variables` are what is trained."""
 
     def __init__(
-        self, layer: Layer, choice: LayerChoice, start: SolvedLayer, network: Any, *, fixed: bool,
-        dense: Array | None = None, free_mask: bool = False, target: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        layer: Layer,
+        choice: LayerChoice,
+        start: SolvedLayer,
+        network: Any,
+        *,
+        fixed: bool,
+        dense: Array | None = None,
+        free_mask: bool = False,
+        target: float = 0.0,
+    ) -> None:
         """`fixed`: each weight stays with the centroid it has. `dense`: the float network's weight, needed where the
         mask moves. `free_mask`: pruned weights may come back: they are trained too, out of sight, and `move_mask` keeps
         the largest. `target`: the sparsity that `move_mask` leads to, where it is more than the choice's."""

@@ -29,9 +29,18 @@ class Student:
     `towards`: the configuration whose sparsities `move_masks` leads to."""
 
     def __init__(
-        self, tree: Any, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-        *, ends: Sequence[int], fixed: bool, free_mask: bool, ranges: Ranges | None, towards: Configuration,
-    ) -> None:  # fmt: skip
+        self,
+        tree: Any,
+        layers: Sequence[Layer],
+        configuration: Configuration,
+        start: Sequence[SolvedLayer],
+        *,
+        ends: Sequence[int],
+        fixed: bool,
+        free_mask: bool,
+        ranges: Ranges | None,
+        towards: Configuration,
+    ) -> None:
         between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
         self.network = model.to_keras(tree, outputs=ends, between=between)
         present = {layer.name for layer in self.network.layers}

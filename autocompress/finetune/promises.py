@@ -14,9 +14,11 @@ from autocompress.records.configuration import Configuration, LayerChoice
 
 
 def check_kept(
-    layers: Sequence[Layer], configuration: Configuration, before: Sequence[SolvedLayer] | None,
+    layers: Sequence[Layer],
+    configuration: Configuration,
+    before: Sequence[SolvedLayer] | None,
     after: Sequence[SolvedLayer],
-) -> None:  # fmt: skip
+) -> None:
     """CandidateError where training broke the choice of a layer: tfmot's stages do so silently (its issues 979 and
     1056). `before`: whose zeros must be zeros still; None where masks may move."""
     for layer, old, new in zip(layers, before or after, after, strict=True):

@@ -39,10 +39,21 @@ _RESERVED = 0.03  # of the budget, for the last look
 
 
 def finetune(
-    network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-    lesson: Lesson, metric: Metric, recipe: Recipe, *, ranges: Ranges | None, path: Path, watch: Watch,
-    teacher: bytes | None = None, towards: Configuration | None = None, signature: Signature = FIRST,
-) -> Tuned:  # fmt: skip
+    network: bytes,
+    layers: Sequence[Layer],
+    configuration: Configuration,
+    start: Sequence[SolvedLayer],
+    lesson: Lesson,
+    metric: Metric,
+    recipe: Recipe,
+    *,
+    ranges: Ranges | None,
+    path: Path,
+    watch: Watch,
+    teacher: bytes | None = None,
+    towards: Configuration | None = None,
+    signature: Signature = FIRST,
+) -> Tuned:
     """Train the layers of a candidate of `network` (float) on, from `start`, within what its configuration allows.
 
     `teacher`: the float network whose outputs are the aim, where it is not `network` itself but the one that this is
@@ -56,17 +67,37 @@ def finetune(
     from it; and where memory runs out, which what was kept last is gone on from."""
     with out_of_memory_told():
         return _Training(
-            network, layers, configuration, start, lesson, metric, recipe, ranges, path, teacher or network,
-            towards or configuration, signature,
-        ).run(watch)  # fmt: skip
+            network,
+            layers,
+            configuration,
+            start,
+            lesson,
+            metric,
+            recipe,
+            ranges,
+            path,
+            teacher or network,
+            towards or configuration,
+            signature,
+        ).run(watch)
 
 
 class _Training:
     def __init__(
-        self, network: bytes, layers: Sequence[Layer], configuration: Configuration, start: Sequence[SolvedLayer],
-        lesson: Lesson, metric: Metric, recipe: Recipe, ranges: Ranges | None, path: Path, teacher: bytes,
-        towards: Configuration, signature: Signature,
-    ) -> None:  # fmt: skip
+        self,
+        network: bytes,
+        layers: Sequence[Layer],
+        configuration: Configuration,
+        start: Sequence[SolvedLayer],
+        lesson: Lesson,
+        metric: Metric,
+        recipe: Recipe,
+        ranges: Ranges | None,
+        path: Path,
+        teacher: bytes,
+        towards: Configuration,
+        signature: Signature,
+    ) -> None:
         self._began_s = time.monotonic()
         self._towards, self._rises = towards, towards != configuration
         check_recipe(recipe, lesson.y is not None, rises=self._rises)
@@ -144,9 +175,13 @@ class _Training:
         solved = self._checked()
         self._path.unlink(missing_ok=True)
         return Tuned(
-            layers=solved, loss_before=state.first_loss, loss_after=state.best_loss, steps=state.steps,
-            epochs=state.steps / self._batches.steps_an_epoch, seconds=self._elapsed_s(),
-        )  # fmt: skip
+            layers=solved,
+            loss_before=state.first_loss,
+            loss_after=state.best_loss,
+            steps=state.steps,
+            epochs=state.steps / self._batches.steps_an_epoch,
+            seconds=self._elapsed_s(),
+        )
 
     def _train_on(self, watch: Watch) -> None:
         """One step, and whatever is due behind it."""
@@ -246,9 +281,12 @@ class _Training:
     def _progress(self, loss: float) -> Progress:
         state = self._state
         return Progress(
-            share=self._share(), steps=state.steps, loss=loss, first_loss=state.first_loss,
+            share=self._share(),
+            steps=state.steps,
+            loss=loss,
+            first_loss=state.first_loss,
             best_loss=state.best_loss if state.best else None,
-        )  # fmt: skip
+        )
 
 
 def _schedule(share: float) -> float:

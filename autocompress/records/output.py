@@ -47,9 +47,11 @@ class JudgedOutput:
             for name, shape, position in zip(self.names, self.shapes, self.positions, strict=True)
         ]
         return {
-            "signature": self.signature, "judged": judged, "others": list(self.others),
+            "signature": self.signature,
+            "judged": judged,
+            "others": list(self.others),
             "other_signatures": list(self.other_signatures),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> JudgedOutput:

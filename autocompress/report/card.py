@@ -162,13 +162,25 @@ def _figures(record: StudyRecord, card: Mapping[str, Any]) -> list[list[str]]:
     base, this, deltas = card["baseline"], card["measurements"], card["deltas"]
     name = escaped(record.metric_name)
     lines = [
-        [f"{name}, test data", _value(base, "test_accuracy"), _value(this, "test_accuracy"),
-         _signed(deltas["test_accuracy"])],
-        [f"{name}, validation data", _value(base, "accuracy"), _value(this, "accuracy"),
-         _signed(deltas["accuracy"], deltas["accuracy_ci"])],
-    ]  # fmt: skip
-    written = {"latency_ms": _milliseconds, "download_bytes": kilobytes, "file_bytes": kilobytes,
-               "peak_memory_bytes": kilobytes}  # fmt: skip
+        [
+            f"{name}, test data",
+            _value(base, "test_accuracy"),
+            _value(this, "test_accuracy"),
+            _signed(deltas["test_accuracy"]),
+        ],
+        [
+            f"{name}, validation data",
+            _value(base, "accuracy"),
+            _value(this, "accuracy"),
+            _signed(deltas["accuracy"], deltas["accuracy_ci"]),
+        ],
+    ]
+    written = {
+        "latency_ms": _milliseconds,
+        "download_bytes": kilobytes,
+        "file_bytes": kilobytes,
+        "peak_memory_bytes": kilobytes,
+    }
     for key, write in written.items():
         before, after, ratio = base[key], this[key], deltas[f"{key}_ratio"]
         shown = ["-" if value is None else write(value) for value in (before, after)]
@@ -218,13 +230,18 @@ def _layers(card: Mapping[str, Any]) -> list[list[str]]:
     for layer in card["layers"]:
         asked = layer["asked"]
         share = layer["zeros"] / layer["weights"] if layer["weights"] else 0.0
-        lines.append([
-            escaped(layer["name"]), escaped(_shortened(layer["tensor_name"] or "-")),
-            "×".join(map(str, layer["shape"])),
-            layer["container"], f"{layer['zeros']:,} of {layer['weights']:,} ({100 * share:.1f} %)",
-            f"{layer['levels']:,}", "-" if asked is None else _asked(asked),
-            layer["runs_on"] or "not known",
-        ])  # fmt: skip
+        lines.append(
+            [
+                escaped(layer["name"]),
+                escaped(_shortened(layer["tensor_name"] or "-")),
+                "×".join(map(str, layer["shape"])),
+                layer["container"],
+                f"{layer['zeros']:,} of {layer['weights']:,} ({100 * share:.1f} %)",
+                f"{layer['levels']:,}",
+                "-" if asked is None else _asked(asked),
+                layer["runs_on"] or "not known",
+            ]
+        )
     return lines
 
 

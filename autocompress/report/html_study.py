@@ -56,9 +56,11 @@ def study_data(
     layers = list(record.baseline.configuration.layers)
     trials = [_point(record, trial, evaluation, layers, choices) for trial, evaluation in complete(record)]
     baseline = _values(record, record.baseline) | {
-        "summary": "the float network as given", "sha256": record.baseline.sha256,
-        "layers": _layers(record.baseline, layers, choices), "activations": "float32",
-    }  # fmt: skip
+        "summary": "the float network as given",
+        "sha256": record.baseline.sha256,
+        "layers": _layers(record.baseline, layers, choices),
+        "activations": "float32",
+    }
     found: dict[str, Any] = study_document.as_json(
         {
             "study": record.name,
@@ -83,9 +85,10 @@ def study_data(
 def _axes(record: StudyRecord) -> list[dict[str, str]]:
     """The values that can be drawn: those that some complete trial has. Modelled latency says so in its name."""
     known = [
-        name for name in CONSTRAINT_NAMES
+        name
+        for name in CONSTRAINT_NAMES
         if any(value_of(evaluation, name) is not None for _, evaluation in complete(record))
-    ]  # fmt: skip
+    ]
     titles = _TITLES | {"accuracy": f"validation {record.metric_name}"}
     titles["latency_ms"] += f" ({latency_words(record.baseline.measurement)})"
     return [{"name": name, "title": titles[name]} for name in known]
@@ -107,9 +110,12 @@ def _values(record: StudyRecord, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _point(
-    record: StudyRecord, trial: TrialRecord, evaluation: Evaluation, layers: Sequence[str],
+    record: StudyRecord,
+    trial: TrialRecord,
+    evaluation: Evaluation,
+    layers: Sequence[str],
     choices: dict[LayerChoice, int],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     configuration = evaluation.configuration.normalised()
     return _values(record, evaluation) | {
         "number": trial.number,
@@ -156,8 +162,9 @@ def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
     counts = ", ".join(f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states[s] or s == "complete")
     failed = [
         (str(t.number), t.state.replace("_", " "), t.reason or "no reason given")
-        for t in record.trials if t.state in ("failed", "stopped_early", "screened")
-    ]  # fmt: skip
+        for t in record.trials
+        if t.state in ("failed", "stopped_early", "screened")
+    ]
     return Template(asset("study.html")).substitute(
         study=html.escape(record.name),
         what=html.escape(f"{record.task} on {record.device} · space {record.space} · sampler {record.sampler}"),
@@ -196,13 +203,17 @@ def _float_line(record: StudyRecord) -> str:
 def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     objectives = ", ".join(record.objectives)
     lines = [
-        ("task", record.task), ("device", record.device), ("space", record.space), ("sampler", record.sampler),
-        ("seed", str(record.seed)), ("objectives", f"{objectives} (size: {record.size})"),
+        ("task", record.task),
+        ("device", record.device),
+        ("space", record.space),
+        ("sampler", record.sampler),
+        ("seed", str(record.seed)),
+        ("objectives", f"{objectives} (size: {record.size})"),
         ("constraints", ", ".join(map(str, record.constraints)) or "none"),
         ("latency", latency_words(record.baseline.measurement)),
         *([] if record.left_out is None else [("kernels not used", record.left_out)]),
         ("baseline file", f"{record.baseline.sha256} (SHA-256)"),
-    ]  # fmt: skip
+    ]
     if record.output is not None:
         lines.insert(1, ("output", record.output.words))
     lines += [(name.replace("_", " "), f"{digest} (SHA-256)") for name, digest in record.hashes.items()]

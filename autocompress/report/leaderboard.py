@@ -171,28 +171,39 @@ def _key(record: StudyRecord) -> tuple[tuple[str, str], ...]:
     hashes["device_profile"] = record.hashes.get("device", "unknown")
     runtime = f"{measured.runtime or 'unknown'} {measured.runtime_version or ''}".strip()
     named = {
-        "task": record.task, "device": record.device, "metric": record.metric_name, "latency": record.latency_source,
-        "runtime": runtime, "threads": str(measured.threads), "bits": str(measured.os_bits), **hashes,
-    }  # fmt: skip
+        "task": record.task,
+        "device": record.device,
+        "metric": record.metric_name,
+        "latency": record.latency_source,
+        "runtime": runtime,
+        "threads": str(measured.threads),
+        "bits": str(measured.os_bits),
+        **hashes,
+    }
     if record.output is not None and record.output.named is not None:
         named["output"] = record.output.named
     return tuple(named.items())
 
 
 def _group(
-    key: tuple[tuple[str, str], ...], records: Sequence[StudyRecord], limits: Sequence[Limit],
+    key: tuple[tuple[str, str], ...],
+    records: Sequence[StudyRecord],
+    limits: Sequence[Limit],
     usable: Callable[[Point], bool],
-) -> Group:  # fmt: skip
+) -> Group:
     points = [
         Point(record=record, trial=trial, evaluation=trial.evaluation)
-        for record in records for trial in Front(record).trials if trial.evaluation is not None
-    ]  # fmt: skip
+        for record in records
+        for trial in Front(record).trials
+        if trial.evaluation is not None
+    ]
     front = _front(points, usable)
     best = tuple(
         Best(limit=limit, wanted=words, point=_best(points, limit, name, usable))
         for limit in limits or default_limits(records[0])
-        for name, words in WANTED.items() if name != limit.name
-    )  # fmt: skip
+        for name, words in WANTED.items()
+        if name != limit.name
+    )
     on = {id(point) for point in front}
     others = tuple(point for point in points if id(point) not in on)
     return Group(

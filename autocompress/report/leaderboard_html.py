@@ -38,11 +38,14 @@ def _others(group: Group) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = study_document.as_json(
         [
             {
-                "study": point.record.name, "trial": point.trial.number, "accuracy": point.evaluation.accuracy,
-                "latency_ms": point.evaluation.measurement.latency_ms, "file_bytes": point.evaluation.file_bytes,
+                "study": point.record.name,
+                "trial": point.trial.number,
+                "accuracy": point.evaluation.accuracy,
+                "latency_ms": point.evaluation.measurement.latency_ms,
+                "file_bytes": point.evaluation.file_bytes,
                 "download_bytes": point.evaluation.download_bytes,
             }
             for point in group.others
         ]
-    )  # fmt: skip
+    )
     return found

@@ -177,9 +177,18 @@ def tables(board: Mapping[str, Any]) -> list[Table]:
 
 
 _STUDIES = (
-    "rank", "study", "hypervolume", "on the front", "trials", "float", "int8", "searched by", "last trial (UTC)",
-    "sampler, seed", "version",
-)  # fmt: skip
+    "rank",
+    "study",
+    "hypervolume",
+    "on the front",
+    "trials",
+    "float",
+    "int8",
+    "searched by",
+    "last trial (UTC)",
+    "sampler, seed",
+    "version",
+)
 
 
 def _study_cells(study: Mapping[str, Any]) -> tuple[str, ...]:
@@ -251,9 +260,20 @@ def csv_text(board: Mapping[str, Any]) -> str:
     """A line for each point of a front, with its study and what it is the best of, and one for each thing left out."""
     out = io.StringIO()
     names = (
-        "study", "trial", "accuracy", "test_accuracy", "latency_ms", "latency_is", "extrapolated", "download_bytes",
-        "file_bytes", "peak_memory_bytes", "energy_mj", "summary", "sha256",
-    )  # fmt: skip
+        "study",
+        "trial",
+        "accuracy",
+        "test_accuracy",
+        "latency_ms",
+        "latency_is",
+        "extrapolated",
+        "download_bytes",
+        "file_bytes",
+        "peak_memory_bytes",
+        "energy_mj",
+        "summary",
+        "sha256",
+    )
     about = ("rank", "hypervolume", "by", "started", "last", "version")  # of the study
     ratios = [f"{what}_to_{of}" for of in ("float", "int8") for what in ("accuracy", "latency", "download")]
     writer = csv.writer(out, lineterminator="\n")

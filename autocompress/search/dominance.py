@@ -55,10 +55,11 @@ class Rivals:
         if "metric" not in request.objectives or any(values[name] is None for name in others):
             return None
         feasible = [
-            (number, evaluation) for number, evaluation in self._ledger.complete()
+            (number, evaluation)
+            for number, evaluation in self._ledger.complete()
             if all(_at_most(evaluation.value(name), values[name]) for name in others)
             and meets(evaluation, request.constraints)
-        ]  # fmt: skip
+        ]
         return max(feasible, key=lambda pair: (self._sign * pair[1].accuracy, -pair[0]), default=None)
 
     def screen(self, values: Values) -> str | None:

@@ -96,9 +96,13 @@ def _added(opened: Search, number: int, evaluation: Evaluation | None, attrs: Ma
             attrs["reason"], values = str(fault), None
             attrs.pop("evaluation")
     made = optuna.trial.create_trial(
-        state=TrialState.FAIL if values is None else TrialState.COMPLETE, values=values, params=parent.params,
-        distributions=parent.distributions, user_attrs=attrs, constraints=constraints,
-    )  # fmt: skip
+        state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+        values=values,
+        params=parent.params,
+        distributions=parent.distributions,
+        user_attrs=attrs,
+        constraints=constraints,
+    )
     before = {trial.number for trial in opened.study.get_trials(deepcopy=False)}
     opened.study.add_trial(made)
     added = next(t for t in opened.study.get_trials(deepcopy=False) if t.number not in before)

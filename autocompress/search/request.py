@@ -59,11 +59,12 @@ def resolved(
     modelled = request.latency_source == "modelled"
     activations = allowed_activations(request.space, request.profile, modelled=modelled)
     named = [
-        layer for layer in layers
+        layer
+        for layer in layers
         if request.space.names_layer(
             name=layer.name, tensor_name=layer.tensor_name, op=layer.op, sparse_kernels=layer.name in sparse
         )
-    ]  # fmt: skip
+    ]
     if not named:
         names = ", ".join(layer.name for layer in layers[:8])
         raise AutocompressError(f"space '{request.space.name}' matches no layer of the network; its layers: {names}")

@@ -169,6 +169,11 @@ def queue(study: optuna.Study, corners: Iterable[dict[str, Any]]) -> None:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    packages = {"autocompress": "autocompress", "optuna": "optuna", "ai-edge-quantizer": "ai-edge-quantizer",
-                "runtime": "ai-edge-litert", "numpy": "numpy"}  # fmt: skip
+    packages = {
+        "autocompress": "autocompress",
+        "optuna": "optuna",
+        "ai-edge-quantizer": "ai-edge-quantizer",
+        "runtime": "ai-edge-litert",
+        "numpy": "numpy",
+    }
     return {name: metadata.version(package) for name, package in packages.items()}

@@ -66,10 +66,19 @@ class Search:
         self._floor, self._remarked = Floor(), set[str]()
         self._measuring = Measuring(request, latency, expected, self._floor, self._folder, lambda: self.study)
         self.workbench = Workbench(
-            request.task, request.profile, self._measuring.latency, runs=request.runs,
-            artifacts=self._folder / "artifacts", seed=request.seed, threads=request.threads, tier=request.tier,
-            size=request.size, pause=self._floor.pause, known=self._measuring.known, expected=self._measuring.expected,
-        )  # fmt: skip
+            request.task,
+            request.profile,
+            self._measuring.latency,
+            runs=request.runs,
+            artifacts=self._folder / "artifacts",
+            seed=request.seed,
+            threads=request.threads,
+            tier=request.tier,
+            size=request.size,
+            pause=self._floor.pause,
+            known=self._measuring.known,
+            expected=self._measuring.expected,
+        )
         _ = self.workbench.batch  # whether the network runs at all
         sparse = self.workbench.sparse_path.layers
         self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
@@ -103,10 +112,14 @@ class Search:
     def _guided(self) -> GuidedSampler:
         request = self.request
         return GuidedSampler(
-            seed=request.seed, landscape=lambda: self.landscape, reference=lambda: self._reference,
-            objectives=request.objectives, size=request.size, constraints=request.constraints,
+            seed=request.seed,
+            landscape=lambda: self.landscape,
+            reference=lambda: self._reference,
+            objectives=request.objectives,
+            size=request.size,
+            constraints=request.constraints,
             corners=self._corner_parameters[1],
-        )  # fmt: skip
+        )
 
     @cached_property
     def _corner_parameters(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:

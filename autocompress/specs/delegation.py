@@ -53,9 +53,11 @@ def left_out_line(profile: DeviceProfile, ops: frozenset[str], activations: tupl
     one line; None where that is nothing. `activations`: those that it offers."""
     offered = offered_kernels(profile, modelled=True)
     gone = [
-        (op, bits, kind) for op, pairs in profile.kernels.items() for bits, kind in pairs
+        (op, bits, kind)
+        for op, pairs in profile.kernels.items()
+        for bits, kind in pairs
         if op in ops and kind in activations and (bits, kind) not in offered[op]
-    ]  # fmt: skip
+    ]
     if not gone:
         return None
     said = ", ".join(f"{bits}-bit {op} with {_SAID.get(kind, kind)} activations" for op, bits, kind in gone)

@@ -10,14 +10,41 @@ from typing import Any
 CALIBRATED_DTYPES = ("float32", "dynamic", "int8")
 # The kinds of operators that have a cost of their own in a calibrated model, and what is counted of each.
 OPERATOR_CLASSES = (
-    "pointwise", "spatial", "depthwise", "dense", "upsample", "elementwise", "average_pool", "max_pool", "mean",
-    "softmax", "logistic", "tanh", "hard_swish", "relu", "pad", "concatenation", "reshape", "quantize", "dequantize",
+    "pointwise",
+    "spatial",
+    "depthwise",
+    "dense",
+    "upsample",
+    "elementwise",
+    "average_pool",
+    "max_pool",
+    "mean",
+    "softmax",
+    "logistic",
+    "tanh",
+    "hard_swish",
+    "relu",
+    "pad",
+    "concatenation",
+    "reshape",
+    "quantize",
+    "dequantize",
     "requantize",
-)  # fmt: skip
+)
 OPERATOR_TERMS = (
-    "ops", "mmac_by_8", "mmac_by_16", "mmac_in_8", "mmac_in_16", "inputs", "outputs", "rows", "taps", "ragged",
-    "elements", "reads",
-)  # fmt: skip
+    "ops",
+    "mmac_by_8",
+    "mmac_by_16",
+    "mmac_in_8",
+    "mmac_in_16",
+    "inputs",
+    "outputs",
+    "rows",
+    "taps",
+    "ragged",
+    "elements",
+    "reads",
+)
 NETWORK_TERMS = ("once", "weights_beyond_l1", "weights_beyond_l2", "activations_beyond_l2")
 # The figures of a profile that `sources` says something of.
 FIGURES = ("cores", "clock_mhz", "memory_bytes", "power_w", "kernels", "latency_model")

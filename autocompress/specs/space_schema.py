@@ -22,10 +22,23 @@ from autocompress.specs.space import Rule, SearchSpace, Widths
 
 # Ops of the TFLite schema that can have a constant weight.
 WEIGHT_OPS = (
-    "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "CONV_3D_TRANSPOSE",
-    "BATCH_MATMUL", "EMBEDDING_LOOKUP", "GATHER", "SVDF", "RNN", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
-)  # fmt: skip
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "TRANSPOSE_CONV",
+    "CONV_3D",
+    "CONV_3D_TRANSPOSE",
+    "BATCH_MATMUL",
+    "EMBEDDING_LOOKUP",
+    "GATHER",
+    "SVDF",
+    "RNN",
+    "LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+)
 # Of a profile's kernels: what makes a dense weight of one that is stored sparse.
 KERNEL_OPS = (*WEIGHT_OPS, "DENSIFY")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -182,8 +182,9 @@ def _twins(kind: str, names: list[str]) -> list[str]:
     """What is said of the entries that are named like an earlier one."""
     return [
         f"$.{kind}[{index}]: is named '{name}' like $.{kind}[{names.index(name)}], give it a name of its own"
-        for index, name in enumerate(names) if name in names[:index]
-    ]  # fmt: skip
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
 
 
 def _task(entry: TaskFile, folder: Path) -> SweepTask:
@@ -193,9 +194,14 @@ def _task(entry: TaskFile, folder: Path) -> SweepTask:
     model, data = (None if each is None else str(folder / each) for each in (entry.model, entry.data))
     stem = Path((task or model or "").rpartition(":")[0] or task or model or "").stem
     return SweepTask(
-        name=entry.name or _plain(stem), task=task, model=model, data=data, metric=entry.metric, output=entry.output,
+        name=entry.name or _plain(stem),
+        task=task,
+        model=model,
+        data=data,
+        metric=entry.metric,
+        output=entry.output,
         signature=entry.signature,
-    )  # fmt: skip
+    )
 
 
 def _device(entry: SweepDeviceFile, folder: Path) -> SweepDevice:

@@ -178,8 +178,9 @@ class _Work:
     def _metric_check(self, was: FileFigures, now: Evaluation, label: str) -> Check:
         task, accepted = self._opened.request.task, self._job.accepted
         if accepted is not None and accepted.data_sha256 != task.data_sha256:
-            return Check(file=label, metric="accuracy", before=was.accuracy, after=now.accuracy,
-                         note="the data changed")  # fmt: skip
+            return Check(
+                file=label, metric="accuracy", before=was.accuracy, after=now.accuracy, note="the data changed"
+            )
         rises = task.metric.higher_is_better
         return compare.metric_check(label, was, now.accuracy, self._scores(now), rises=rises)
 

@@ -18,9 +18,15 @@ _CANARIES = 3
 _Z95 = 1.959963984540054
 SEQUENTIAL = ("latency_ms", "peak_memory_bytes")
 THRESHOLDS = {
-    "latency_ms": "latency", "accuracy": "metric", "file_bytes": "size", "download_bytes": "size",
-    "peak_memory_bytes": "memory", "hypervolume": "hypervolume", "build": "metric", "artifact": "metric",
-}  # fmt: skip
+    "latency_ms": "latency",
+    "accuracy": "metric",
+    "file_bytes": "size",
+    "download_bytes": "size",
+    "peak_memory_bytes": "memory",
+    "hypervolume": "hypervolume",
+    "build": "metric",
+    "artifact": "metric",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +136,15 @@ class Race:
         low, high = (math.expm1(end) if math.isfinite(end) else end for end in self.shift.interval)
         interval = (low, high) if math.isfinite(low) and math.isfinite(high) else None
         return Check(
-            file=file, metric="latency_ms", before=before_ms, after=before_ms * (1 + effect), effect=effect, p=self.p,
-            interval=interval, pairs=len(self.pairs.log_ratios),
-        )  # fmt: skip
+            file=file,
+            metric="latency_ms",
+            before=before_ms,
+            after=before_ms * (1 + effect),
+            effect=effect,
+            p=self.p,
+            interval=interval,
+            pairs=len(self.pairs.log_ratios),
+        )
 
     def is_worse_or_better(self) -> bool:
         """Whether the difference would count if nothing else were compared: worth a second look."""
@@ -158,9 +170,15 @@ def memory_check(file: str, was: Sequence[int], now: Sequence[int]) -> Check | N
     before, after = float(np.median(was)), float(np.median(now))
     low, high = (math.expm1(end) if math.isfinite(end) else end for end in shift.interval)
     return Check(
-        file=file, metric="peak_memory_bytes", before=before, after=after, effect=math.expm1(shift.estimate),
-        p=shift.p, interval=(low, high) if math.isfinite(low + high) else None, pairs=len(now),
-    )  # fmt: skip
+        file=file,
+        metric="peak_memory_bytes",
+        before=before,
+        after=after,
+        effect=math.expm1(shift.estimate),
+        p=shift.p,
+        interval=(low, high) if math.isfinite(low + high) else None,
+        pairs=len(now),
+    )
 
 
 def hypervolume_check(was: CellNight, now: CellNight) -> Check:
@@ -192,10 +210,16 @@ def _volume_sd(night: CellNight, scales: tuple[float, float, float]) -> float:
         slower = np.where(group, latency * np.exp(sd), latency)
         moved.append(
             pareto.study_hypervolume(
-                accuracy, slower, download, baseline_accuracy=scales[0], baseline_latency_ms=scales[1],
-                int8_download_bytes=scales[2], higher_is_better=night.higher_is_better,
-            ) - (night.hypervolume or 0.0)
-        )  # fmt: skip
+                accuracy,
+                slower,
+                download,
+                baseline_accuracy=scales[0],
+                baseline_latency_ms=scales[1],
+                int8_download_bytes=scales[2],
+                higher_is_better=night.higher_is_better,
+            )
+            - (night.hypervolume or 0.0)
+        )
     return math.hypot(*moved)
 
 

@@ -133,8 +133,16 @@ class _Running:
 
     def _run(self, cell: Cell, share_s: float | None) -> None:
         """One cell in its process. A process that stores nothing has failed: its last line says why."""
-        command = [sys.executable, "-m", "autocompress.sweep", str(self._sweep.file), cell.name, str(self._runs),
-                   "-" if share_s is None else f"{share_s:.3f}", str(self._comparisons)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "autocompress.sweep",
+            str(self._sweep.file),
+            cell.name,
+            str(self._runs),
+            "-" if share_s is None else f"{share_s:.3f}",
+            str(self._comparisons),
+        ]
         log, began_s = self._nights.open_folder / f"{cell.name}.log", time.monotonic()
         self._say(cell.name, "begins")
         code = self._followed(command, log, cell)

@@ -13,9 +13,17 @@ from autocompress.sweep.night import CellNight, Night
 from autocompress.sweep.verdict import Event, Verdict
 
 _MARKS = {"worse": "❌", "better": "✅", "same": "➖", "unknown": "❔"}
-_NAMES = {"latency_ms": "latency", "accuracy": "metric", "file_bytes": "file size", "download_bytes": "download size",
-          "peak_memory_bytes": "peak memory", "hypervolume": "hypervolume",
-          "build": "build", "artifact": "stored file", "cell": "the whole cell"}  # fmt: skip
+_NAMES = {
+    "latency_ms": "latency",
+    "accuracy": "metric",
+    "file_bytes": "file size",
+    "download_bytes": "download size",
+    "peak_memory_bytes": "peak memory",
+    "hypervolume": "hypervolume",
+    "build": "build",
+    "artifact": "stored file",
+    "cell": "the whole cell",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +106,11 @@ def change(each: Verdict) -> str:
     if check.metric == "accuracy":
         return f"{effect:.4f} worse" if effect > 0 else f"{-effect:.4f} better" if effect < 0 else "equal"
     sign = -1 if check.metric == "hypervolume" else 1
-    ends = "" if check.interval is None or check.interval[0] == check.interval[1] else (
-        "; " + " to ".join(f"{100 * end:+.1f} %" for end in sorted(sign * end for end in check.interval))
-    )  # fmt: skip
+    ends = (
+        ""
+        if check.interval is None or check.interval[0] == check.interval[1]
+        else ("; " + " to ".join(f"{100 * end:+.1f} %" for end in sorted(sign * end for end in check.interval)))
+    )
     return f"{100 * sign * effect:+.1f} %{ends}"
 
 
@@ -133,19 +143,34 @@ def document(found: Findings) -> dict[str, Any]:
         "events": [asdict(event) for event in found.events],
         "cells": [
             {
-                "cell": cell.cell, "state": cell.state, "reason": cell.reason, "study": cell.study,
+                "cell": cell.cell,
+                "state": cell.state,
+                "reason": cell.reason,
+                "study": cell.study,
                 "trials": cell.trials,
-                "metric": cell.metric, "latency_source": cell.latency_source, "hypervolume": cell.hypervolume,
-                "canary_ms": cell.canary_ms, "elapsed_s": cell.elapsed_s, "versions": cell.versions,
+                "metric": cell.metric,
+                "latency_source": cell.latency_source,
+                "hypervolume": cell.hypervolume,
+                "canary_ms": cell.canary_ms,
+                "elapsed_s": cell.elapsed_s,
+                "versions": cell.versions,
                 "front": [
-                    {"trial": each.trial, "accuracy": each.accuracy, "latency_ms": each.latency_ms,
-                     "extrapolated": each.extrapolated, "file_bytes": each.file_bytes,
-                     "download_bytes": each.download_bytes, "sha256": each.sha256,
-                     "artifact": each.artifact} for each in cell.front
+                    {
+                        "trial": each.trial,
+                        "accuracy": each.accuracy,
+                        "latency_ms": each.latency_ms,
+                        "extrapolated": each.extrapolated,
+                        "file_bytes": each.file_bytes,
+                        "download_bytes": each.download_bytes,
+                        "sha256": each.sha256,
+                        "artifact": each.artifact,
+                    }
+                    for each in cell.front
                 ],
-            } for cell in night.cells
+            }
+            for cell in night.cells
         ],
-    }  # fmt: skip
+    }
 
 
 def junit(found: Findings) -> str:
@@ -156,10 +181,15 @@ def junit(found: Findings) -> str:
         counts = Counter(each.verdict for each in rows)
         lost = cell.state in ("away", "late")
         suite = ElementTree.SubElement(
-            root, "testsuite", name=_xml(cell.cell), tests=str(len(rows) + 1), failures=str(counts["worse"]),
-            errors=str(int(cell.state == "failed")), skipped=str(counts["unknown"] + int(lost)),
+            root,
+            "testsuite",
+            name=_xml(cell.cell),
+            tests=str(len(rows) + 1),
+            failures=str(counts["worse"]),
+            errors=str(int(cell.state == "failed")),
+            skipped=str(counts["unknown"] + int(lost)),
             time=f"{cell.elapsed_s:.3f}",
-        )  # fmt: skip
+        )
         case = ElementTree.SubElement(
             suite, "testcase", classname=_xml(cell.cell), name="cell", time=f"{cell.elapsed_s:.3f}"
         )

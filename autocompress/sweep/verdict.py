@@ -126,10 +126,14 @@ def events(nights: Sequence[Night], rules: VerdictRules) -> tuple[Event, ...]:
             key = (numbers[change.index], until)
             found.setdefault(key, []).append((name, math.expm1(change.after - change.before)))
     return tuple(
-        Event(night=night, until=until, series=tuple(name for name, _ in rows),
-              change=float(np.median([change for _, change in rows])))
+        Event(
+            night=night,
+            until=until,
+            series=tuple(name for name, _ in rows),
+            change=float(np.median([change for _, change in rows])),
+        )
         for (night, until), rows in sorted(found.items(), key=lambda item: item[0][0])
-    )  # fmt: skip
+    )
 
 
 def _series(nights: Sequence[Night]) -> Iterable[tuple[str, list[int], list[float]]]:
@@ -144,8 +148,9 @@ def _series(nights: Sequence[Night]) -> Iterable[tuple[str, list[int], list[floa
             )
             named += [
                 (f"{cell.cell}: {check.file} {check.metric}", check.after)
-                for check in cell.checks if check.metric == "latency_ms" and check.after is not None and check.pairs
-            ]  # fmt: skip
+                for check in cell.checks
+                if check.metric == "latency_ms" and check.after is not None and check.pairs
+            ]
             for name, value in named:
                 numbers, values = rows.setdefault(name, ([], []))
                 numbers.append(night.number)

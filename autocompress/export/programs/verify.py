@@ -28,8 +28,16 @@ OPS = {3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 9: "FULLY_CONNECTED", 67: "TRANSPOS
 EXPANDING = (6, 124)  # DEQUANTIZE, DENSIFY: the weight is stored before them
 CONTAINERS = {0: ("FLOAT32", "<f4"), 1: ("FLOAT16", "<f2"), 9: ("INT8", "i1"), 17: ("INT4", "")}
 UNREADABLE = (
-    OSError, ValueError, LookupError, RuntimeError, ImportError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    ImportError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 Array = Any
 
 

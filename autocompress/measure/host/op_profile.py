@@ -18,7 +18,7 @@ _KERNELS = {
     "DEPTHWISE_CONV_2D": ("Convolution",),
     "FULLY_CONNECTED": ("Fully Connected",),
     "TRANSPOSE_CONV": ("Deconvolution",),
-}  # fmt: skip
+}
 _LAYER_KERNELS = ("Convolution", "Fully Connected", "Deconvolution")
 
 

@@ -25,9 +25,13 @@ _LONGEST_SOCKET = 107 - 17  # a Unix socket's path; OpenSSH adds 17 characters w
 _HASH = 40  # what %C stands for
 # The user's configuration may ask for forwardings or a command of its own, which are no business of a measurement.
 _OPTIONS = (
-    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", f"ServerAliveInterval={ALIVE_S}",
-    f"ServerAliveCountMax={ALIVE_TIMES}", "ClearAllForwardings=yes", "RemoteCommand=none",
-)  # fmt: skip
+    "BatchMode=yes",
+    f"ConnectTimeout={CONNECT_S}",
+    f"ServerAliveInterval={ALIVE_S}",
+    f"ServerAliveCountMax={ALIVE_TIMES}",
+    "ClearAllForwardings=yes",
+    "RemoteCommand=none",
+)
 _URI = re.compile(r"(?P<host>ssh://[^/]+)(?:/(?P<python>.+)?)?")
 _PLAIN = re.compile(r"(?P<user>[^@:\[\]]+@)?(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:@\[\]]+))(?::(?P<python>[^:]+)?)?")
 
@@ -147,8 +151,11 @@ _FAULTS: tuple[tuple[str, type[DeviceError], str], ...] = (
         DeviceError,
         "none of your keys is accepted and no password is ever asked for: run `ssh-copy-id {name}` once",
     ),
-    (r"^.*Bad configuration option.*$|^.*Bad owner or permissions on.*$|^.*terminating, .* bad configuration.*$",
-     DeviceError, "put your ssh configuration right"),
+    (
+        r"^.*Bad configuration option.*$|^.*Bad owner or permissions on.*$|^.*terminating, .* bad configuration.*$",
+        DeviceError,
+        "put your ssh configuration right",
+    ),
     (r"^.*Could not resolve hostname.*$", NotStartedError, "check the name, or give the address"),
     (r"^.*Connection refused.*$", UnreachableError, "check that its ssh server runs and on which port"),
     (
@@ -156,4 +163,4 @@ _FAULTS: tuple[tuple[str, type[DeviceError], str], ...] = (
         UnreachableError,
         "check that it is on and in this network",
     ),
-)  # fmt: skip
+)

@@ -22,10 +22,24 @@ UNKNOWN_OP = "UNKNOWN"
 _COUNTED_INPUTS = {"CONV_2D": 2, "FULLY_CONNECTED": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3}  # 1 else
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
 _BITS = {
-    "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT64": 64, "INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8,
-    "INT16": 16, "UINT16": 16, "INT32": 32, "UINT32": 32, "INT64": 64, "UINT64": 64, "BOOL": 8,
-    "COMPLEX64": 64, "COMPLEX128": 128,
-}  # fmt: skip
+    "FLOAT32": 32,
+    "FLOAT16": 16,
+    "BFLOAT16": 16,
+    "FLOAT64": 64,
+    "INT2": 2,
+    "INT4": 4,
+    "INT8": 8,
+    "UINT8": 8,
+    "INT16": 16,
+    "UINT16": 16,
+    "INT32": 32,
+    "UINT32": 32,
+    "INT64": 64,
+    "UINT64": 64,
+    "BOOL": 8,
+    "COMPLEX64": 64,
+    "COMPLEX128": 128,
+}
 
 
 @dataclass(frozen=True)

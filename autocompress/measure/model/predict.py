@@ -26,10 +26,23 @@ from autocompress.specs import CalibratedModel, Coefficients, DeviceProfile, Fit
 
 # Their work is in none of the three terms.
 _UNCOUNTED_OPS = (
-    "BATCH_MATMUL", "CONV_3D", "CONV_3D_TRANSPOSE", "SVDF", "RNN", "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "WHILE", "IF", "CALL", "CALL_ONCE", "CUSTOM", UNKNOWN_OP,
-)  # fmt: skip
+    "BATCH_MATMUL",
+    "CONV_3D",
+    "CONV_3D_TRANSPOSE",
+    "SVDF",
+    "RNN",
+    "LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "WHILE",
+    "IF",
+    "CALL",
+    "CALL_ONCE",
+    "CUSTOM",
+    UNKNOWN_OP,
+)
 _DTYPES = {"INT8": "int8", "UINT8": "uint8", "INT16": "int16"}  # of an operator's input; float32 else
 
 

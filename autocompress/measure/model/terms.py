@@ -37,11 +37,25 @@ LAYER_CLASSES = ("pointwise", "spatial", "depthwise", "dense", "upsample")
 _MILLION = 1e6
 _L1_MB, _L2_MB = 0.032, 0.4
 _CLASSES = {
-    "ADD": "elementwise", "SUB": "elementwise", "MUL": "elementwise", "RELU": "relu", "RELU6": "relu",
-    "AVERAGE_POOL_2D": "average_pool", "MAX_POOL_2D": "max_pool", "MEAN": "mean", "SOFTMAX": "softmax",
-    "LOGISTIC": "logistic", "TANH": "tanh", "HARD_SWISH": "hard_swish", "PAD": "pad", "CONCATENATION": "concatenation",
-    "RESHAPE": "reshape", "DEQUANTIZE": "dequantize", "DEPTHWISE_CONV_2D": "depthwise", "TRANSPOSE_CONV": "upsample",
-}  # fmt: skip
+    "ADD": "elementwise",
+    "SUB": "elementwise",
+    "MUL": "elementwise",
+    "RELU": "relu",
+    "RELU6": "relu",
+    "AVERAGE_POOL_2D": "average_pool",
+    "MAX_POOL_2D": "max_pool",
+    "MEAN": "mean",
+    "SOFTMAX": "softmax",
+    "LOGISTIC": "logistic",
+    "TANH": "tanh",
+    "HARD_SWISH": "hard_swish",
+    "PAD": "pad",
+    "CONCATENATION": "concatenation",
+    "RESHAPE": "reshape",
+    "DEQUANTIZE": "dequantize",
+    "DEPTHWISE_CONV_2D": "depthwise",
+    "TRANSPOSE_CONV": "upsample",
+}
 _ROW_BY_ROW = ("average_pool", "max_pool", "mean", "softmax", "pad", "concatenation")
 _LAYER_DTYPES = {("FLOAT32", "FLOAT32"): "float32", ("FLOAT32", "INT8"): "dynamic", ("INT8", "INT8"): "int8"}
 

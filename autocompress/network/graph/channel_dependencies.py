@@ -19,10 +19,31 @@ Array = np.ndarray[Any, Any]
 Place = tuple[int, int]  # (tensor of the main graph, axis)
 
 _NOTHING_FROM_NOTHING = (
-    "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "TANH", "ABS", "NEG", "SQRT", "SQUARE", "ELU", "LEAKY_RELU",
-    "HARD_SWISH", "GELU", "FLOOR", "CEIL", "ROUND", "SIN", "SIGN", "PRELU",
-    "AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
-)  # fmt: skip
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "RELU_0_TO_1",
+    "TANH",
+    "ABS",
+    "NEG",
+    "SQRT",
+    "SQUARE",
+    "ELU",
+    "LEAKY_RELU",
+    "HARD_SWISH",
+    "GELU",
+    "FLOOR",
+    "CEIL",
+    "ROUND",
+    "SIN",
+    "SIGN",
+    "PRELU",
+    "AVERAGE_POOL_2D",
+    "MAX_POOL_2D",
+    "L2_POOL_2D",
+    "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR",
+)
 _SOMETHING_FROM_NOTHING = ("LOGISTIC", "EXP", "RSQRT", "LOG", "COS")
 _PAIRED = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")
 _REDUCED = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD")
@@ -149,9 +170,11 @@ class Couplings:
         if layer.bias is None and len(operator.inputs) > 2 and int(operator.inputs[-1]) not in (-1, layer.input):
             self._freeze(layer.output, "its bias is computed")
         {
-            "CONV_2D": self._convolution, "TRANSPOSE_CONV": self._convolution,
-            "DEPTHWISE_CONV_2D": self._depthwise, "FULLY_CONNECTED": self._dense,
-        }[layer.op](layer, operator)  # fmt: skip
+            "CONV_2D": self._convolution,
+            "TRANSPOSE_CONV": self._convolution,
+            "DEPTHWISE_CONV_2D": self._depthwise,
+            "FULLY_CONNECTED": self._dense,
+        }[layer.op](layer, operator)
 
     def _convolution(self, layer: Layer, operator: Any) -> None:
         columns = self._contracted(layer.input)

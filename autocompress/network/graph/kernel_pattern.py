@@ -31,10 +31,13 @@ def kernel_pattern(model: bytes) -> str:
     flatbuffer.densify(tree)
     del tree.subgraphs[0].tensors[tensors:]
     parts = [
-        {"tensors": [_tensor(t) for t in graph.tensors], "operators": [_operator(tree, o) for o in graph.operators],
-         "constants": _constants(tree, graph)}
+        {
+            "tensors": [_tensor(t) for t in graph.tensors],
+            "operators": [_operator(tree, o) for o in graph.operators],
+            "constants": _constants(tree, graph),
+        }
         for graph in tree.subgraphs
-    ]  # fmt: skip
+    ]
     about = [*parts, kept] if kept["sparse"] else parts
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 

@@ -14,8 +14,11 @@ from autocompress.network.tflite import flatbuffer
 LAYER_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 # Positions of input, weight and bias among an operator's inputs, and the axis of the weight that counts outputs.
 INPUTS = {
-    "CONV_2D": (0, 1, 2), "DEPTHWISE_CONV_2D": (0, 1, 2), "FULLY_CONNECTED": (0, 1, 2), "TRANSPOSE_CONV": (2, 1, 3),
-}  # fmt: skip
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
 EXPANDING_OPS = ("DEQUANTIZE", "DENSIFY")  # of a constant: it is a weight that is stored otherwise
 _RANKS = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 4}  # of the weight
 _OPTIONS = {

@@ -21,9 +21,20 @@ from autocompress.network.tflite import flatbuffer
 
 Array = np.ndarray[Any, Any]
 _UNARY = (
-    "ABS", "CEIL", "ELU", "FLOOR", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "NEG", "RELU", "RELU6", "RELU_N1_TO_1",
-    "ROUND", "SQUARE",
-)  # fmt: skip
+    "ABS",
+    "CEIL",
+    "ELU",
+    "FLOOR",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOGISTIC",
+    "NEG",
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "ROUND",
+    "SQUARE",
+)
 _BINARY = ("ADD", "MUL")
 _PADDED = {3: 1, 5: 2}  # kernel of a depthwise convolution -> padding on each side
 

@@ -60,9 +60,13 @@ def _convolution(o: Operation) -> Any:
 
     weight, options = o.constant(1), o.options
     layer = layers.Conv2D(
-        len(weight), weight.shape[1:3], (options.strideH, options.strideW), padding(options),
-        dilation_rate=(options.dilationHFactor, options.dilationWFactor), **_shared(o, 2),
-    )  # fmt: skip
+        len(weight),
+        weight.shape[1:3],
+        (options.strideH, options.strideW),
+        padding(options),
+        dilation_rate=(options.dilationHFactor, options.dilationWFactor),
+        **_shared(o, 2),
+    )
     return _weighted(o, layer, o.inputs[0], KEEPERS[o.op].to_keras(weight), 2)
 
 
@@ -73,9 +77,13 @@ def _depthwise(o: Operation) -> Any:
     _, height, width, outputs = weight.shape
     channels = int(o.inputs[0].shape[-1])
     layer = layers.DepthwiseConv2D(
-        (height, width), (options.strideH, options.strideW), padding(options), depth_multiplier=outputs // channels,
-        dilation_rate=(options.dilationHFactor, options.dilationWFactor), **_shared(o, 2),
-    )  # fmt: skip
+        (height, width),
+        (options.strideH, options.strideW),
+        padding(options),
+        depth_multiplier=outputs // channels,
+        dilation_rate=(options.dilationHFactor, options.dilationWFactor),
+        **_shared(o, 2),
+    )
     kernel = KEEPERS[o.op].to_keras(weight).reshape(height, width, channels, -1)
     return _weighted(o, layer, o.inputs[0], kernel, 2)
 
@@ -107,10 +115,13 @@ def _transposed(o: Operation) -> Any:
     weight, options, value = o.constant(1), o.options, o.inputs[2]
     kernel, strides = weight.shape[1:3], (options.strideH, options.strideW)
     layer = layers.Conv2DTranspose(
-        len(weight), kernel, strides, padding(options),
+        len(weight),
+        kernel,
+        strides,
+        padding(options),
         output_padding=_output_padding(o.shapes[0][1:3], value.shape[1:3], kernel, strides, padding(options)),
         **_shared(o, 3),
-    )  # fmt: skip
+    )
     return _weighted(o, layer, value, KEEPERS[o.op].to_keras(weight), 3)
 
 
@@ -174,16 +185,30 @@ def unary(op: str) -> Callable[[Any], Any]:
     import tensorflow as tf
 
     functions: dict[str, Callable[[Any], Any]] = {
-        "RELU": tf.nn.relu, "RELU6": tf.nn.relu6, "RELU_N1_TO_1": lambda x: tf.clip_by_value(x, -1.0, 1.0),
-        "RELU_0_TO_1": lambda x: tf.clip_by_value(x, 0.0, 1.0), "TANH": tf.tanh, "LOGISTIC": tf.sigmoid,
-        "HARD_SWISH": lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, "ELU": tf.nn.elu, "EXP": tf.exp, "LOG": tf.math.log,
-        "ABS": tf.abs, "NEG": tf.negative, "SQRT": tf.sqrt, "RSQRT": tf.math.rsqrt, "SQUARE": tf.square,
-        "LOG_SOFTMAX": tf.nn.log_softmax, "L2_NORMALIZATION": lambda x: tf.nn.l2_normalize(x, -1),
-    }  # fmt: skip
+        "RELU": tf.nn.relu,
+        "RELU6": tf.nn.relu6,
+        "RELU_N1_TO_1": lambda x: tf.clip_by_value(x, -1.0, 1.0),
+        "RELU_0_TO_1": lambda x: tf.clip_by_value(x, 0.0, 1.0),
+        "TANH": tf.tanh,
+        "LOGISTIC": tf.sigmoid,
+        "HARD_SWISH": lambda x: x * tf.nn.relu6(x + 3.0) / 6.0,
+        "ELU": tf.nn.elu,
+        "EXP": tf.exp,
+        "LOG": tf.math.log,
+        "ABS": tf.abs,
+        "NEG": tf.negative,
+        "SQRT": tf.sqrt,
+        "RSQRT": tf.math.rsqrt,
+        "SQUARE": tf.square,
+        "LOG_SOFTMAX": tf.nn.log_softmax,
+        "L2_NORMALIZATION": lambda x: tf.nn.l2_normalize(x, -1),
+    }
     return functions[op]
 
 
 LAYERS: dict[str, Callable[[Operation], Any]] = {
-    "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise, "FULLY_CONNECTED": _fully_connected,
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "FULLY_CONNECTED": _fully_connected,
     "TRANSPOSE_CONV": _transposed,
-}  # fmt: skip
+}

@@ -23,9 +23,12 @@ def apply(tree: Any, operator: Any, name: str, made: Made) -> list[Any]:
     at = [int(i) for i in operator.inputs]
     inputs = tuple(made[i] if i in made else None if i < 0 else flatbuffer.constant(tree, i) for i in at)
     operation = Operation(
-        op=flatbuffer.op_name(tree, operator), name=name, options=operator.builtinOptions, inputs=inputs,
+        op=flatbuffer.op_name(tree, operator),
+        name=name,
+        options=operator.builtinOptions,
+        inputs=inputs,
         shapes=tuple(tuple(int(n) for n in graph.tensors[int(i)].shape) for i in operator.outputs),
-    )  # fmt: skip
+    )
     value = (LAYERS.get(operation.op) or _FREE[operation.op])(operation)
     values = list(value) if isinstance(value, list | tuple) else [value]
     fused = FUSED[int(getattr(operation.options, "fusedActivationFunction", 0) or 0)]
@@ -143,9 +146,15 @@ def _of_two(o: Operation) -> Any:
     from tf_keras import layers
 
     functions = {
-        "ADD": tf.add, "SUB": tf.subtract, "MUL": tf.multiply, "DIV": tf.divide, "MAXIMUM": tf.maximum,
-        "MINIMUM": tf.minimum, "SQUARED_DIFFERENCE": tf.math.squared_difference, "POW": tf.pow,
-    }  # fmt: skip
+        "ADD": tf.add,
+        "SUB": tf.subtract,
+        "MUL": tf.multiply,
+        "DIV": tf.divide,
+        "MAXIMUM": tf.maximum,
+        "MINIMUM": tf.minimum,
+        "SQUARED_DIFFERENCE": tf.math.squared_difference,
+        "POW": tf.pow,
+    }
     first, second = o.inputs
     if o.op == "ADD" and len(o.computed) == 2 and tuple(first.shape) == tuple(second.shape):
         return layers.Add(name=o.name)([first, second])  # Keras's own, which tfmot knows
@@ -272,11 +281,18 @@ def _strided_slice(o: Operation) -> Any:
     return lambda_layer(
         o.name,
         lambda x: tf.strided_slice(
-            x, begin, end, strides, begin_mask, end_mask, int(options.ellipsisMask), int(options.newAxisMask),
+            x,
+            begin,
+            end,
+            strides,
+            begin_mask,
+            end_mask,
+            int(options.ellipsisMask),
+            int(options.newAxisMask),
             int(options.shrinkAxisMask),
         ),
         [o.inputs[0]],
-    )  # fmt: skip
+    )
 
 
 def _gather(o: Operation) -> Any:
@@ -286,23 +302,74 @@ def _gather(o: Operation) -> Any:
     return _with_constants(o, lambda x, at: tf.gather(x, at, axis=axis))
 
 
-_ONE = ("RELU_N1_TO_1", "RELU_0_TO_1", "TANH", "LOGISTIC", "HARD_SWISH", "ELU", "EXP", "LOG", "ABS", "NEG", "SQRT",
-        "RSQRT", "SQUARE", "LOG_SOFTMAX", "L2_NORMALIZATION")  # fmt: skip
+_ONE = (
+    "RELU_N1_TO_1",
+    "RELU_0_TO_1",
+    "TANH",
+    "LOGISTIC",
+    "HARD_SWISH",
+    "ELU",
+    "EXP",
+    "LOG",
+    "ABS",
+    "NEG",
+    "SQRT",
+    "RSQRT",
+    "SQUARE",
+    "LOG_SOFTMAX",
+    "L2_NORMALIZATION",
+)
 _TWO = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW")
 _FREE: dict[str, Callable[[Operation], Any]] = {
-    **dict.fromkeys(_ONE, _of_one), **dict.fromkeys(_TWO, _of_two), "RELU": _relu, "RELU6": _relu,
-    "SOFTMAX": _softmax, "GELU": _gelu, "LEAKY_RELU": _leaky_relu, "PRELU": _prelu, "BATCH_MATMUL": _batch_matmul,
-    "CONCATENATION": _concatenation, "PAD": _pad, "PADV2": _pad, "MIRROR_PAD": _pad, "MAX_POOL_2D": _pool,
-    "AVERAGE_POOL_2D": _pool, "MEAN": _reduced, "SUM": _reduced, "REDUCE_MAX": _reduced, "RESIZE_BILINEAR": _resize,
-    "RESIZE_NEAREST_NEIGHBOR": _resize, "RESHAPE": _reshaped, "SQUEEZE": _reshaped, "EXPAND_DIMS": _reshaped,
-    "TRANSPOSE": _transpose, "SPLIT": _split, "SPLIT_V": _split, "SLICE": _slice, "STRIDED_SLICE": _strided_slice,
+    **dict.fromkeys(_ONE, _of_one),
+    **dict.fromkeys(_TWO, _of_two),
+    "RELU": _relu,
+    "RELU6": _relu,
+    "SOFTMAX": _softmax,
+    "GELU": _gelu,
+    "LEAKY_RELU": _leaky_relu,
+    "PRELU": _prelu,
+    "BATCH_MATMUL": _batch_matmul,
+    "CONCATENATION": _concatenation,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "MIRROR_PAD": _pad,
+    "MAX_POOL_2D": _pool,
+    "AVERAGE_POOL_2D": _pool,
+    "MEAN": _reduced,
+    "SUM": _reduced,
+    "REDUCE_MAX": _reduced,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
+    "RESHAPE": _reshaped,
+    "SQUEEZE": _reshaped,
+    "EXPAND_DIMS": _reshaped,
+    "TRANSPOSE": _transpose,
+    "SPLIT": _split,
+    "SPLIT_V": _split,
+    "SLICE": _slice,
+    "STRIDED_SLICE": _strided_slice,
     "GATHER": _gather,
-}  # fmt: skip
+}
 # Places among the inputs that must be constants. The shapes that RESHAPE and TRANSPOSE_CONV are told are those of their
 # outputs in the file, so they may be computed.
 _CONSTANT_INPUTS = {
-    "CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3), "PRELU": (1,),
-    "PAD": (1,), "PADV2": (1, 2), "MIRROR_PAD": (1,), "MEAN": (1,), "SUM": (1,), "REDUCE_MAX": (1,),
-    "RESIZE_BILINEAR": (1,), "RESIZE_NEAREST_NEIGHBOR": (1,), "TRANSPOSE": (1,), "SPLIT": (0,), "SPLIT_V": (1, 2),
-    "SLICE": (1, 2), "STRIDED_SLICE": (1, 2, 3),
-}  # fmt: skip
+    "CONV_2D": (1, 2),
+    "DEPTHWISE_CONV_2D": (1, 2),
+    "FULLY_CONNECTED": (1, 2),
+    "TRANSPOSE_CONV": (1, 3),
+    "PRELU": (1,),
+    "PAD": (1,),
+    "PADV2": (1, 2),
+    "MIRROR_PAD": (1,),
+    "MEAN": (1,),
+    "SUM": (1,),
+    "REDUCE_MAX": (1,),
+    "RESIZE_BILINEAR": (1,),
+    "RESIZE_NEAREST_NEIGHBOR": (1,),
+    "TRANSPOSE": (1,),
+    "SPLIT": (0,),
+    "SPLIT_V": (1, 2),
+    "SLICE": (1, 2),
+    "STRIDED_SLICE": (1, 2, 3),
+}

@@ -144,9 +144,11 @@ def interpreter(
     try:
         with _first_one_quiet(), _unwarned() if keep_all else contextlib.nullcontext():
             made = Interpreter(
-                model_content=model, num_threads=threads, experimental_preserve_all_tensors=keep_all,
+                model_content=model,
+                num_threads=threads,
+                experimental_preserve_all_tensors=keep_all,
                 experimental_op_resolver_type=kernels,
-            )  # fmt: skip
+            )
             for index, shape in (shapes or {}).items():
                 made.resize_tensor_input(index, shape)
             made.allocate_tensors()

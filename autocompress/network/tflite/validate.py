@@ -14,9 +14,16 @@ def numpy_dtype(tensor_type: int) -> np.dtype[Any] | None:
     from ai_edge_litert.schema_py_generated import TensorType as T
 
     types = {
-        T.FLOAT32: np.float32, T.FLOAT16: np.float16, T.FLOAT64: np.float64, T.INT8: np.int8, T.UINT8: np.uint8,
-        T.INT16: np.int16, T.INT32: np.int32, T.INT64: np.int64, T.BOOL: np.bool_,
-    }  # fmt: skip
+        T.FLOAT32: np.float32,
+        T.FLOAT16: np.float16,
+        T.FLOAT64: np.float64,
+        T.INT8: np.int8,
+        T.UINT8: np.uint8,
+        T.INT16: np.int16,
+        T.INT32: np.int32,
+        T.INT64: np.int64,
+        T.BOOL: np.bool_,
+    }
     return np.dtype(types[tensor_type]) if tensor_type in types else None
 
 

@@ -72,8 +72,10 @@ class Proposer:
     ) -> None:
         self._land, self._beliefs, self._goal, self._known, self._rng = landscape, beliefs, goal, known, rng
         self._value = beliefs.parts[0]
-        efficient = [_efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
-                     for n, row in enumerate(landscape.rows)]  # fmt: skip
+        efficient = [
+            _efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
+            for n, row in enumerate(landscape.rows)
+        ]
         widths = [np.arange(len(row)) for row in landscape.widths.values()]
         values = [np.arange(len(landscape.activations)), *efficient, *widths]
         self._counts = np.array([len(each) for each in values])

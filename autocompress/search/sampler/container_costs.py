@@ -30,9 +30,14 @@ class Cost:
 
 
 def pattern_cost(
-    activations: Sequence[str], container: Array, weights: Array, of: Of | None, doubt: float,
-    fixed: Sequence[float] | None = None, traits: Array | None = None,
-) -> Cost:  # fmt: skip
+    activations: Sequence[str],
+    container: Array,
+    weights: Array,
+    of: Of | None,
+    doubt: float,
+    fixed: Sequence[float] | None = None,
+    traits: Array | None = None,
+) -> Cost:
     """The cost of container patterns. `container` (A, L, C), `weights` (L,) what share of the network each layer is.
 
     `of` is asked once for the usual pattern of each activations and once for each layer that deviates from it alone.

@@ -217,9 +217,10 @@ def width_parameter(group: str) -> str:
 
 
 def configurations(
-    activations: Sequence[str], choices: Mapping[str, Sequence[LayerChoice]],
+    activations: Sequence[str],
+    choices: Mapping[str, Sequence[LayerChoice]],
     widths: Mapping[str, Sequence[int]] | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """How many distinct configurations a space has; all layers float is one whatever the activations."""
     floats = math.prod(sum(not c.is_integer for c in row) for row in choices.values())
     of_layers = math.prod(map(len, choices.values())) * len(activations) - (len(activations) - 1) * floats

@@ -40,9 +40,13 @@ _EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs prom
 _UNEXPLORED = 16  # but not of the first
 _FARTHER = 1.3
 _VALUES = {
-    "accuracy": "loss", "latency_ms": "latency", "energy_mj": "latency", "download_bytes": "download", "file_bytes":
-    "file", "peak_memory_bytes": "memory",
-}  # fmt: skip
+    "accuracy": "loss",
+    "latency_ms": "latency",
+    "energy_mj": "latency",
+    "download_bytes": "download",
+    "file_bytes": "file",
+    "peak_memory_bytes": "memory",
+}
 
 
 class GuidedSampler(BaseSampler):
@@ -50,10 +54,16 @@ class GuidedSampler(BaseSampler):
     configurations, which stand among the first suggestions, one behind each OWN_BETWEEN others."""
 
     def __init__(
-        self, *, seed: int, landscape: Callable[[], Landscape], reference: Callable[[], Reference],
-        objectives: Sequence[str], size: str, constraints: Sequence[Constraint],
+        self,
+        *,
+        seed: int,
+        landscape: Callable[[], Landscape],
+        reference: Callable[[], Reference],
+        objectives: Sequence[str],
+        size: str,
+        constraints: Sequence[Constraint],
         corners: Sequence[Mapping[str, Any]] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._seed, self._landscape, self._reference = seed, landscape, reference
         self._objectives = tuple(value_name(name, size) for name in objectives)
         self._constraints, self._corners, self._places = tuple(constraints), tuple(corners), Places()

@@ -129,9 +129,12 @@ class History:
         # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
         trained = "finetuned_from" in trial.user_attrs
         return Known(
-            number=trial.number, row=None if trained else self._row(trial), values=(divergence, *values),
-            objectives=objectives, failed=trial.state == TrialState.FAIL,
-        )  # fmt: skip
+            number=trial.number,
+            row=None if trained else self._row(trial),
+            values=(divergence, *values),
+            objectives=objectives,
+            failed=trial.state == TrialState.FAIL,
+        )
 
     def _learn(self, known: Known) -> None:
         self._finished.add(known.number)

@@ -78,9 +78,13 @@ def _layer_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
             if without is not None:
                 changed = _with(row, 1 + at, choices.index(without))
                 yield _Step(
-                    place=1 + at, name=name, technique=technique, value=_value(choice, technique), taken=row,
+                    place=1 + at,
+                    name=name,
+                    technique=technique,
+                    value=_value(choice, technique),
+                    taken=row,
                     without=changed,
-                )  # fmt: skip
+                )
 
 
 def _group_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
@@ -88,9 +92,14 @@ def _group_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
     for place, (name, counts) in enumerate(landscape.widths.items(), 1 + len(landscape.rows)):
         at = row[place]
         step = _Step(
-            place=place, name=name, technique="channels", value=counts[at], of=counts[0], taken=row,
+            place=place,
+            name=name,
+            technique="channels",
+            value=counts[at],
+            of=counts[0],
+            taken=row,
             without=_with(row, place, 0),
-        )  # fmt: skip
+        )
         if at > 0:
             yield step
         if at + 1 < len(counts):

@@ -71,9 +71,14 @@ class Beliefs:
         # What follows from a file's kernels and containers, by the cost whose tables say how.
         self._patterns = (
             (landscape.latency, {"latency": self._fit_pattern(trials, landscape.latency, trials.latency)}),
-            (landscape.file, {"file": self._fit_pattern(trials, landscape.file, trials.file),
-                              "memory": self._fit_pattern(trials, landscape.file, trials.memory)}),
-        )  # fmt: skip
+            (
+                landscape.file,
+                {
+                    "file": self._fit_pattern(trials, landscape.file, trials.file),
+                    "memory": self._fit_pattern(trials, landscape.file, trials.memory),
+                },
+            ),
+        )
 
     def predict(self, x: Array) -> Prediction:
         """What is believed of rows x (n, 1 + L)."""

@@ -88,8 +88,13 @@ def fit_effects(seen: Coded, values: Array, prior: Array) -> Effects:
     effect, scatter = max(itertools.product(_EFFECTS, _SCATTERS), key=posterior)
     inverse = np.linalg.inv(covariance(effect, scatter))
     return Effects(
-        seen=seen, prior=prior, effect=effect, scatter=scatter, inverse=inverse, weights=inverse @ values,
-    )  # fmt: skip
+        seen=seen,
+        prior=prior,
+        effect=effect,
+        scatter=scatter,
+        inverse=inverse,
+        weights=inverse @ values,
+    )
 
 
 def log_likelihood(covariance: Array, values: Array) -> float:

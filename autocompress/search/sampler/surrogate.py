@@ -172,9 +172,7 @@ class Curve:
         return found
 
 
-def fit_curve(
-    damage: Array, activations: Array, loss: Array, deviation: Array, kinds: int, scale: float
-) -> Curve:  # fmt: skip
+def fit_curve(damage: Array, activations: Array, loss: Array, deviation: Array, kinds: int, scale: float) -> Curve:
     """The curve through n trials: `deviation` (n,) what a loss may be off by because validation data are few. `scale`
     is the loss that matters (where the reference lies): farther losses count little.
 
@@ -196,9 +194,15 @@ def fit_curve(
             seen, float(np.mean(left[near] ** 2 / (np.abs(loss[near]) + floor))) if near.any() else noise, 1e-4 * scale
         )
     return Curve(
-        powers=_POWERS, trust=trust, offsets=means[:, :-1], slopes=means[:, -1], slope_variances=variances[:, -1],
-        offset_variances=variances[:, :-1], noise=noise, floor=floor,
-    )  # fmt: skip
+        powers=_POWERS,
+        trust=trust,
+        offsets=means[:, :-1],
+        slopes=means[:, -1],
+        slope_variances=variances[:, -1],
+        offset_variances=variances[:, :-1],
+        noise=noise,
+        floor=floor,
+    )
 
 
 def _of_powers(damage: Array, hot: Array) -> Array:

@@ -35,9 +35,11 @@ from autocompress.search.storage.patient import open_storage, retry, running
 INTERRUPTED = "its worker ended before it was evaluated"  # the reason of a failed trial that holds none
 SCHEMA = 1  # raise it when what is stored of a study cannot be read as before
 STATES = {
-    TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped_early",
+    TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +208,8 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         notes=tuple(attrs.get("notes", ())),
         importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
         hashes={
-            key.removesuffix("_sha256"): value for key, value in asdict(identity).items()
+            key.removesuffix("_sha256"): value
+            for key, value in asdict(identity).items()
             if key.endswith("_sha256") and value is not None
         },
         runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
@@ -215,7 +218,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         kernels=_kernels(attrs["kernels"]) if "kernels" in attrs else None,
         not_delegated=_kernels(attrs.get("not_delegated", {})),
         output=None if attrs.get("output") is None else JudgedOutput.from_dict(attrs["output"]),
-    )  # fmt: skip
+    )
 
 
 def _kernels(table: Mapping[str, Any]) -> Kernels:

@@ -23,9 +23,14 @@ class Measuring:
     says of it; `screens`: whether a measured search lets that decide what is measured at all."""
 
     def __init__(
-        self, request: Request, latency: Latency, expected: Known | None, floor: Floor, folder: Path,
+        self,
+        request: Request,
+        latency: Latency,
+        expected: Known | None,
+        floor: Floor,
+        folder: Path,
         study: Callable[[], Study],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._host, self._measure = request.profile.host, latency
         self._floor, self._folder, self._study = floor, folder, study
         measures = request.latency_source == "measured"
