@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.channel_pruning import CRITERIA, narrow, order
+from autocompress.compress.channel_pruning import CRITERIA, order, prune_channels
 from autocompress.compress.reconstruct import Reconstruction
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
@@ -58,7 +58,7 @@ def main() -> None:
         for share in (0.25, 0.5):
             kept = kept_of(orders, share)
             start = time.perf_counter()
-            made = narrow(solver, task.network, channels, kept)
+            made = prune_channels(solver, task.network, channels, kept)
             took_s = time.perf_counter() - start
             left = sum(layer.macs for layer in made.layers)
             plain = accuracy(task, prune(task.network, kept))

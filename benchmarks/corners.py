@@ -43,7 +43,7 @@ PROGRESS_EVERY = 10
 class Cover:
     """A corner with its trial (None where it failed) and the front's point that covers it (None: missed)."""
 
-    corner: Configuration
+    uniform_baseline: Configuration
     trial: TrialRecord | None
     by: TrialRecord | None
 
@@ -65,7 +65,7 @@ def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[
             threads=asked.threads,
         )
         with Search(request, latency.bind(task.original)) as search:
-            return search.run(show_progress), stock.corners(search.activations, search.choices)
+            return search.run(show_progress), stock.uniform_baselines(search.activations, search.choices)
 
 
 def show_progress(record: StudyRecord) -> None:
@@ -80,24 +80,24 @@ def evaluation_of(trial: TrialRecord) -> Evaluation:
     return trial.evaluation
 
 
-def covers_of(record: StudyRecord, corners: Sequence[Configuration]) -> list[Cover]:
+def covers_of(record: StudyRecord, uniform_baselines: Sequence[Configuration]) -> list[Cover]:
     """Each corner with what covers it."""
-    known = {corner.digest for corner in corners}
+    known = {uniform_baseline.digest for uniform_baseline in uniform_baselines}
     by_digest: dict[str, TrialRecord] = {}
     for trial, evaluation in complete(record):
         by_digest.setdefault(evaluation.configuration.digest, trial)
     covers = []
-    for corner in corners:
-        own = by_digest.get(corner.digest)
+    for uniform_baseline in uniform_baselines:
+        own = by_digest.get(uniform_baseline.digest)
         by = None if own is None else smallest_cover(record, own, known)
-        covers.append(Cover(corner=corner, trial=own, by=by))
+        covers.append(Cover(uniform_baseline=uniform_baseline, trial=own, by=by))
     return covers
 
 
-def smallest_cover(record: StudyRecord, corner: TrialRecord, known: set[str]) -> TrialRecord | None:
+def smallest_cover(record: StudyRecord, uniform_baseline: TrialRecord, known: set[str]) -> TrialRecord | None:
     """The smallest point of the strict front that is no larger than the corner and at least as accurate; one that is
     no corner itself where there is any. By values as they are: what the search found, not what can be told apart."""
-    wanted = evaluation_of(corner)
+    wanted = evaluation_of(uniform_baseline)
 
     def covers(trial: TrialRecord) -> bool:
         mine = evaluation_of(trial)
@@ -114,7 +114,7 @@ def print_covers(covers: Sequence[Cover]) -> None:
     """The corners and what covers each."""
     table = []
     for cover in covers:
-        name = study_document.summary(cover.corner)
+        name = study_document.summary(cover.uniform_baseline)
         if cover.trial is None:
             table.append([name, "failed", *[""] * 6])
             continue
@@ -141,7 +141,7 @@ class Tested:
     most accurate that is no larger (None: all are larger). `gain` of that point over the corner, `interval` its paired
     95 % interval."""
 
-    corner: Configuration
+    uniform_baseline: Configuration
     accuracy: float
     download_bytes: int
     by: Evaluation | None = None
@@ -162,7 +162,7 @@ class Tested:
 def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[Tested]:
     """Each corner that could be built against the front, on the test split; nothing was chosen by it."""
     split = test_split(load_task("fashion-mnist"))
-    known = {cover.corner.digest for cover in covers}
+    known = {cover.uniform_baseline.digest for cover in covers}
 
     def scored(evaluation: Evaluation) -> Array:
         scores = split.scores(split.outputs((runs / evaluation.artifact).read_bytes()))
@@ -171,14 +171,18 @@ def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[
 
     front = [evaluation_of(trial) for trial in Front(record).strict]
     fresh = [(e, scored(e)) for e in front if e.configuration.digest not in known]
-    corners = [evaluation_of(cover.trial) for cover in covers if cover.trial is not None]
-    return [against(corner, scored(corner), fresh) for corner in corners]
+    uniform_baselines = [evaluation_of(cover.trial) for cover in covers if cover.trial is not None]
+    return [against(uniform_baseline, scored(uniform_baseline), fresh) for uniform_baseline in uniform_baselines]
 
 
-def against(corner: Evaluation, scores: Array, points: Sequence[tuple[Evaluation, Array]]) -> Tested:
+def against(uniform_baseline: Evaluation, scores: Array, points: Sequence[tuple[Evaluation, Array]]) -> Tested:
     """A corner against points, by their scores of each test sample."""
-    found = Tested(corner=corner.configuration, accuracy=float(scores.mean()), download_bytes=corner.download_bytes)
-    fitting = [(e, s) for e, s in points if e.download_bytes <= corner.download_bytes]
+    found = Tested(
+        uniform_baseline=uniform_baseline.configuration,
+        accuracy=float(scores.mean()),
+        download_bytes=uniform_baseline.download_bytes,
+    )
+    fitting = [(e, s) for e, s in points if e.download_bytes <= uniform_baseline.download_bytes]
     covering = [(e, s) for e, s in fitting if s.mean() >= scores.mean()]
     if not fitting:
         return found
@@ -192,7 +196,7 @@ def print_tested(tested: Sequence[Tested]) -> None:
     """The corners on test data and what covers each."""
     table = []
     for row in tested:
-        cells = [study_document.summary(row.corner), f"{row.accuracy:.4f}", str(row.download_bytes)]
+        cells = [study_document.summary(row.uniform_baseline), f"{row.accuracy:.4f}", str(row.download_bytes)]
         if row.by is None or row.ratio is None:
             table.append([*cells, "MISSED", "", "", ""])
             continue
@@ -202,9 +206,9 @@ def print_tested(tested: Sequence[Tested]) -> None:
     print_table("Corners on test data: the smallest point that covers each, else the most accurate", header, table)
 
 
-def print_front(record: StudyRecord, corners: Sequence[Configuration]) -> None:
+def print_front(record: StudyRecord, uniform_baselines: Sequence[Configuration]) -> None:
     """The front, best first, beside the baseline."""
-    known = {corner.digest for corner in corners}
+    known = {uniform_baseline.digest for uniform_baseline in uniform_baselines}
     members = [(str(t.number), evaluation_of(t)) for t in Front(record).trials]
     table = []
     for number, evaluation in [("float", record.baseline), *members]:
@@ -233,7 +237,7 @@ def goals_of(covers: Sequence[Cover], tested: Sequence[Tested]) -> list[Goal]:
     covered = [row.ratio for row in tested if row.covered and row.ratio is not None]
     worse = sum(row.interval[1] < 0 for row in tested)
     smallest = min(covered, default=1.0)
-    missed = [study_document.summary(cover.corner) for cover in covers if cover.by is None]
+    missed = [study_document.summary(cover.uniform_baseline) for cover in covers if cover.by is None]
     got = f"{len(covers) - len(missed)} of {len(covers)}" + (f", not {'; '.join(missed)}" if missed else "")
     wanted = "each corner: a point of the front no larger and at least as accurate (validation)"
     wanted_on_test = "each corner: a point that is none, no larger and at least as accurate (test)"
@@ -250,7 +254,7 @@ def goals_of(covers: Sequence[Cover], tested: Sequence[Tested]) -> list[Goal]:
 
 def print_summary(record: StudyRecord, covers: Sequence[Cover]) -> None:
     """Shares and hypervolume."""
-    known = {cover.corner.digest for cover in covers}
+    known = {cover.uniform_baseline.digest for cover in covers}
     members = [evaluation_of(trial) for trial in Front(record).trials]
     fresh = sum(member.configuration.digest not in known for member in members)
     beaten = sum(cover.by is not None and evaluation_of(cover.by).configuration.digest not in known for cover in covers)
@@ -276,12 +280,12 @@ def main() -> int:
     print(f"  fashion-mnist on rpi4 (latency modelled), space {asked.space}, {budget}")
     with tempfile.TemporaryDirectory() as folder:
         runs = asked.runs or Path(folder)
-        record, corners = searched(asked, runs)
-        covers = covers_of(record, corners)
+        record, uniform_baselines = searched(asked, runs)
+        covers = covers_of(record, uniform_baselines)
         tested = tested_of(record, covers, runs)
     print_covers(covers)
     print_tested(tested)
-    print_front(record, corners)
+    print_front(record, uniform_baselines)
     print_summary(record, covers)
     return judge(goals_of(covers, tested))
 

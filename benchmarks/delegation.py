@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.template import make_skeleton
+from autocompress.compress.template import make_template
 from autocompress.devices.probe import PAIRS
 from autocompress.errors import CandidateError
 from autocompress.measure.host.client import Host, local_host
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
@@ -48,14 +48,14 @@ print(json.dumps([delegated(model) for model in json.load(sys.stdin)]))
 def networks() -> Iterator[tuple[str, bytes]]:
     """(size, float network) of one layer."""
     for size, side, channels in (("small", 16, 12), ("large", 32, 64)):
-        net = Blueprint((1, side, side, channels))
+        net = NetworkBuilder((1, side, side, channels))
         kernel = (3, 3) if size == "small" else (1, 1)
         yield size, net.finish(net.convolution(net.input, channels, kernel, relu=False))
-        net = Blueprint((1, side, side, channels))
+        net = NetworkBuilder((1, side, side, channels))
         yield size, net.finish(net.depthwise(net.input, relu=False))
-        net = Blueprint((1, 8 * channels))
+        net = NetworkBuilder((1, 8 * channels))
         yield size, net.finish(net.dense(net.input, 8 * channels, relu=False))
-        net = Blueprint((1, side, side, min(channels, 32)))
+        net = NetworkBuilder((1, side, side, min(channels, 32)))
         yield size, net.finish(net.upsample(net.input, min(channels, 32), 3, 2))
 
 
@@ -72,7 +72,7 @@ def candidate(network: bytes, layers: tuple[Layer, ...], bits: int, activations:
     rng = np.random.default_rng(0)
     inputs = {layers[0].input: rng.standard_normal((4, *layers[0].input_shape[1:]), dtype=np.float32)}
     ranges = trace.activation_ranges(network, inputs, chunk=1, threads=1)
-    return make_skeleton(network, layers, [bits], activations, ranges).patch.snapshot()
+    return make_template(network, layers, [bits], activations, ranges).patch.snapshot()
 
 
 def table_of(runtime: str, host: Host) -> dict[str, dict[tuple[int, str], bool]]:

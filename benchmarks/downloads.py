@@ -19,7 +19,7 @@ import zopfli.zlib
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress import download
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.specs import load_device
@@ -41,7 +41,7 @@ def files_of(task_name: str) -> list[bytes]:
     task, found = load_task(task_name), []
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     with tempfile.TemporaryDirectory() as name:
-        bench = Workbench(
+        bench = Evaluator(
             task,
             load_device("local"),
             lambda file, processes: nothing,
@@ -51,7 +51,7 @@ def files_of(task_name: str) -> list[bytes]:
             threads=len(os.sched_getaffinity(0)),
             tier="independent",
         )
-        whole = bench.variants.whole
+        whole = bench.base_networks.whole
         for choice in CHOICES:
             asked = Configuration(activations="int8", layers={each.name: choice for each in bench.layers}).normalised()
             found.append(whole.builder.build(asked, whole.solve(asked, "independent")))

@@ -31,7 +31,7 @@ from autocompress import stats
 from autocompress.cli.finetune import trainer
 from autocompress.compress.download import download_bytes
 from autocompress.compress.template import quantize_plainly
-from autocompress.evaluate.evaluator import FRONT_PROCESSES, Workbench
+from autocompress.evaluate.evaluator import FRONT_PROCESSES, Evaluator
 from autocompress.finetune.recipe import Progress, Recipe
 from autocompress.measure.latency import latency_on
 from autocompress.records.configuration import Configuration, LayerChoice
@@ -59,7 +59,7 @@ PUBLISHED = {
 }
 
 
-def bench_of(task: LoadedTask, seed: int) -> Workbench:
+def bench_of(task: LoadedTask, seed: int) -> Evaluator:
     """A workbench that measures no latency; fully connected layers may be stored with 4 bits, which the runtime has
     kernels for."""
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
@@ -68,7 +68,7 @@ def bench_of(task: LoadedTask, seed: int) -> Workbench:
         op: (*pairs, (4, "float32")) if op == "FULLY_CONNECTED" else pairs for op, pairs in device.kernels.items()
     }
     profile = dataclasses.replace(device, kernels=kernels)
-    return Workbench(
+    return Evaluator(
         task,
         profile,
         lambda file, processes: nothing,
@@ -199,10 +199,10 @@ def resnet(goal: str, budget_s: float) -> bool:
     return bool(met)
 
 
-def against_int8(task: LoadedTask, bench: Workbench, file: bytes) -> tuple[float, str]:
+def against_int8(task: LoadedTask, bench: Evaluator, file: bytes) -> tuple[float, str]:
     """The latency on this machine of a file over that of the plain static int8 file, each measured in turn with the
     float network."""
-    plain = quantize_plainly(task.network, bench.layers, bench.variants.whole.ranges)
+    plain = quantize_plainly(task.network, bench.layers, bench.base_networks.whole.ranges)
     with latency_on(load_device("local")) as source:
         latency = source.bind(task.original)
         ours, theirs = latency(file, FRONT_PROCESSES), latency(plain, FRONT_PROCESSES)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.compress.template import quantize_plainly
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.files import write_whole
 from autocompress.measure.host.client import Host, profile_host
 from autocompress.measure.latency import latency_on
@@ -56,7 +56,7 @@ def paired_samples(task: LoadedTask) -> dict[str, int]:
     profile = load_device("rpi4")
     with tempfile.TemporaryDirectory() as folder, latency_on(profile) as latency:
         runs = Path(folder)
-        bench = Workbench(task, profile, latency.bind(task.original), runs=runs, artifacts=runs, seed=0, threads=2)
+        bench = Evaluator(task, profile, latency.bind(task.original), runs=runs, artifacts=runs, seed=0, threads=2)
         layers = {layer.name: ONE_POINT for layer in bench.layers}
         worse, _ = bench.evaluate(Configuration(activations="int8", layers=layers).normalised())
         was, now = bench.validation_scores(bench.baseline), bench.validation_scores(worse)

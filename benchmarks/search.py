@@ -28,7 +28,7 @@ import numpy as np
 from splits import test_split
 from verdict import Goal, judge, print_plot, print_run, print_table
 
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measure.latency import latency_on
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete, volume
@@ -93,9 +93,9 @@ class Shared:
                 found = Evaluation.from_dict(attrs["evaluation"])
                 self.known[found.configuration.digest] = (found, attrs["divergence"]), float(attrs["wall_s"])
 
-    def wrap(self, workbench: Workbench) -> None:
+    def wrap(self, evaluator: Evaluator) -> None:
         """Make a workbench look here first."""
-        evaluate: Callable[..., Any] = workbench.evaluate
+        evaluate: Callable[..., Any] = evaluator.evaluate
 
         def remembered(configuration: Configuration, *rest: Any) -> Any:
             if configuration.digest not in self.known:
@@ -104,7 +104,7 @@ class Shared:
                 self.known[configuration.digest] = found, time.perf_counter() - start
             return self.known[configuration.digest][0]
 
-        workbench.evaluate = remembered  # type: ignore[method-assign, assignment]
+        evaluator.evaluate = remembered  # type: ignore[method-assign, assignment]
 
     def seconds(self, evaluations: Sequence[Evaluation]) -> float:
         """Median seconds of these evaluations."""
@@ -129,9 +129,9 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
         )
         start = time.perf_counter()
         with Search(request, latency.bind(task.original)) as search:
-            shared.wrap(search.workbench)
+            shared.wrap(search.evaluator)
             # The calibration trace is every search's; what the tables add is guided's alone.
-            _ = search.workbench.reconstruction
+            _ = search.evaluator.reconstruction
             tables_s = prepared(search, runs / f"guided-{seed}-tables.json") if sampler == "guided" else 0.0
             record = search.run(lambda _: None)
     evaluations = tuple(e for _, e in complete(record))
@@ -157,7 +157,7 @@ def prepared(search: Search, noted: Path) -> float:
 
 
 def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided: Line, shared: Shared) -> Line:
-    """Argmin of damage + price x bytes on the uncorrected tables, for TABLE_SOLVES prices, behind the same corners."""
+    """Argmin of sensitivity + price x bytes on the uncorrected tables, for TABLE_SOLVES prices, behind the same corners."""
     profile = load_device(asked.device)
     with latency_on(profile) as latency:
         request = Request(
@@ -173,16 +173,18 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
             threads=asked.threads,
         )
         search = Search(request, latency.bind(task.original))
-        shared.wrap(search.workbench)
-        tables, _ = search.workbench.tables(search.choices)
+        shared.wrap(search.evaluator)
+        tables, _ = search.evaluator.tables(search.choices)
         found: dict[str, Configuration] = {}
         for price in np.logspace(-9, -4, 40 * TABLE_SOLVES):
-            picked = {row.name: row.choices[int(np.argmin(row.damage + price * row.bytes))] for row in tables.layers}
+            picked = {
+                row.name: row.choices[int(np.argmin(row.sensitivity + price * row.bytes))] for row in tables.layers
+            }
             for kind in search.activations[-1:]:
                 configuration = Configuration(activations=kind, layers=picked).normalised()
                 found.setdefault(configuration.digest, configuration)
         spread = np.unique(np.linspace(0, len(found) - 1, min(TABLE_SOLVES, len(found))).astype(int))
-        solved = [search.workbench.evaluate(list(found.values())[n])[0] for n in spread]
+        solved = [search.evaluator.evaluate(list(found.values())[n])[0] for n in spread]
     assert guided.record is not None
     evaluations = (*corners_of(search, guided), *solved)
     return Line(
@@ -198,9 +200,12 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
 
 def corners_of(search: Search, guided: Line) -> list[Evaluation]:
     """The uniform corners among a line's evaluations."""
-    from autocompress.search.sampler.stock import corners
+    from autocompress.search.sampler.stock import uniform_baselines
 
-    wanted = {corner.normalised().digest for corner in corners(search.activations, search.choices)}
+    wanted = {
+        uniform_baseline.normalised().digest
+        for uniform_baseline in uniform_baselines(search.activations, search.choices)
+    }
     return [e for e in guided.evaluations if e.configuration.digest in wanted]
 
 

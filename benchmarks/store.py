@@ -34,7 +34,7 @@ from autocompress.records.study import Evaluation
 from autocompress.search.request import Request
 from autocompress.search.sampler.encoding import ACTIVATIONS
 from autocompress.search.sampler.guided import OWN_BETWEEN
-from autocompress.search.sampler.stock import corners, suggest
+from autocompress.search.sampler.stock import suggest, uniform_baselines
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -52,14 +52,14 @@ print(len(record.trials), time.perf_counter() - start)
 
 def fill(search: Search, count: int) -> None:
     """Add trials to the study, each with an evaluation made up from the tables."""
-    land, baseline, random = search.landscape, search.baseline, np.random.default_rng(0)
+    land, baseline, random = search.encoded_space, search.baseline, np.random.default_rng(0)
     space: dict[str, Any] = {ACTIVATIONS: CategoricalDistribution(land.activations)}
     space |= {n: CategoricalDistribution([c.to_json() for c in row]) for n, row in land.choices.items() if len(row) > 1}
     x = land.canonical(random.integers(land.counts, size=(count, len(land.counts))))
-    damage = np.exp(land.gather(land.seen.log_damage, x)).sum(axis=1)
+    sensitivity = np.exp(land.gather(land.seen.log_sensitivity, x)).sum(axis=1)
     download = land.gather(land.bytes, x).sum(axis=1)
     writer = Writer(search, space)
-    for row, hurt, size in zip(x, damage, download, strict=True):
+    for row, hurt, size in zip(x, sensitivity, download, strict=True):
         configuration = land.configuration(row)
         parameters: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]]}
         parameters |= {name: choice.to_json() for name, choice in configuration.layers.items()}
@@ -155,7 +155,7 @@ def suggestions(search: Search, count: int) -> tuple[list[float], list[float]]:
 
     sampler.sample_relative = timed_sample  # type: ignore[method-assign]
     waiting = len(search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-    waiting += (OWN_BETWEEN + 1) * len(corners(search.activations, search.choices))
+    waiting += (OWN_BETWEEN + 1) * len(uniform_baselines(search.activations, search.choices))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats
         for _ in range(waiting + 1 + count):

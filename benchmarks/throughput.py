@@ -29,7 +29,7 @@ from verdict import Goal, judge, print_run, print_table
 from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
 from autocompress.search.request import Request
-from autocompress.search.sampler.stock import corners
+from autocompress.search.sampler.stock import uniform_baselines
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -44,7 +44,7 @@ class TrialTime:
     (None for the first and those behind a plain candidate), `build_s` of that for solving and building."""
 
     number: int
-    corner: bool
+    uniform_baseline: bool
     trial_s: float
     lap_s: float | None
     build_s: float
@@ -62,7 +62,7 @@ class Side:
     @property
     def measured(self) -> list[TrialTime]:
         """The trials that count: sampled at random, not the first behind a plain candidate."""
-        return [trial for trial in self.trials if not trial.corner and trial.lap_s is not None]
+        return [trial for trial in self.trials if not trial.uniform_baseline and trial.lap_s is not None]
 
     @property
     def laps_s(self) -> list[float]:
@@ -110,7 +110,9 @@ def run_tier(task: LoadedTask, tier: str, plain: PlainPipeline, asked: argparse.
         start = time.perf_counter()
         with Search(request, latency.bind(task.original)) as search:
             opening_s = time.perf_counter() - start
-            known = {corner.digest for corner in corners(search.activations, search.choices)}
+            known = {
+                uniform_baseline.digest for uniform_baseline in uniform_baselines(search.activations, search.choices)
+            }
             every = max(1, (asked.trials - len(known)) // (asked.repeats + 1))  # the last trials are ours
             search.run(interlude(plain, made, behind, len(known), every, asked.repeats))
             trials = trial_times(search.study, known, behind)
@@ -153,7 +155,7 @@ def trial_times(study: optuna.Study, known: set[str], behind: set[int]) -> tuple
         times.append(
             TrialTime(
                 number=trial.number,
-                corner=evaluation.configuration.digest in known,
+                uniform_baseline=evaluation.configuration.digest in known,
                 trial_s=(trial.datetime_complete - trial.datetime_start).total_seconds(),
                 lap_s=None if spoiled else float(trial.user_attrs["wall_s"]),
                 build_s=evaluation.build_s or 0.0,
@@ -192,8 +194,8 @@ def print_plain(candidates: Sequence[PlainCandidate]) -> None:
 
 def print_first(side: Side) -> None:
     """The first trials, which trace the network and make skeletons."""
-    first = side.trials[: sum(trial.corner for trial in side.trials) + 3]
-    shown = " ".join(f"{trial.trial_s:.2f}{'c' if trial.corner else ''}" for trial in first)
+    first = side.trials[: sum(trial.uniform_baseline for trial in side.trials) + 3]
+    shown = " ".join(f"{trial.trial_s:.2f}{'c' if trial.uniform_baseline else ''}" for trial in first)
     print(f"  {side.tier}: opening (baseline, ranges) {side.opening_s:.2f} s")
     print(f"    its first trials (c: corner) {shown} s")
 

@@ -37,7 +37,7 @@ import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
-from autocompress.evaluate.evaluator import FRONT_PROCESSES, SEARCH_PROCESSES, Workbench
+from autocompress.evaluate.evaluator import FRONT_PROCESSES, SEARCH_PROCESSES, Evaluator
 from autocompress.finetune.recipe import Lesson, Progress, Recipe
 from autocompress.finetune.train import finetune
 from autocompress.measure.host.client import Host
@@ -103,11 +103,11 @@ class Row:
 # --- files
 
 
-def bench_of(task: LoadedTask, network: bytes) -> Workbench:
+def bench_of(task: LoadedTask, network: bytes) -> Evaluator:
     """A workbench for a network on the data of the task; it measures nothing."""
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     changed = dataclasses.replace(task, network=network, original=network)
-    return Workbench(
+    return Evaluator(
         changed,
         load_device("local"),
         lambda file, processes: nothing,
@@ -124,14 +124,14 @@ def file_of(task: LoadedTask, network: bytes, kind: str) -> bytes:
         return network
     bench = bench_of(task, network)
     asked = Configuration(activations=kind, layers={layer.name: KINDS[kind] for layer in bench.layers})
-    whole = bench.variants.whole
+    whole = bench.base_networks.whole
     return whole.builder.build(asked, whole.solve(asked, "sequential"))
 
 
 # --- ours
 
 
-def layer_times(host: Host, bench: Workbench, network: bytes) -> dict[str, float]:
+def layer_times(host: Host, bench: Evaluator, network: bytes) -> dict[str, float]:
     """Microseconds of each layer of a network on the device, and of all else as "rest"."""
     found = host.profile(network)
     if found.ops is None or found.reason is not None:
@@ -142,19 +142,19 @@ def layer_times(host: Host, bench: Workbench, network: bytes) -> dict[str, float
     return times
 
 
-def offered_widths(bench: Workbench, times: dict[str, float]) -> tuple[list[dict[str, int]], Array]:
-    """Widths of all groups, those alone that nothing else beats in both damage by the layer tables (each group alone,
-    added up) and expected latency (a layer's time goes with its multiply-accumulates), the least damage first; and
+def offered_widths(bench: Evaluator, times: dict[str, float]) -> tuple[list[dict[str, int]], Array]:
+    """Widths of all groups, those alone that nothing else beats in both sensitivity by the layer tables (each group alone,
+    added up) and expected latency (a layer's time goes with its multiply-accumulates), the least sensitivity first; and
     their expected latencies."""
-    found = bench.narrowing()
+    found = bench.width_effects()
     assert found is not None
     names, counts = list(found.widths), [np.array(row) for row in found.widths.values()]
     grids = [grid.reshape(-1) for grid in np.meshgrid(*map(range, map(len, counts)), indexing="ij")]
     left = np.array([row[at] / row[0] for row, at in zip(counts, grids, strict=True)])
-    damage = sum(np.array(found.damage[name])[at] for name, at in zip(names, grids, strict=True))
+    sensitivity = sum(np.array(found.sensitivity[name])[at] for name, at in zip(names, grids, strict=True))
     rows, columns = (1 - share_of @ (1 - left) for share_of in (found.made, found.read))
     expected = times["rest"] + np.array([times[layer.name] for layer in bench.layers]) @ (rows * columns)
-    order = np.lexsort((expected, damage))
+    order = np.lexsort((expected, sensitivity))
     fastest = np.minimum.accumulate(expected[order])
     front = order[np.flatnonzero(np.diff(fastest, prepend=np.inf) < 0)][1:]  # but the whole network
     widths = [
@@ -164,7 +164,7 @@ def offered_widths(bench: Workbench, times: dict[str, float]) -> tuple[list[dict
 
 
 def chosen_widths(
-    bench: Workbench, base: bytes, shares: Sequence[float], source: LatencySource
+    bench: Evaluator, base: bytes, shares: Sequence[float], source: LatencySource
 ) -> dict[float, dict[str, int]]:
     """For each share of the base's latency the first of the offered widths that keeps within it by a line through
     measured latencies over the expected ones: a measurement alone is off by a tenth, and the first that seems fast
@@ -186,11 +186,11 @@ def chosen_widths(
     return {share: offers[int(np.argmax(line <= share))] for share in shares}
 
 
-def uniform_widths(bench: Workbench, share: float) -> dict[str, int]:
+def uniform_widths(bench: Evaluator, share: float) -> dict[str, int]:
     """About the same share of every group, so that the multiply-accumulates are `share`, which the latency need not
     be."""
     factor = math.sqrt(share)
-    groups = bench.variants.channels.groups
+    groups = bench.base_networks.channels.groups
     return {group.name: max(1, round(factor * group.channels)) for group in groups}
 
 
@@ -204,7 +204,7 @@ def plans(
     if missing := [share for share in asked.latency if f"{share:g}" not in known]:
         bench = bench_of(task, base.network)
         keep = tuple(n / 64 for n in range(1, 65))
-        bench.variants.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
+        bench.base_networks.widths(SearchSpace(name="widths", widths=Widths(keep=keep, divisor=asked.divisor)))
         if asked.widths == "uniform":
             found = {share: uniform_widths(bench, share) for share in missing}
         else:
@@ -251,7 +251,7 @@ def ours(
         f"  ours, {share:.0%}, seed {seed}: {found.steps} steps in {found.seconds:.0f} s, held-out loss {losses}",
         flush=True,
     )
-    whole = {group.name: group.channels for group in bench.variants.channels.groups}
+    whole = {group.name: group.channels for group in bench.base_networks.channels.groups}
     return Side(
         network=model.with_weights(material.network, material.layers, weights),
         channels=" ".join(str(count) for count in (whole | widths).values()),

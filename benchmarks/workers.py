@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measure.host.client import local_host
 from autocompress.measure.latency import latency_on
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.storage import study_records
-from autocompress.search.workers.locks import Floor
+from autocompress.search.workers.locks import ProcessorLock
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
@@ -113,13 +113,13 @@ def rates(asked: argparse.Namespace) -> list[Goal]:
 
 def build_on(pauses: bool) -> None:
     """Build and judge candidates until the process is ended, as a worker does."""
-    task, profile, floor = load_task("fashion-mnist"), load_device("rpi4"), Floor()
+    task, profile, floor = load_task("fashion-mnist"), load_device("rpi4"), ProcessorLock()
     with contextlib.ExitStack() as stack:
         latency = stack.enter_context(latency_on(profile)).bind(task.original)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if pauses:
             stack.enter_context(floor.building())
-        bench = Workbench(
+        bench = Evaluator(
             task,
             profile,
             latency,
@@ -156,7 +156,7 @@ def builder(kind: str) -> Iterator[None]:
 
 def latencies(asked: argparse.Namespace) -> list[Goal]:
     """Measurements under each disturbance and the goal on them."""
-    file, floor = load_task("fashion-mnist").original, Floor()
+    file, floor = load_task("fashion-mnist").original, ProcessorLock()
     found: dict[str, list[float]] = {kind: [] for kind in DISTURBANCES}
     with local_host("ai-edge-litert", 1) as host, floor.building():
         for _ in range(asked.rounds):

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 
 Array = np.ndarray[Any, Any]
 SHAPE = (8, 8, 4)
 
 
-class _Converted(Blueprint):
-    """A blueprint with the operators that converters write a batch into."""
+class _Converted(NetworkBuilder):
+    """A network builder with the operators that converters write a batch into."""
 
     def slice(self, x: int, begin: tuple[int, ...], size: tuple[int, ...]) -> int:
         """SLICE by constants."""

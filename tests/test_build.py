@@ -12,7 +12,7 @@ import pytest
 
 from autocompress.compress.build import Builder, read_layers, verify
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.template import make_skeleton
+from autocompress.compress.template import make_template
 from autocompress.devices import probe
 from autocompress.errors import CandidateError
 from autocompress.export import c_source
@@ -231,7 +231,7 @@ def test_buffers_are_aligned_to_16_bytes(task: LoadedTask, layers: tuple[Layer, 
 
 @pytest.mark.parametrize("damage", ["a changed weight", "too few zeros", "too many levels", "another container"])
 def test_verification_finds_what_is_not_as_asked(
-    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, damage: str
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, sensitivity: str
 ) -> None:
     choice = LayerChoice(bits=8, sparsity=0.5, clusters=8)
     asked = configuration(layers, "float32", lambda n: choice)
@@ -239,12 +239,12 @@ def test_verification_finds_what_is_not_as_asked(
     built = Builder(task.network, layers, container, dict).build(asked, solved)
     containers = [8] * len(layers)
     verify(built, layers, containers, asked, solved)
-    if damage == "a changed weight":
+    if sensitivity == "a changed weight":
         solved[1] = _with_levels(solved[1], lambda levels: np.where(levels == 0, levels, -levels))
-    elif damage == "another container":
+    elif sensitivity == "another container":
         containers[0] = 32
     else:
-        changed = {"too few zeros": {"sparsity": 0.99}, "too many levels": {"clusters": 3}}[damage]
+        changed = {"too few zeros": {"sparsity": 0.99}, "too many levels": {"clusters": 3}}[sensitivity]
         asked = configuration(layers, "float32", lambda n: dataclasses.replace(choice, **changed))
     with pytest.raises(CandidateError, match="the built file breaks"):
         verify(built, layers, containers, asked, solved)
@@ -274,8 +274,8 @@ def test_a_profile_may_name_the_containers_that_the_builder_makes_and_no_others(
     for bits in device_schema.CONTAINERS:
         for activations in ACTIVATIONS if bits <= 8 else ("float32",):
             if bits >= device_schema.NARROWEST.get(op, 0):
-                (slot,) = make_skeleton(network, found, [bits], activations, seen).slots
+                (slot,) = make_template(network, found, [bits], activations, seen).slots
                 assert slot.weight_type == {32: "FLOAT32", 16: "FLOAT16", 8: "INT8", 4: "INT4"}[bits]
             else:
                 with pytest.raises(CandidateError, match="cannot build this"):
-                    make_skeleton(network, found, [bits], activations, seen)
+                    make_template(network, found, [bits], activations, seen)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.template import make_skeleton
+from autocompress.compress.template import make_template
 from autocompress.devices import calibrate, designs
 from autocompress.errors import AutocompressError
 from autocompress.measure.model import fit as fitting
@@ -28,7 +28,7 @@ from autocompress.measure.model.predict import predict
 from autocompress.measure.model.terms import terms_of
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.measurement import Measurement
 from autocompress.specs import (
@@ -46,7 +46,7 @@ FEW = tuple(design for design in SET if design.name in ("network-1", "network-5"
 
 
 def small_network() -> bytes:
-    net = Blueprint((1, 6, 6, 3))
+    net = NetworkBuilder((1, 6, 6, 3))
     x = net.convolution(net.input, 5, (3, 3), 2)
     x = net.depthwise(x)
     x = net.convolution(x, 9, (1, 1))
@@ -58,7 +58,7 @@ def quantized(model: bytes, bits: int, activations: str) -> bytes:
     layers = layers_of(flatbuffer.read(model))
     names = [t.name.decode() for t in flatbuffer.read(model).subgraphs[0].tensors]
     ranges = dict.fromkeys(names, (-1.0, 1.0))
-    return make_skeleton(model, layers, [bits] * len(layers), activations, ranges).patch.snapshot()
+    return make_template(model, layers, [bits] * len(layers), activations, ranges).patch.snapshot()
 
 
 # The designed set
@@ -84,7 +84,7 @@ def test_the_set_is_the_same_every_time_and_a_share_is_its_start():
 
 
 def test_a_blueprint_computes_what_it_says():
-    net = Blueprint((1, 7))
+    net = NetworkBuilder((1, 7))
     model = net.finish(net.dense(net.input, 3))
     x = np.arange(7, dtype=np.float32)[None] - 3
     tree = flatbuffer.read(model)
@@ -280,20 +280,20 @@ def test_the_error_is_that_of_the_dtype_of_the_layers(model):
 
 
 def test_what_is_larger_than_anything_measured_is_extrapolated(model):
-    net = Blueprint((1, 5000))
+    net = NetworkBuilder((1, 5000))
     assert predict(net.finish(net.dense(net.input, 5000)), model).extrapolated
     assert predict(small_network(), replace(model, longest_ms=1e-6)).extrapolated
 
 
 def test_operators_that_were_never_measured_are_extrapolated(model):
-    net = Blueprint((1, 4, 4, 8))
+    net = NetworkBuilder((1, 4, 4, 8))
     x = net.convolution(net.input, 8, (1, 1))
     assert predict(net.finish(net.unary(x, "ABS")), model).extrapolated
 
 
 @pytest.mark.parametrize(("bits", "activations"), [(4, "float32"), (8, "int16")])
 def test_layers_in_a_dtype_that_was_not_calibrated_are_refused(model, bits, activations):
-    net = Blueprint((1, 4, 4, 8))
+    net = NetworkBuilder((1, 4, 4, 8))
     file = quantized(net.finish(net.convolution(net.input, 8, (1, 1))), bits, activations)
     with pytest.raises(AutocompressError, match=r"no costs for .*measure with --host"):
         predict(file, model)

@@ -15,7 +15,7 @@ from autocompress.errors import AutocompressError
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 
@@ -24,8 +24,8 @@ NETWORKS = sorted(networks.BUILDERS)
 TOLERANCE = 1e-5
 
 
-class Sketch(Blueprint):
-    """A blueprint with the operators that tie channels in other ways, all on NHWC tensors."""
+class Sketch(NetworkBuilder):
+    """A network builder with the operators that tie channels in other ways, all on NHWC tensors."""
 
     def constant(self, value: Array) -> int:
         return self._constant(np.asarray(value))

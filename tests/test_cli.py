@@ -273,12 +273,12 @@ def test_bad_models(tmp_path: Path) -> None:
 
 
 def _quantized() -> bytes:
-    from autocompress.compress.template import make_skeleton
+    from autocompress.compress.template import make_template
     from autocompress.network.graph.layers import layers_of
     from autocompress.network.tflite import flatbuffer
 
     layers = layers_of(flatbuffer.read(DIGITS.network))
-    return make_skeleton(DIGITS.network, layers, [8] * len(layers), "float32", None).patch.snapshot()
+    return make_template(DIGITS.network, layers, [8] * len(layers), "float32", None).patch.snapshot()
 
 
 @pytest.mark.parametrize(

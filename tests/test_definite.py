@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from autocompress.compress import definite
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
-from autocompress.compress.tables import damage_curve, probe_choices
+from autocompress.compress.tables import probe_choices, sensitivity_curve
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import LayerChoice
 
@@ -194,7 +194,7 @@ def test_layer_tables_stay_finite(problem: Problem) -> None:
     assert np.isfinite(seen.error).all()
     assert (seen.error >= 0).all()
     assert np.isfinite(seen.bytes).all()
-    curve = damage_curve([(float(seen.error[at]), 0.1) for at in probe_choices(choices, seen.error)], seen.error)
+    curve = sensitivity_curve([(float(seen.error[at]), 0.1) for at in probe_choices(choices, seen.error)], seen.error)
     assert np.isfinite(curve).all()
 
 

@@ -17,7 +17,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.finite import first_refused, not_finite, unfit
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front, complete
@@ -28,8 +28,8 @@ Data = dict[str, Array]
 SAMPLES = {"calibration": 64, "validation": 80, "test": 70}
 
 
-class Sketch(Blueprint):
-    """A blueprint with operators that networks for timing do without."""
+class Sketch(NetworkBuilder):
+    """A network builder with operators that networks for timing do without."""
 
     def ids(self) -> None:
         """The input holds ids."""
@@ -59,7 +59,7 @@ def changed(model: bytes, layer: int, row: int, bias: float) -> bytes:
 
 
 def dead_network() -> bytes:
-    net = Blueprint((1, 8), seed=3)
+    net = NetworkBuilder((1, 8), seed=3)
     model = net.finish(net.softmax(net.dense(net.dense(net.dense(net.input, 16), 12), 3, relu=False)))
     for row, bias in ((2, 0.5), (5, -1.0), (9, 0.0)):
         model = changed(model, 0, row, bias)
@@ -73,7 +73,7 @@ def dead_data(rng: np.random.Generator, count: int) -> Array:
 
 
 def dead_pictures() -> bytes:
-    net = Blueprint((1, 6, 6, 4), seed=3)
+    net = NetworkBuilder((1, 6, 6, 4), seed=3)
     hidden = net.convolution(net.depthwise(net.convolution(net.input, 16)), 16, (1, 1))
     model = net.finish(net.softmax(net.dense(net.mean(hidden), 3, relu=False)))
     for layer, row, bias in ((0, 2, 0.5), (0, 5, -1.0), (1, 7, 0.0), (1, 2, 0.2), (2, 3, -2.0), (2, 11, 0.4)):
@@ -88,7 +88,7 @@ def dead_picture_data(rng: np.random.Generator, count: int) -> Array:
 
 
 def log_network() -> bytes:
-    net = Blueprint((1, 8), seed=1)
+    net = NetworkBuilder((1, 8), seed=1)
     hidden = net.dense(net.unary(net.input, "LOG"), 16)
     return net.finish(net.softmax(net.dense(hidden, 2, relu=False)))
 

@@ -33,10 +33,10 @@ def test_binomial_tail_is_the_sum_of_its_terms(successes: int, n: int, p: float)
     assert stats.binomial_tail(successes, n, p) == pytest.approx(min(1.0, slow), abs=1e-9)
 
 
-def stopped(scores: np.ndarray, bar: early_stopping.Bar, seed: int) -> bool:
+def stopped(scores: np.ndarray, threshold: early_stopping.StoppingThreshold, seed: int) -> bool:
     """Whether a candidate with these scores of all samples would be stopped at one of its looks."""
     order, after = early_stopping.order_of(len(scores), seed), early_stopping.looks(len(scores))
-    return any(early_stopping.verdict(scores[order[:n]], order[:n], bar, len(after)) is not None for n in after)
+    return any(early_stopping.verdict(scores[order[:n]], order[:n], threshold, len(after)) is not None for n in after)
 
 
 def test_a_candidate_that_is_as_good_is_hardly_ever_stopped() -> None:
@@ -44,15 +44,17 @@ def test_a_candidate_that_is_as_good_is_hardly_ever_stopped() -> None:
     count = 0
     for seed in range(400):
         rival, mine = rng.random(1000) < 0.9, rng.random(1000) < 0.9
-        bar = early_stopping.Bar(scores=rival.astype(np.float32), name="trial 1", least=0.9, rises=True)
-        count += stopped(mine.astype(np.float32), dataclasses.replace(bar, least=None), seed)
+        threshold = early_stopping.StoppingThreshold(
+            scores=rival.astype(np.float32), name="trial 1", least=0.9, rises=True
+        )
+        count += stopped(mine.astype(np.float32), dataclasses.replace(threshold, least=None), seed)
     assert count / 400 <= early_stopping.ERROR
 
 
 def test_a_candidate_at_the_bound_is_hardly_ever_stopped() -> None:
     rng = np.random.default_rng(1)
-    bar = early_stopping.Bar(scores=None, name="", least=0.9, rises=True)
-    count = sum(stopped((rng.random(1000) < 0.9).astype(np.float32), bar, seed) for seed in range(400))
+    threshold = early_stopping.StoppingThreshold(scores=None, name="", least=0.9, rises=True)
+    count = sum(stopped((rng.random(1000) < 0.9).astype(np.float32), threshold, seed) for seed in range(400))
     assert count / 400 <= early_stopping.ERROR
 
 
@@ -60,8 +62,8 @@ def test_a_candidate_at_the_bound_is_hardly_ever_stopped() -> None:
 def test_a_bad_candidate_is_stopped_for_either_reason(rises: bool) -> None:
     rng = np.random.default_rng(2)
     good, bad = rng.normal(1.0 if rises else 0.2, 0.1, 1000), rng.normal(0.2 if rises else 1.0, 0.1, 1000)
-    rival = early_stopping.Bar(scores=good, name="trial 7", least=None, rises=rises)
-    bound = early_stopping.Bar(scores=None, name="", least=0.6, rises=rises)
+    rival = early_stopping.StoppingThreshold(scores=good, name="trial 7", least=None, rises=rises)
+    bound = early_stopping.StoppingThreshold(scores=None, name="", least=0.6, rises=rises)
     at = np.arange(125)
     assert "trial 7" in str(early_stopping.verdict(bad[at], at, rival, 3))
     assert "0.6" in str(early_stopping.verdict(bad[at], at, bound, 3))
@@ -152,7 +154,7 @@ def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tm
             from autocompress.search.sampler.stock import suggest
 
             chosen = suggest(trial, search.activations, search.choices).normalised()  # type: ignore[arg-type]
-            whole, _ = search.workbench.evaluate(chosen)
+            whole, _ = search.evaluator.evaluate(chosen)
             assert any(e.accuracy >= whole.accuracy and e.download_bytes <= whole.download_bytes for e in fronts)
 
 
@@ -169,7 +171,7 @@ def test_a_judge_forgets_scores_and_runs_the_file_again(monkeypatch: pytest.Monk
     task = load_task("digits")
     split = Split(task.x_validation, task.y_validation, task.metric, task.network, threads=1, seed=0)
     monkeypatch.setattr(validation, "REMEMBERED", 2)
-    mine, outputs, asked = validation.Judge(split, 0), split.baseline_outputs, []
+    mine, outputs, asked = validation.Validator(split, 0), split.baseline_outputs, []
     for name in ("a", "b"):
         mine.remember(name, outputs)
 

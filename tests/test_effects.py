@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.search.sampler.size_model import Coded, Effects, fit_effects, log_likelihood
+from autocompress.search.sampler.size_model import Coded, SizeModel, fit_size_model, log_likelihood
 
 CHOICES = 4
 
@@ -30,7 +30,7 @@ def one_weight_each(coded: Coded) -> np.ndarray:
 def test_it_is_the_regression_with_one_weight_for_each_choice(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     seen, other, values = rows(rng, count), rows(rng, 5), rng.normal(0, 0.01, count)
-    fitted = fit_effects(seen, values, np.array([0.05]))
+    fitted = fit_size_model(seen, values, np.array([0.05]))
     mean, variance = fitted.predict(other)
     noise = fitted.scatter**2 * seen.sizes.sum(axis=1) ** 2 + 1e-9
     design, wanted = one_weight_each(seen), one_weight_each(other)
@@ -52,7 +52,7 @@ def test_the_likelihood_is_the_normal_distributions(seed: int, count: int) -> No
     assert log_likelihood(covariance, values) == pytest.approx(slow)
 
 
-def taught(effect: float, scatter: float, count: int = 150, seed: int = 3) -> tuple[Effects, Coded, np.ndarray]:
+def taught(effect: float, scatter: float, count: int = 150, seed: int = 3) -> tuple[SizeModel, Coded, np.ndarray]:
     """A fit to drawn values, and other rows with their values but for the noise."""
     rng = np.random.default_rng(seed)
     effects = rng.normal(0, effect, (3, CHOICES))
@@ -62,7 +62,7 @@ def taught(effect: float, scatter: float, count: int = 150, seed: int = 3) -> tu
 
     seen, other = rows(rng, count), rows(rng, 200)
     noise = rng.normal(0, scatter, count) * seen.sizes.sum(axis=1)
-    return fit_effects(seen, truth(seen) + noise, np.array([0.05])), other, truth(other)
+    return fit_size_model(seen, truth(seen) + noise, np.array([0.05])), other, truth(other)
 
 
 def test_it_learns_what_is_drawn_from_it() -> None:
@@ -78,7 +78,7 @@ def test_it_learns_what_is_drawn_from_it() -> None:
 def test_what_no_trial_had_is_known_as_badly_as_the_tables_know_it() -> None:
     rng = np.random.default_rng(0)
     seen = rows(rng, 100)
-    fitted = fit_effects(seen, 0.02 + rng.normal(0, 0.002, 100) * seen.sizes.sum(axis=1), np.array([0.05]))
+    fitted = fit_size_model(seen, 0.02 + rng.normal(0, 0.002, 100) * seen.sizes.sum(axis=1), np.array([0.05]))
     known, new = seen.choices[:1], np.full((1, 3), CHOICES)  # a choice that none has
     sizes = seen.sizes[:1]
     deviations = [
@@ -91,7 +91,7 @@ def test_what_no_trial_had_is_known_as_badly_as_the_tables_know_it() -> None:
 def test_without_trials_the_tables_hold() -> None:
     rng = np.random.default_rng(1)
     other = rows(rng, 4)
-    fitted = fit_effects(rows(rng, 0), np.empty(0), np.array([0.05]))
+    fitted = fit_size_model(rows(rng, 0), np.empty(0), np.array([0.05]))
     mean, variance = fitted.predict(other)
     assert (mean == 0).all()
     assert (fitted.effect, fitted.scatter) == (0.01, 0.002)

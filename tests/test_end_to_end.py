@@ -68,7 +68,7 @@ class Searched:
     def file(self, evaluation: Evaluation) -> bytes:
         return (self.runs / evaluation.artifact).read_bytes()
 
-    def corner(self, activations: str) -> bytes:
+    def uniform_baseline(self, activations: str) -> bytes:
         """The file of the uniform 8-bit corner."""
         for evaluation in self.evaluations:
             asked = evaluation.configuration
@@ -299,7 +299,7 @@ def test_uniform_8_bits_lose_no_more_than_the_quantizer_alone(searched: Searched
     float_outputs = outputs_of(searched.network.network, x)
     plain, ours = (
         np.abs(outputs_of(file, x) - float_outputs).reshape(len(float_outputs), -1).mean(axis=1)
-        for file in (_plainly(searched, activations), searched.corner(activations))
+        for file in (_plainly(searched, activations), searched.uniform_baseline(activations))
     )
     excess = ours - 1.15 * plain
     assert excess.mean() <= 3 * excess.std() / np.sqrt(len(excess))

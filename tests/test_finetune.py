@@ -748,10 +748,10 @@ def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_
     """The next search sees the parent's evaluation, and evaluates nothing twice."""
     runs = copied(searched, tmp_path)
     assert command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", runs).exit_code == 0
-    from autocompress.search.storage.finished_trials import Ledger
+    from autocompress.search.storage.finished_trials import FinishedTrials
 
     study = study_records.load_study(runs, "s", None)
-    ledger = Ledger(study)
+    ledger = FinishedTrials(study)
     ledger.read()
     first = ledger.records[0].evaluation
     assert ledger.records[2].evaluation.configuration.digest == first.configuration.digest

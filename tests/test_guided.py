@@ -1,4 +1,4 @@
-"""The guided sampler on a made-up network whose damage, sizes and latencies are known: what every sampler must do, and
+"""The guided sampler on a made-up network whose sensitivity, sizes and latencies are known: what every sampler must do, and
 what only this one can."""
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.sampler.container_costs import Cost, pattern_cost
-from autocompress.search.sampler.encoding import Landscape
+from autocompress.search.sampler.encoding import EncodedSpace
 from autocompress.search.sampler.guided import GuidedSampler
 from autocompress.search.sampler.history import Reference
-from autocompress.search.sampler.stock import STOCK, corners, make_sampler, parameters, suggest
+from autocompress.search.sampler.stock import STOCK, make_sampler, parameters, suggest, uniform_baselines
 
 BASE_ACCURACY, BASE_MS, INT8_BYTES = 0.93, 2.0, 40_000
 
@@ -34,20 +34,20 @@ def rows_of(bits: Sequence[int], sparsities: Sequence[float]) -> tuple[LayerChoi
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A made-up network: the landscape that the sampler is told, and what evaluating really gives."""
+    """A made-up network: the encoded space that the sampler is told, and what evaluating really gives."""
 
-    landscape: Landscape
-    truth: np.ndarray  # (L,): by what each layer's damage differs from its table
+    encoded_space: EncodedSpace
+    truth: np.ndarray  # (L,): by what each layer's sensitivity differs from its table
 
     def evaluation(self, configuration: Configuration) -> tuple[Evaluation, float]:
-        land = self.landscape
+        land = self.encoded_space
         kind = land.activations.index(configuration.activations)
         at = [row.index(configuration.layers[name]) for name, row in land.choices.items()]
         x = np.array([[kind, *at]])
-        damage = float((land.gather(np.exp(land.seen.log_damage), x) * self.truth).sum()) + (1e-4, 5e-3)[kind]
+        sensitivity = float((land.gather(np.exp(land.seen.log_sensitivity), x) * self.truth).sum()) + (1e-4, 5e-3)[kind]
         size = float(land.gather(land.bytes, x).sum()) + 2000
         latency = BASE_MS * float(land.latency.base[kind] + land.gather_kind(land.latency.extra, x).sum())
-        accuracy = BASE_ACCURACY - min(0.4 * damage**0.9, 0.8)
+        accuracy = BASE_ACCURACY - min(0.4 * sensitivity**0.9, 0.8)
         measurement = Measurement(latency_ms=latency, latency_source="modelled", peak_memory_bytes=None)
         found = Evaluation(
             configuration=configuration,
@@ -60,7 +60,7 @@ class World:
             sha256="0" * 64,
             artifact="",
         )
-        return found, damage
+        return found, sensitivity
 
 
 def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequence[float] = (0.0, 0.5, 0.8)) -> World:
@@ -76,7 +76,7 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
             choices=row,
             error=error,
             bytes=weights[n] * share,
-            damage=error * 10 ** rng.uniform(-1, 1),
+            sensitivity=error * 10 ** rng.uniform(-1, 1),
         )
         for n, name in enumerate(choices)
     )
@@ -86,7 +86,7 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
         return (0.98 if kind == "float32" else 0.5) + 0.03 * float((pattern == 32).sum())
 
     cost: Cost = pattern_cost(("float32", "int8"), container, weights / weights.sum(), latency, 0.1)
-    land = Landscape(
+    land = EncodedSpace(
         activations=("float32", "int8"),
         choices=choices,
         tables=Tables(layers=tables, built_s=0.0),
@@ -95,11 +95,11 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
         file=cost,
         around=np.zeros(2),
     )
-    return World(landscape=land, truth=10 ** rng.uniform(-1.2, 0.2, layers))
+    return World(encoded_space=land, truth=10 ** rng.uniform(-1.2, 0.2, layers))
 
 
 def reference(where: World) -> Reference:
-    floats = {name: LayerChoice() for name in where.landscape.choices}
+    floats = {name: LayerChoice() for name in where.encoded_space.choices}
     measurement = Measurement(latency_ms=BASE_MS, latency_source="modelled")
     base = Evaluation(
         configuration=Configuration(layers=floats),
@@ -120,17 +120,19 @@ def guided(
     seed: int = 0,
     constraints: Sequence[Constraint] = (),
     objectives: Any = None,
-    corners: Sequence[Configuration] = (),
+    uniform_baselines: Sequence[Configuration] = (),
 ) -> GuidedSampler:
-    land = where.landscape
+    land = where.encoded_space
     return GuidedSampler(
         seed=seed,
-        landscape=lambda: land,
+        encoded_space=lambda: land,
         reference=lambda: reference(where),
         objectives=objectives or ("metric", "latency", "size"),
         size="download",
         constraints=constraints,
-        corners=[parameters(corner, land.activations, land.choices) for corner in corners],
+        uniform_baselines=[
+            parameters(uniform_baseline, land.activations, land.choices) for uniform_baseline in uniform_baselines
+        ],
     )
 
 
@@ -151,11 +153,11 @@ def new_study(sampler: BaseSampler, storage: Any = None) -> optuna.Study:
 
 def objective(where: World, broken: Callable[[Configuration], bool] = lambda _: False) -> Any:
     def evaluate(trial: optuna.Trial) -> tuple[float, ...]:
-        configuration = suggest(trial, where.landscape.activations, where.landscape.choices).normalised()
+        configuration = suggest(trial, where.encoded_space.activations, where.encoded_space.choices).normalised()
         if broken(configuration):
             raise ValueError("cannot be built")
-        evaluation, damage = where.evaluation(configuration)
-        trial.set_user_attr("divergence", damage)
+        evaluation, sensitivity = where.evaluation(configuration)
+        trial.set_user_attr("divergence", sensitivity)
         trial.set_user_attr("evaluation", evaluation.to_dict())
         return evaluation.accuracy, evaluation.measurement.latency_ms, evaluation.download_bytes
 
@@ -187,7 +189,7 @@ def test_every_sampler_proposes_configurations_of_the_space(name: str) -> None:
     study.optimize(objective(where), n_trials=15)
     for evaluation in found(study):
         for layer, choice in evaluation.configuration.layers.items():
-            assert choice in where.landscape.choices[layer]
+            assert choice in where.encoded_space.choices[layer]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -220,7 +222,7 @@ def test_guided_proposes_nothing_twice_and_ends_where_everything_is_tried() -> N
     where = world(layers=2, bits=(32, 8), sparsities=(0.0, 0.5))
     sampler = guided(where)
     study = new_study(sampler)
-    count = where.landscape.configurations - 1  # the float network is no candidate
+    count = where.encoded_space.configurations - 1  # the float network is no candidate
     for _ in range(count):
         assert not sampler.exhausted(study.get_trials(deepcopy=False))
         study.optimize(objective(where), n_trials=1)
@@ -231,12 +233,12 @@ def test_guided_proposes_nothing_twice_and_ends_where_everything_is_tried() -> N
 
 def test_guided_has_the_corners_among_its_first_suggestions_and_each_once() -> None:
     where = world()
-    land = where.landscape
-    asked = corners(land.activations, land.choices)
-    study = new_study(guided(where, corners=asked))
+    land = where.encoded_space
+    asked = uniform_baselines(land.activations, land.choices)
+    study = new_study(guided(where, uniform_baselines=asked))
     study.optimize(objective(where), n_trials=4 * len(asked))
     proposed = [e.configuration.digest for e in found(study)]
-    wanted = [corner.digest for corner in asked]
+    wanted = [uniform_baseline.digest for uniform_baseline in asked]
     assert proposed[2 : 3 * len(asked) : 3] == wanted
     assert len(set(proposed)) == len(proposed)
 
@@ -244,14 +246,14 @@ def test_guided_has_the_corners_among_its_first_suggestions_and_each_once() -> N
 def test_guided_leaves_out_corners_that_were_tried_before() -> None:
     """As in a study that an earlier version began, which had all of them first."""
     where = world()
-    land = where.landscape
-    asked = corners(land.activations, land.choices)
-    study = new_study(guided(where, corners=asked))
-    for corner in asked:
-        study.enqueue_trial(parameters(corner, land.activations, land.choices))
+    land = where.encoded_space
+    asked = uniform_baselines(land.activations, land.choices)
+    study = new_study(guided(where, uniform_baselines=asked))
+    for uniform_baseline in asked:
+        study.enqueue_trial(parameters(uniform_baseline, land.activations, land.choices))
     study.optimize(objective(where), n_trials=3 * len(asked))
     proposed = [e.configuration.digest for e in found(study)]
-    assert proposed[: len(asked)] == [corner.digest for corner in asked]
+    assert proposed[: len(asked)] == [uniform_baseline.digest for uniform_baseline in asked]
     assert len(set(proposed)) == len(proposed)
 
 
@@ -261,8 +263,8 @@ def test_guided_repeats_neither_failed_nor_running_nor_stopped_trials() -> None:
     params = []
     for state in (TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING) * 8:
         trial = study.ask()
-        suggest(trial, where.landscape.activations, where.landscape.choices)
-        rows = where.landscape.row_of(trial.params, "activations")
+        suggest(trial, where.encoded_space.activations, where.encoded_space.choices)
+        rows = where.encoded_space.row_of(trial.params, "activations")
         params.append(rows)
         if state != TrialState.RUNNING:
             study.tell(trial, state=state)
@@ -334,7 +336,7 @@ def test_guided_works_where_the_metric_falls_and_no_plain_int8_file_is_known() -
     falling = Reference(baseline=known.baseline, int8_download_bytes=None, higher_is_better=False)
     sampler = GuidedSampler(
         seed=0,
-        landscape=lambda: where.landscape,
+        encoded_space=lambda: where.encoded_space,
         reference=lambda: falling,
         objectives=("metric", "size"),
         size="file",

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from test_guided import guided, new_study, objective, world
 
 from autocompress import pareto
-from autocompress.search.sampler.history import Front, History, Known
+from autocompress.search.sampler.history import History, KnownTrial, StrictFront
 from autocompress.search.storage import patient
 
 points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
@@ -23,10 +23,10 @@ points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 @given(st.lists(points, max_size=30), st.randoms(use_true_random=False))
 def test_a_front_in_any_order_is_what_nothing_dominates(values: list[tuple[int, ...]], order: random.Random) -> None:
     members = [
-        Known(number=n, row=(n,), values=(), objectives=tuple(map(float, value)), failed=False)
+        KnownTrial(number=n, row=(n,), values=(), objectives=tuple(map(float, value)), failed=False)
         for n, value in enumerate(values)
     ]
-    front, shuffled = Front(), list(members)
+    front, shuffled = StrictFront(), list(members)
     order.shuffle(shuffled)
     for each in shuffled:
         front.add(each)
@@ -64,7 +64,7 @@ def test_trials_that_finish_in_any_order_are_known_as_if_read_at_once(seed: int)
     assert any(t.state == TrialState.FAIL for t in trials)
 
     def fresh() -> History:
-        return History(where.landscape, sampler._reference(), sampler._objectives, ())
+        return History(where.encoded_space, sampler._reference(), sampler._objectives, ())
 
     rng = np.random.default_rng(seed)
     ends = rng.permutation(len(trials))  # when each finishes
@@ -87,7 +87,7 @@ def test_what_died_and_runs_again_counts_as_one_suggestion(drawn: int) -> None:
     study.optimize(objective(where), n_trials=4)
 
     def proposed_before(trial: optuna.Trial) -> int:
-        history = History(where.landscape, sampler._reference(), sampler._objectives, ())
+        history = History(where.encoded_space, sampler._reference(), sampler._objectives, ())
         history.update(study.get_trials(deepcopy=False), but=trial.number)
         return history.proposed
 

@@ -52,8 +52,8 @@ def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         saves_bytes=700.0,
         costs=0.02,
         saves_latency_ms=0.125,
-        damage=0.03,
-        table_damage=0.05,
+        sensitivity=0.03,
+        table_sensitivity=0.05,
         trials=4,
     )
     return written(tmp_path_factory.mktemp("modelled"), make_record(*ALL, importance=(bargain, narrower)))

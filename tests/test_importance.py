@@ -10,11 +10,11 @@ import pytest
 from test_guided import BASE_MS, World, guided, new_study, objective, world
 from test_rows import ALL, make_record
 
-from autocompress.evaluate.networks import Narrowing
+from autocompress.evaluate.networks import WidthEffects
 from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation, Importance
 from autocompress.report.importance import advice_lines, importance_lines, whole_channel_lines
-from autocompress.search.sampler.encoding import Landscape
+from autocompress.search.sampler.encoding import EncodedSpace
 from autocompress.search.sampler.stock import suggest
 
 ROWS = (
@@ -45,8 +45,8 @@ GROUPS = (
         saves_bytes=9000.0,
         saves_latency_ms=0.0125,
         costs=0.02,
-        damage=0.031,
-        table_damage=0.052,
+        sensitivity=0.031,
+        table_sensitivity=0.052,
         trials=7,
     ),
     Importance(
@@ -58,8 +58,8 @@ GROUPS = (
         saves_bytes=300.0,
         saves_latency_ms=0.004,
         costs=0.001,
-        damage=0.002,
-        table_damage=0.001,
+        sensitivity=0.002,
+        table_sensitivity=0.001,
         trials=0,
     ),
     Importance(
@@ -71,8 +71,8 @@ GROUPS = (
         saves_bytes=500.0,
         saves_latency_ms=0.005,
         costs=0.2,
-        damage=0.4,
-        table_damage=0.3,
+        sensitivity=0.4,
+        table_sensitivity=0.3,
         trials=2,
     ),
 )
@@ -130,7 +130,7 @@ def test_importance_is_what_a_layer_really_loses_without_the_technique() -> None
     picked = max((t for t in trials if t.values), key=lambda t: t.values[0] - t.values[2] / 1e5)
     rows = sampler.importance(trials, picked.number)
     assert rows
-    land = where.landscape
+    land = where.encoded_space
     row = land.row_of(picked.params, "activations")
     assert row is not None
     here, _ = where.evaluation(land.configuration(row))
@@ -153,59 +153,59 @@ def test_importance_is_what_a_layer_really_loses_without_the_technique() -> None
 
 
 WIDTHS = {"conv_2d_0": (32, 16, 8), "conv_2d_2": (64, 32, 16)}
-WIDER = {"conv_2d_0": 8.0, "conv_2d_2": 0.3}  # by what a group's damage differs from its table
+WIDER = {"conv_2d_0": 8.0, "conv_2d_2": 0.3}  # by what a group's sensitivity differs from its table
 
 
 class Narrower(World):
     """The made-up network with two groups of channels: what the layers of a group weigh and work shrinks with it."""
 
     def evaluation(self, configuration: Configuration) -> tuple[Evaluation, float]:
-        whole, damage = World(landscape=whole_of(self.landscape), truth=self.truth).evaluation(
+        whole, sensitivity = World(encoded_space=whole_of(self.encoded_space), truth=self.truth).evaluation(
             replace(configuration, channels={})
         )
         x = self.row(configuration)
-        layers = len(self.landscape.rows)
-        parts = self.landscape.gather(np.exp(self.landscape.seen.log_damage), x)[0, layers:]
-        damage += float(parts @ np.array(list(WIDER.values())))
-        size = round(float(self.landscape.sizes(x).sum()) + 2000)
-        latency = whole.measurement.latency_ms * float(self.landscape.work(x, self.landscape.latency)[0])
+        layers = len(self.encoded_space.rows)
+        parts = self.encoded_space.gather(np.exp(self.encoded_space.seen.log_sensitivity), x)[0, layers:]
+        sensitivity += float(parts @ np.array(list(WIDER.values())))
+        size = round(float(self.encoded_space.sizes(x).sum()) + 2000)
+        latency = whole.measurement.latency_ms * float(self.encoded_space.work(x, self.encoded_space.latency)[0])
         found = replace(
             whole,
             configuration=configuration,
-            accuracy=0.93 - min(0.4 * damage**0.9, 0.8),
+            accuracy=0.93 - min(0.4 * sensitivity**0.9, 0.8),
             download_bytes=size,
             measurement=replace(whole.measurement, latency_ms=latency),
         )
-        return found, damage
+        return found, sensitivity
 
     def row(self, configuration: Configuration) -> np.ndarray:
-        land = self.landscape
+        land = self.encoded_space
         kept = [counts.index(configuration.channels.get(name, counts[0])) for name, counts in land.widths.items()]
         at = [row.index(configuration.layers[name]) for name, row in land.choices.items()]
         return np.array([[land.activations.index(configuration.activations), *at, *kept]])
 
 
-def whole_of(landscape: Landscape) -> Landscape:
-    return replace(landscape, narrowing=None)
+def whole_of(encoded_space: EncodedSpace) -> EncodedSpace:
+    return replace(encoded_space, width_effects=None)
 
 
 def narrower_world() -> Narrower:
     where, layers = world(), 5
     made, read = np.zeros((layers, 2)), np.zeros((layers, 2))
     made[0, 0] = read[1, 0] = made[2, 1] = read[3, 1] = 1.0
-    damage = {"conv_2d_0": (0.0, 0.002, 0.02), "conv_2d_2": (0.0, 0.01, 0.05)}
-    narrowing = Narrowing(widths=WIDTHS, damage=damage, made=made, read=read)
-    return Narrower(landscape=replace(where.landscape, narrowing=narrowing), truth=where.truth)
+    sensitivity = {"conv_2d_0": (0.0, 0.002, 0.02), "conv_2d_2": (0.0, 0.01, 0.05)}
+    width_effects = WidthEffects(widths=WIDTHS, sensitivity=sensitivity, made=made, read=read)
+    return Narrower(encoded_space=replace(where.encoded_space, width_effects=width_effects), truth=where.truth)
 
 
 def test_importance_of_a_group_is_what_it_really_saves_and_loses_and_trials_correct_the_tables() -> None:
     where = narrower_world()
-    land = where.landscape
+    land = where.encoded_space
 
     def evaluate(trial: optuna.Trial) -> tuple[float, ...]:
         configuration = suggest(trial, land.activations, land.choices, land.widths).normalised()
-        evaluation, damage = where.evaluation(configuration)
-        trial.set_user_attr("divergence", damage)
+        evaluation, sensitivity = where.evaluation(configuration)
+        trial.set_user_attr("divergence", sensitivity)
         trial.set_user_attr("evaluation", evaluation.to_dict())
         return evaluation.accuracy, evaluation.measurement.latency_ms, evaluation.download_bytes
 
@@ -235,10 +235,10 @@ def test_importance_of_a_group_is_what_it_really_saves_and_loses_and_trials_corr
         saved_ms = wide.measurement.latency_ms - narrow.measurement.latency_ms
         assert row.saves_latency_ms == pytest.approx(saved_ms, abs=0.05 * BASE_MS)
         assert row.costs == pytest.approx(wide.accuracy - narrow.accuracy, abs=0.02)
-        assert row.damage is not None
-        assert row.table_damage is not None
-        truth = row.table_damage * WIDER[row.layer]
-        assert abs(np.log(row.damage / truth)) < abs(np.log(row.table_damage / truth))
+        assert row.sensitivity is not None
+        assert row.table_sensitivity is not None
+        truth = row.table_sensitivity * WIDER[row.layer]
+        assert abs(np.log(row.sensitivity / truth)) < abs(np.log(row.table_sensitivity / truth))
 
 
 def test_a_trained_candidate_at_the_knee_has_the_importance_of_its_configuration() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import pareto
-from autocompress.search.sampler.ehvi import Cells, normal_below
+from autocompress.search.sampler.ehvi import CellDecomposition, normal_below
 
 coordinates = st.floats(0.0, 1.3, allow_nan=False)
 
@@ -25,7 +25,7 @@ def test_a_sure_candidate_gains_what_the_hypervolume_grows_by(objectives: int, d
     front = data.draw(fronts(objectives))
     point = np.array(data.draw(st.lists(coordinates, min_size=objectives, max_size=objectives)))
     reference = np.ones(objectives)
-    cells = Cells(front, reference)
+    cells = CellDecomposition(front, reference)
     gain = cells.expected_gain(point[None], np.zeros((1, objectives)))[0]
     grown = pareto.hypervolume(np.vstack([front, point]), reference) - pareto.hypervolume(front, reference)
     assert gain == pytest.approx(grown, abs=1e-6)
@@ -39,7 +39,7 @@ def test_an_unsure_candidate_gains_the_mean_over_its_draws(seed: int) -> None:
     before = pareto.hypervolume(front, reference)
     draws = mean + deviation * rng.standard_normal((20_000, 3))
     gains = [pareto.hypervolume(np.vstack([front, draw]), reference) - before for draw in draws[:4000]]
-    expected = Cells(front, reference).expected_gain(mean[None], deviation[None])[0]
+    expected = CellDecomposition(front, reference).expected_gain(mean[None], deviation[None])[0]
     assert expected == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / np.sqrt(len(gains)))
 
 
@@ -48,7 +48,7 @@ def test_a_large_front_is_looked_at_on_a_coarser_grid_that_overstates_little() -
     front = rng.dirichlet(np.ones(3), 500)
     reference, point = np.ones(3), np.array([[0.2, 0.2, 0.2]])
     grown = pareto.hypervolume(np.vstack([front, point]), reference) - pareto.hypervolume(front, reference)
-    gain = Cells(front, reference).expected_gain(point, np.zeros((1, 3)))[0]
+    gain = CellDecomposition(front, reference).expected_gain(point, np.zeros((1, 3)))[0]
     assert grown - 1e-9 <= gain <= grown + 0.05
 
 

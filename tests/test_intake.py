@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.template import make_skeleton, quantize_plainly
+from autocompress.compress.template import make_template, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of
@@ -120,7 +120,7 @@ def test_a_file_without_a_signature_is_quantized_and_leaves_without_one(activati
     wanted = Runner(unsigned).run({name: values})
     np.testing.assert_array_equal(Runner(model).run({name: values}), wanted)
     layers, ranges = layers_of(flatbuffer.read(model)), trace.activation_ranges(model, {index: values}, SAMPLES, 1)
-    built = make_skeleton(model, layers, [8] * len(layers), activations, ranges).patch.snapshot()
+    built = make_template(model, layers, [8] * len(layers), activations, ranges).patch.snapshot()
     # What 8 bits do to single outputs of a network trained on the spot differs between processors.
     gap = np.abs(Runner(built).run({name: values}) - wanted)
     assert gap.max() < (0.2 if activations == "int8" else 0.1)
@@ -149,7 +149,7 @@ def test_quantized_networks_are_refused(kind: str) -> None:
 def quantized(model: bytes, kind: str) -> bytes:
     layers = layers_of(flatbuffer.read(model))
     if kind == "dynamic":
-        return make_skeleton(model, layers, [8] * len(layers), "float32", None).patch.snapshot()
+        return make_template(model, layers, [8] * len(layers), "float32", None).patch.snapshot()
     if kind == "static":
         at = Runner(model).input_indices
         inputs = {at[name]: values for name, values in inputs_of("ds-cnn").items()}

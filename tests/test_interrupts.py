@@ -13,7 +13,7 @@ import pytest
 from processes import Background
 
 from autocompress import interrupts
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.interrupts import allowed, check, held
 from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
@@ -22,7 +22,7 @@ from autocompress.search.request import Request
 from autocompress.search.storage import study_records
 from autocompress.search.storage.patient import PatientStorage
 from autocompress.search.study import Search
-from autocompress.search.workers.locks import Turn
+from autocompress.search.workers.locks import TrialLock
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
 
@@ -167,9 +167,9 @@ def pressed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, turn: int
         (PatientStorage, "_set_trial_param", 9),
         (searching, "suggest", 2),
         (PatientStorage, "set_trial_user_attr", 4),
-        (Turn, "release", 3),
-        (Workbench, "evaluate", 2),
-        (Workbench, "tables", 1),
+        (TrialLock, "release", 3),
+        (Evaluator, "evaluate", 2),
+        (Evaluator, "tables", 1),
         (PatientStorage, "set_trial_state_values", 2),
     ],
     ids=lambda each: each if isinstance(each, str) else "",

@@ -13,7 +13,7 @@ from autocompress.errors import AutocompressError
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.keras import model
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from autocompress.tasks import digits, fashion_mnist
 
@@ -43,7 +43,7 @@ def test_whole_networks_have_the_same_outputs(name: str) -> None:
 
 def layers_of_every_kind() -> bytes:
     """All four kinds of layers, the transposed one with another number of channels than it reads."""
-    net = Blueprint((1, 6, 6, 3), seed=1)
+    net = NetworkBuilder((1, 6, 6, 3), seed=1)
     h = net.depthwise(net.convolution(net.input, 4), stride=2)
     h = net.upsample(h, 5, 3, 2)
     return net.finish(net.dense(net.mean(h), 7, relu=False))
@@ -197,7 +197,7 @@ def test_every_operator_has_the_same_outputs(every_operator: bytes) -> None:
     assert sorted(wanted - present) == [], "the converter expresses these by other operators"
 
 
-class Odd(Blueprint):
+class Odd(NetworkBuilder):
     """Forms of operators that a converter of TensorFlow does not make, but others do."""
 
     def rows(self, x: int, units: int) -> int:

@@ -306,7 +306,7 @@ def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     assert [trial.state for trial in found.trials[-2:]] == ["stopped_early", "screened"]
 
 
-def damage(runs: Path) -> None:
+def sensitivity(runs: Path) -> None:
     """Four studies that cannot be read, each in its own way."""
     for name in ("garbage", "empty"):
         (runs / name).mkdir()
@@ -321,7 +321,7 @@ def damage(runs: Path) -> None:
 
 def test_what_cannot_be_read_is_listed_with_the_reason_and_ends_with_1(tmp_path: Path) -> None:
     write_study(tmp_path, make_record(*ALL, name="good"))
-    damage(tmp_path)
+    sensitivity(tmp_path)
     done = call("--runs", tmp_path, "--format", "json")
     assert done.exit_code == 1
     board = json.loads(done.stdout)

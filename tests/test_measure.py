@@ -17,7 +17,7 @@ from runtimes import HAS_TFLITE, needs_tflite
 from test_cli import call
 from tiny_models import crashing_model, dense_model, refused_model
 
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.quality import device_accuracy
 from autocompress.metrics import get_metric
 from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
@@ -330,7 +330,7 @@ def test_thinned_samples_are_every_kth(runs: list[list[float]], most: int) -> No
 def test_a_study_stores_thinned_samples(tmp_path: Path) -> None:
     task = load_task("digits")
     many = replace(MEASURED, samples_ms=(tuple(np.linspace(0.2, 0.3, 5000).tolist()),) * 3)
-    bench = Workbench(
+    bench = Evaluator(
         task, load_device("rpi4"), lambda *_: many, runs=tmp_path, artifacts=tmp_path / "artifacts", seed=0, threads=1
     )
     stored = bench.baseline.measurement

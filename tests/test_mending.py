@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autocompress.compress.compensated_probe import Mending
+from autocompress.compress.compensated_probe import CompensatedProbe
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, untouched
 from autocompress.compress.solve import solve
 from autocompress.compress.tables import divergence
@@ -55,23 +55,23 @@ def pruned(layer: FloatLayer) -> SolvedLayer:
 
 
 def test_without_a_change_the_walk_gives_what_the_network_gives(task: LoadedTask, solver: Reconstruction) -> None:
-    mending = Mending(solver, SAMPLES)
-    assert mending.reference == pytest.approx(run(task, task.network), abs=1e-6)
-    for layer in mending.walk():
-        assert mending.outputs(untouched(layer)) == pytest.approx(mending.reference, abs=1e-4)
+    compensated_probe = CompensatedProbe(solver, SAMPLES)
+    assert compensated_probe.reference == pytest.approx(run(task, task.network), abs=1e-6)
+    for layer in compensated_probe.walk():
+        assert compensated_probe.outputs(untouched(layer)) == pytest.approx(compensated_probe.reference, abs=1e-4)
 
 
 def test_the_last_layer_has_nothing_behind_it_that_could_mend(task: LoadedTask, solver: Reconstruction) -> None:
-    mending = Mending(solver, SAMPLES)
-    *_, last = mending.walk()
+    compensated_probe = CompensatedProbe(solver, SAMPLES)
+    *_, last = compensated_probe.walk()
     changed = pruned(last)
-    assert mending.outputs(changed) == pytest.approx(alone(task, last, changed), abs=1e-6)
+    assert compensated_probe.outputs(changed) == pytest.approx(alone(task, last, changed), abs=1e-6)
 
 
 def test_the_layers_behind_make_up_for_most_of_what_a_pruned_one_does(task: LoadedTask, solver: Reconstruction) -> None:
-    mending = Mending(solver, SAMPLES)
-    first = next(mending.walk())
+    compensated_probe = CompensatedProbe(solver, SAMPLES)
+    first = next(compensated_probe.walk())
     changed = pruned(first)
-    mended = divergence(mending.reference, mending.outputs(changed)).mean()
-    bare = divergence(mending.reference, alone(task, first, changed)).mean()
+    mended = divergence(compensated_probe.reference, compensated_probe.outputs(changed)).mean()
+    bare = divergence(compensated_probe.reference, alone(task, first, changed)).mean()
     assert 0 < mended < 0.5 * bare

@@ -16,18 +16,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.channel_pruning import CRITERIA, damages, eliminate, narrow, narrowable, order
+from autocompress.compress.channel_pruning import (
+    CRITERIA,
+    eliminate,
+    order,
+    prunable_groups,
+    prune_channels,
+    width_sensitivities,
+)
 from autocompress.compress.reconstruct import Reconstruction
 from autocompress.compress.tables import divergence
 from autocompress.errors import AutocompressError
-from autocompress.evaluate.networks import Variant, Variants
+from autocompress.evaluate.networks import BaseNetwork, BaseNetworks
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.search.sampler.stock import corners, parameters
+from autocompress.search.sampler.stock import parameters, uniform_baselines
 from autocompress.specs import SearchSpace, Widths
 from autocompress.tasks import LoadedTask, load_task
 
@@ -56,7 +63,7 @@ def digits_solver() -> Reconstruction:
 
 
 def two_convolutions(seed: int) -> bytes:
-    net = Blueprint((1, 6, 6, 3), seed=seed)
+    net = NetworkBuilder((1, 6, 6, 3), seed=seed)
     inner = net.convolution(net.input, 5)
     return net.finish(net.convolution(inner, 4, (3, 3), relu=False))
 
@@ -104,10 +111,10 @@ def test_channels_that_make_nothing_go_first(criterion: str) -> None:
     channels, solver = Channels(tree), reconstruction(network, images((16, 6, 6, 3)))
     (group,) = channels.groups
     assert set(order(channels, group, solver.floats, criterion)[:2].tolist()) == {1, 3}
-    made = narrow(solver, network, channels, {group.name: [0, 2, 4]})
+    made = prune_channels(solver, network, channels, {group.name: [0, 2, 4]})
     x = {"x": images((8, 6, 6, 3), 1)}
     np.testing.assert_allclose(Runner(made.network).run(x, 8), Runner(network).run(x, 8), atol=1e-5)
-    found = damages(
+    found = width_sensitivities(
         eliminate(channels, group, solver.floats, (3, 2)), solver.floats, network, lambda model: Runner(model).run(x, 8)
     )
     assert found[3] < 1e-9
@@ -123,9 +130,9 @@ def test_reconstruction_brings_back_most_of_what_went_with_the_channels(name: st
     chosen = {indices[key]: values[:samples] for key, values in inputs.items()}
     solver = Reconstruction(tree, layers_of(tree), chosen, chunk=runner.largest_batch(samples), threads=1)
     channels = Channels(tree)
-    groups, _ = narrowable(channels)
+    groups, _ = prunable_groups(channels)
     kept = {g.name: order(channels, g, solver.floats)[g.channels // 4 :].tolist() for g in groups}
-    made = narrow(solver, network, channels, kept)
+    made = prune_channels(solver, network, channels, kept)
     held_out = {key: values[samples:] for key, values in inputs.items()}
     wanted = runner.run(held_out)
     cut, mended = (
@@ -168,7 +175,7 @@ def test_widths_are_multiples_of_the_divisor_or_all(channels: int, divisor: int,
 def test_corners_of_widths_are_uniform_and_stand_behind_the_plain_ones() -> None:
     choices = {"a": (LayerChoice(), LayerChoice(bits=8), LayerChoice(bits=4))}
     widths = {"a": (16, 8), "b": (32, 24, 16)}
-    found = corners(("float32",), choices, widths)
+    found = uniform_baselines(("float32",), choices, widths)
     assert [(c.layers["a"].bits, dict(c.channels)) for c in found] == [
         (8, {}),
         (4, {}),
@@ -275,22 +282,22 @@ def test_faulty_widths_are_one_clear_line(tmp_path: Path, channels: str, message
 
 
 def test_groups_too_small_for_the_divisor_stay_whole_and_are_named() -> None:
-    net = Blueprint((1, 6, 6, 3))
+    net = NetworkBuilder((1, 6, 6, 3))
     model = net.finish(net.convolution(net.convolution(net.convolution(net.input, 8), 16), 4, relu=False))
     tree = flatbuffer.read(model)
-    whole = Variant(model, layers_of(tree), lambda: ({}, 1), lambda *_: 32, 1)
-    variants = Variants(whole, lambda: ({}, 1), lambda *_: 32, 1)
+    whole = BaseNetwork(model, layers_of(tree), lambda: ({}, 1), lambda *_: 32, 1)
+    base_networks = BaseNetworks(whole, lambda: ({}, 1), lambda *_: 32, 1)
     space = SearchSpace(name="s", widths=Widths(keep=(1, 0.5), divisor=8))
-    assert variants.widths(space) == {"conv_2d_1": (16, 8)}
-    assert variants.staying == {
+    assert base_networks.widths(space) == {"conv_2d_1": (16, 8)}
+    assert base_networks.staying == {
         "conv_2d_0": "no more channels than the divisor 8",
         "conv_2d_2": "an output of the network",
     }
-    variants.widths(SearchSpace(name="s", widths=Widths(keep=(0.5,), divisor=1)))
-    assert list(variants.staying) == ["conv_2d_2"]
+    base_networks.widths(SearchSpace(name="s", widths=Widths(keep=(0.5,), divisor=1)))
+    assert list(base_networks.staying) == ["conv_2d_2"]
 
 
 def test_a_width_that_no_group_has_is_refused() -> None:
     channels = Channels(flatbuffer.read(digits().network))
     with pytest.raises(AutocompressError, match="unknown channel group 'conv_2d_9'"):
-        narrow(digits_solver(), digits().network, channels, {"conv_2d_9": [0]})
+        prune_channels(digits_solver(), digits().network, channels, {"conv_2d_9": [0]})

@@ -17,11 +17,11 @@ from autocompress.cli import app
 from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.output_scales import least_widths, widened
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.template import Slot, make_skeleton
+from autocompress.compress.template import Slot, make_template
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 
@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 def network(kind: str) -> bytes:
     """A convolution that is dead (its ReLU lets nothing through), with something behind it."""
-    net = Blueprint((1, 8, 8, 4))
+    net = NetworkBuilder((1, 8, 8, 4))
     live = net.convolution(net.input, 8)
     dead = net.convolution(live, 8)
     behind = {
@@ -79,7 +79,7 @@ def test_a_dead_layer_makes_no_file_that_the_runtime_refuses(kind: str, bits: in
 
 
 def test_live_layers_keep_the_scales_of_calibration() -> None:
-    net = Blueprint((1, 8, 8, 4))
+    net = NetworkBuilder((1, 8, 8, 4))
     model = flatbuffer.normalise(net.finish(net.dense(net.mean(net.convolution(net.input, 8)), 5, relu=False)))
     x = samples(32)
     tree, ranges = flatbuffer.read(model), ranges_of(model, x)
@@ -90,14 +90,14 @@ def test_live_layers_keep_the_scales_of_calibration() -> None:
     solved = Reconstruction(tree, layers, {index: x}, chunk=32, threads=1).sequential(configuration)
     builder.build(configuration, solved)
     assert not builder.widened
-    assert len(builder._skeletons) == 1
+    assert len(builder._templates) == 1
     assert widened(model, layers, ranges, {}) == ranges
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.floats(1e-12, 1e3), st.floats(1e-12, 1e3), st.lists(st.floats(1e-12, 1e3), min_size=1, max_size=4))
 def test_the_width_is_enough_and_no_more_than_needed(before: float, after: float, weights: list[float]) -> None:
-    net = Blueprint((1, 4))
+    net = NetworkBuilder((1, 4))
     (layer,) = layers_of(flatbuffer.read(net.finish(net.dense(net.input, 4))))
     slot = Slot(weight=0, bias=None, weight_type="INT8", input_scale=before, output_scale=after)
     solved = SolvedLayer(weight=np.zeros(1), bias=None, scale=np.array(weights, np.float32))
@@ -110,7 +110,7 @@ def test_the_width_is_enough_and_no_more_than_needed(before: float, after: float
 
 def test_a_layer_whose_tensors_are_not_finite_runs_on_float_activations() -> None:
     """LOG of a ReLU is minus infinity; the layer behind the LOGISTIC of it is static, a layer told so is not."""
-    net = Blueprint((1, 8, 8, 4))
+    net = NetworkBuilder((1, 8, 8, 4))
     h = net.convolution(net.input, 8)
     h = net.convolution(net.unary(net.unary(h, "LOG"), "LOGISTIC"), 8)
     model = flatbuffer.normalise(net.finish(net.dense(net.mean(h), 5, relu=False)))
@@ -120,7 +120,7 @@ def test_a_layer_whose_tensors_are_not_finite_runs_on_float_activations() -> Non
     assert ranges["t4"][0] == -np.inf
     wanted = run(model, x)
     for endless in ({}, {layers[1].tensor_name: (0.0, np.nan)}):
-        file = make_skeleton(model, layers, [8] * 3, "int8", ranges | endless).patch.snapshot()
+        file = make_template(model, layers, [8] * 3, "int8", ranges | endless).patch.snapshot()
         assert [stored.container for stored in read_layers(file, layers)] == ["INT8"] * 3
         assert np.abs(run(file, x) - wanted).max() < 0.05 * np.abs(wanted).max()
         tree = flatbuffer.read(file)
@@ -160,7 +160,7 @@ def test_a_search_names_the_dead_layer_and_fails_no_trial(tmp_path: Path) -> Non
 
 
 def test_no_number_is_seen_in_a_range() -> None:
-    net = Blueprint((1, 4))
+    net = NetworkBuilder((1, 4))
     model = net.finish(net.unary(net.input, "SQRT"))
     x = np.array([[1, 4, 9, 16], [-1, 4, 9, 16]], np.float32)
     tensor = flatbuffer.read(model).subgraphs[0].outputs[0]

@@ -28,7 +28,7 @@ from autocompress.network.tflite.outputs import FIRST, Output, Signature, packed
 from autocompress.network.tflite.signature import _in_order, only
 from autocompress.search.storage.study_records import load_study
 from autocompress.specs import load_sweep
-from autocompress.tasks import Asked, LoadedTask, load_task
+from autocompress.tasks import LoadedTask, SignatureChoice, load_task
 from autocompress.tasks.task import asked_by
 from tests.two_outputs import by_signature, data_file, inputs, two_outputs, two_signatures
 
@@ -47,7 +47,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, metric: str = "accuracy", **asked: Any) -> LoadedTask:
-    return load_task(model=folder / "two.tflite", data=folder / "two.npz", metric=metric, asked=Asked(**asked))
+    return load_task(
+        model=folder / "two.tflite", data=folder / "two.npz", metric=metric, asked=SignatureChoice(**asked)
+    )
 
 
 def split_of(task: LoadedTask) -> Split:
@@ -278,7 +280,7 @@ def test_keras_outputs_keep_their_order(tmp_path: Path) -> None:
     y = np.asarray(made(x)[0]).argmax(1)
     y[::6] = (y[::6] + 1) % 5
     np.savez(tmp_path / "two.npz", x_validation=x, y_validation=y, x_test=x, y_test=y)
-    asked = Asked(output="output_0")
+    asked = SignatureChoice(output="output_0")
     task = load_task(model=tmp_path / "two.keras", data=tmp_path / "two.npz", metric="accuracy", asked=asked)
     assert split_of(task).baseline().value == pytest.approx(50 / 60)
     assert [output.shape[1] for output in task.signature.outputs] == [5, 3]

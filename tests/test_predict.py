@@ -18,7 +18,7 @@ from autocompress.errors import AutocompressError
 from autocompress.measure.model import predict
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.specs import Coefficients, FittedPoint, LatencyModel, LatencyRuntime, load_device
 
 BYTES = {"FLOAT32": 4.0, "FLOAT16": 2.0, "INT8": 1.0, "UINT8": 1.0, "INT16": 2.0, "INT4": 0.5, "INT32": 4.0}
@@ -354,7 +354,7 @@ def test_dynamic_range_is_like_no_point_and_unpacked_weights_are_like_float():
     dynamic = predict.predict(small("INT8", "FLOAT32"), model)
     assert dynamic.extrapolated
     assert dynamic.latency_error is None
-    net = Blueprint((1, 4, 4, 3))
+    net = NetworkBuilder((1, 4, 4, 3))
     network = net.finish(net.depthwise(net.input))
     layers = layers_of(flatbuffer.read(network))
     float_ms = predict.predict(network, model).latency_ms

@@ -23,7 +23,7 @@ from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord
 from autocompress.search.request import Request
-from autocompress.search.sampler.stock import corners
+from autocompress.search.sampler.stock import uniform_baselines
 from autocompress.search.storage import patient, study_records
 from autocompress.search.study import Search
 from autocompress.search.workers.locks import locked
@@ -71,7 +71,7 @@ def test_corners_come_early_and_every_file_is_there(task: LoadedTask, tmp_path: 
     """First, but for the guided sampler's: it has its own suggestions between those behind the widest."""
     asked = request(task, tmp_path, sampler=sampler)
     with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
-        first = corners(search.activations, search.choices)
+        first = uniform_baselines(search.activations, search.choices)
         record = search.run(lambda _: None)
     found = evaluations(record)
     places = (0, 1, 4, 7) if sampler == "guided" else (0, 1, 2, 3)
@@ -310,14 +310,14 @@ def test_a_fault_of_ours_ends_the_search_with_its_traceback_and_is_no_failed_tri
 ) -> None:
     asked = request(task, tmp_path, trials=4)
     with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
-        evaluate, calls = search.workbench.evaluate, iter(range(99))
+        evaluate, calls = search.evaluator.evaluate, iter(range(99))
 
         def faulty(*arguments: Any) -> Any:
             if next(calls) == 2:
                 raise fault from TypeError("what it came from")
             return evaluate(*arguments)
 
-        monkeypatch.setattr(search.workbench, "evaluate", faulty)
+        monkeypatch.setattr(search.evaluator, "evaluate", faulty)
         with pytest.raises(type(fault), match="ours") as caught:
             search.run(lambda _: None)
         assert caught.value is fault
@@ -341,7 +341,7 @@ def test_a_fault_in_the_layer_tables_ends_the_search_at_once(
         raise np.linalg.LinAlgError("Singular matrix")
 
     with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
-        monkeypatch.setattr(search.workbench, "tables", no_tables)
+        monkeypatch.setattr(search.evaluator, "tables", no_tables)
         with pytest.raises(np.linalg.LinAlgError):
             search.run(lambda _: None)
     assert len(made) == 1
@@ -352,7 +352,7 @@ def test_a_trial_that_another_machine_took_over_is_left_to_it(
 ) -> None:
     asked = request(task, tmp_path, trials=4)
     with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
-        evaluate, calls = search.workbench.evaluate, iter(range(99))
+        evaluate, calls = search.evaluator.evaluate, iter(range(99))
 
         def slow(*arguments: Any) -> Any:
             if next(calls) == 1:  # as `fail_stale_trials` there does after too long a silence
@@ -361,7 +361,7 @@ def test_a_trial_that_another_machine_took_over_is_left_to_it(
                 patient.retry(search.study, under_way)
             return evaluate(*arguments)
 
-        monkeypatch.setattr(search.workbench, "evaluate", slow)
+        monkeypatch.setattr(search.evaluator, "evaluate", slow)
         record = search.run(lambda _: None)
     assert [t.reason for t in record.trials if t.state == "failed"] == [study_records.INTERRUPTED]
     assert len(complete(record)) == 4

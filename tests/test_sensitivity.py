@@ -19,11 +19,11 @@ from autocompress.compress.tables import (
     VERSION,
     LayerTable,
     Tables,
-    damage_curve,
     divergence,
     isotonic,
     kept_tables,
     probe_choices,
+    sensitivity_curve,
 )
 from autocompress.records.configuration import LayerChoice
 
@@ -88,18 +88,18 @@ positive = st.floats(1e-6, 1.0)
 
 
 @given(st.lists(st.tuples(positive, positive), min_size=1, max_size=5), st.lists(positive, min_size=2, max_size=20))
-def test_damage_rises_with_the_error_and_is_zero_without_one(
+def test_sensitivity_rises_with_the_error_and_is_zero_without_one(
     probes: list[tuple[float, float]], errors: list[float]
 ) -> None:
     ordered = np.sort(np.array([0.0, *errors]))
-    curve = damage_curve(probes, ordered)
+    curve = sensitivity_curve(probes, ordered)
     assert curve[0] == 0
     assert np.all(np.diff(curve) >= -1e-12)
 
 
-def test_damage_goes_through_rising_probes() -> None:
+def test_sensitivity_goes_through_rising_probes() -> None:
     probes = [(1e-4, 1e-5), (1e-2, 2e-3), (0.3, 0.1)]
-    assert damage_curve(probes, np.array([e for e, _ in probes])) == pytest.approx([d for _, d in probes])
+    assert sensitivity_curve(probes, np.array([e for e, _ in probes])) == pytest.approx([d for _, d in probes])
 
 
 def test_few_choices_are_probed_and_the_coarsest_is_one() -> None:
@@ -128,7 +128,7 @@ def tables(names: int = 2) -> Tables:
             choices=CHOICES,
             error=rng.random(n),
             bytes=rng.random(n),
-            damage=rng.random(n),
+            sensitivity=rng.random(n),
         )
         for k in range(names)
     ]
@@ -143,7 +143,7 @@ def same(a: Tables, b: Tables) -> bool:
     return all(
         x.name == y.name
         and x.choices == y.choices
-        and all(np.array_equal(getattr(x, c), getattr(y, c)) for c in ("error", "bytes", "damage"))
+        and all(np.array_equal(getattr(x, c), getattr(y, c)) for c in ("error", "bytes", "sensitivity"))
         for x, y in zip(a.layers, b.layers, strict=True)
     )
 
@@ -181,7 +181,7 @@ def test_tables_of_another_version_are_made_again(tmp_path: Path, monkeypatch: p
 
 def test_tables_with_a_hole_are_made_again(tmp_path: Path) -> None:
     broken = tables()
-    row = dataclasses.replace(broken.layers[0], damage=np.full(len(CHOICES), np.nan))
+    row = dataclasses.replace(broken.layers[0], sensitivity=np.full(len(CHOICES), np.nan))
     kept_tables(tmp_path, "k", lambda: dataclasses.replace(broken, layers=(row, broken.layers[1])))
     assert "incomplete" in str(kept_tables(tmp_path, "k", tables)[1])
 

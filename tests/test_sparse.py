@@ -21,7 +21,7 @@ from autocompress.compress.build import Builder, read_layers
 from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compress.solve import Problem
-from autocompress.compress.sparse_storage import Storage, with_sparse_weights
+from autocompress.compress.sparse_storage import SparseStorage, with_sparse_weights
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.export.programs import verify as program
 from autocompress.finetune.constraint import ConstrainedLayer
@@ -31,7 +31,7 @@ from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import SparsePath, runs_sparse, sparse_path
 from autocompress.network.tflite import flatbuffer, sparse
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import load_device, sparse_containers
@@ -46,7 +46,7 @@ BLOCKS = LayerChoice(sparsity=0.8, granularity="block")
 
 def mobile(end: str = "dense", *, seed: int = 0, stem: str = "", inside: str = "") -> bytes:
     """A small network like MobileNet, as XNNPACK's sparse path takes it; `stem`, `inside` and `end` change a part."""
-    net = Blueprint((1, 17, 17, 1 if stem == "one channel" else 3), seed=seed)
+    net = NetworkBuilder((1, 17, 17, 1 if stem == "one channel" else 3), seed=seed)
     h = net.input if stem in ("same", "valid") else net.pad(net.input, 0 if stem == "uneven" else 1, 1)
     h = net.convolution(h, 16, (3, 3), 1 if stem == "stride" else 2, same=stem == "same")
     h = net.depthwise(h)
@@ -354,7 +354,7 @@ def built(network: bytes, choice: LayerChoice, size: str = "download") -> tuple[
     def room(op: str, bits: int, activations: str) -> int | None:
         return 8 if bits <= 8 else bits
 
-    storage = Storage(sparse=lambda kind: sparse_containers(load_device("local").kernels, kind), size=size)
+    storage = SparseStorage(sparse=lambda kind: sparse_containers(load_device("local").kernels, kind), size=size)
     thin = Builder(network, found, room, dict, storage).build(asked, solved)
     return thin, Builder(network, found, room, dict).build(asked, solved), solved
 

@@ -31,7 +31,7 @@ from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records
 from autocompress.search.storage.patient import PatientStorage, open_storage
 from autocompress.search.workers import locks
-from autocompress.search.workers.locks import Floor, Roll
+from autocompress.search.workers.locks import ProcessorLock, WorkerRegistry
 
 
 def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
@@ -116,7 +116,7 @@ def wait_until(process: subprocess.Popen[str], condition: Any) -> None:
         time.sleep(0.05)
 
 
-def team(process: subprocess.Popen[str]) -> list[int]:
+def workers(process: subprocess.Popen[str]) -> list[int]:
     """The workers that a search has started, without what else it asks for an instant."""
     return [pid for pid in children(process.pid) if b"\0worker\0" in program(pid)]
 
@@ -147,7 +147,7 @@ def check_whole(runs: Path, trials: int, storage: str | None = None) -> StudyRec
 def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) -> None:
     with started(command(tmp_path, trials=30)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
-        (other,) = team(process)
+        (other,) = workers(process)
         hold_back(process, lambda: done(tmp_path, by=other) >= 1)
         said = ended(process)
     assert process.returncode == 0, said
@@ -160,7 +160,7 @@ def test_two_processes_share_the_trials_and_meet_their_number(tmp_path: Path) ->
 @contextlib.contextmanager
 def building_held_when(condition: Callable[[], bool]) -> Iterator[None]:
     """All builds of this machine pause, from a moment on in which the condition holds."""
-    floor, end_s = Floor(), time.monotonic() + PATIENCE_S
+    floor, end_s = ProcessorLock(), time.monotonic() + PATIENCE_S
     with floor.building():
         while True:
             with floor.alone():
@@ -177,7 +177,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
     monkeypatch.setattr(tempfile, "tempdir", None)
     with started(command(tmp_path, "--space", "default", trials=40)) as process:
         wait_until(process, lambda: done(tmp_path) >= 1)
-        (other,) = team(process)
+        (other,) = workers(process)
         hold_back(process, lambda: done(tmp_path, by=other) >= 1)
         under_way = f"state = 'RUNNING' and {of_worker(other)} and not {noted('evaluation')}"
         with building_held_when(lambda: counted(tmp_path / "s" / "study.db", under_way) == 1):
@@ -197,7 +197,7 @@ def test_a_worker_killed_with_9_costs_its_trial_only_which_is_run_again(
 def test_workers_end_with_the_search_that_started_them_and_it_goes_on(tmp_path: Path) -> None:
     with started(command(tmp_path, "--space", "default", trials=5000)) as process:
         wait_until(process, lambda: done(tmp_path) >= 5)
-        (other,) = team(process)
+        (other,) = workers(process)
         process.kill()
         wait_for(lambda: is_dead(other))
     more = done(tmp_path) + 3
@@ -211,7 +211,7 @@ def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> No
     heard = ["/usr/bin/env", "--default-signal=INT"]  # background jobs of a shell ignore it
     with started([*heard, *command(tmp_path, "--space", "default", trials=5000)]) as process:
         wait_until(process, lambda: done(tmp_path) >= 5)
-        (other,) = team(process)
+        (other,) = workers(process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         said = ended(process)
         assert is_dead(other)
@@ -305,7 +305,7 @@ def test_what_waiting_cannot_heal_is_no_wait(tmp_path: Path) -> None:
 
 
 def test_a_worker_is_dead_when_its_lock_is_free(tmp_path: Path) -> None:
-    here, other = Roll(tmp_path), Roll(tmp_path)
+    here, other = WorkerRegistry(tmp_path), WorkerRegistry(tmp_path)
     with here:
         assert here.is_dead(other.name)  # not entered
         with other:
@@ -326,14 +326,14 @@ def test_builds_and_measurements_take_turns_and_none_starves() -> None:
         spans.append((what, begin, time.monotonic()))
 
     def build() -> None:
-        floor = Floor()
+        floor = ProcessorLock()
         with floor.building():
             while not stop:
                 noted("build", 0.02)
                 floor.pause()
 
     def measure() -> None:
-        floor = Floor()
+        floor = ProcessorLock()
         with floor.building():
             for _ in range(5):
                 noted("build", 0.01)
@@ -368,7 +368,7 @@ def test_a_stopped_search_holds_nobody_up_for_ever(monkeypatch: pytest.MonkeyPat
         assert stopped.stdout is not None
         assert stopped.stdout.readline() == b"building\n"
         stopped.send_signal(signal.SIGSTOP)
-        floor = Floor()
+        floor = ProcessorLock()
         with floor.building():
             for _ in range(3):
                 with floor.alone():
@@ -395,8 +395,8 @@ def test_workers_on_postgresql_wait_for_a_server_that_restarts(tmp_path: Path) -
         words = command(tmp_path, "--storage", server.url, "--space", "default", trials=40)
 
         with started(words) as process:
-            wait_until(process, lambda: len(team(process)) == 1)
-            (other,) = team(process)
+            wait_until(process, lambda: len(workers(process)) == 1)
+            (other,) = workers(process)
             hold_back(process, lambda: has_some(server.url, other))
             before = len(complete(record_of(tmp_path, server.url)))
             server.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.outputs import Array
 
 SIZE, CLASSES, BOX = 12, 5, 3
@@ -17,7 +17,7 @@ SIZE, CLASSES, BOX = 12, 5, 3
 def two_outputs(*, names: tuple[str, str] = ("output_0", "output_1"), constant: bool = False, seed: int = 0) -> bytes:
     """Classes (n, 5) by a softmax and a box (n, 3); the graph lists the box first, the signature the classes.
     `constant`: the box hears nothing of the inputs' values, all its weights are zero."""
-    net = Blueprint((1, SIZE))
+    net = NetworkBuilder((1, SIZE))
     net._rng = np.random.default_rng(seed)
     trunk = net.dense(net.input, 24)
     classes = net.softmax(net.dense(trunk, CLASSES, relu=False))

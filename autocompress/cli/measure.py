@@ -49,7 +49,7 @@ def measure(
     from autocompress.measure.host.client import at_host
     from autocompress.report.measurement import document, print_measurement
     from autocompress.specs import load_device
-    from autocompress.tasks import Asked
+    from autocompress.tasks import SignatureChoice
 
     profile, wait_s = at_host(load_device(device), host), seconds(host_wait, "--host-wait")
     found = measure_file(
@@ -60,7 +60,7 @@ def measure(
         accuracy=accuracy,
         data=data,
         metric=metric,
-        meant=Asked(output=output, signature=signature),
+        meant=SignatureChoice(output=output, signature=signature),
         wait_s=wait_s,
         say=Waits(console_of(stderr=True)),
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from autocompress.search.study import Search
-    from autocompress.search.workers.goal import Asked
+    from autocompress.search.workers.goal import SearchGoal
 
 _FILES = ("model", "data")  # what is never a name
 _NAMES = ("metric", "output", "signature")  # what is always one
@@ -31,7 +31,7 @@ def reopened(
     host: str | None = None,
     host_wait: str = HOST_WAIT,
     threads: int | None = None,
-    joins: Asked | None = None,
+    joins: SearchGoal | None = None,
 ) -> Iterator[Search]:
     """The search of a study, on `host` instead of where it measured where one is given. `joins`: the running search
     that this process helps.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from autocompress.records.study import StudyRecord
     from autocompress.search.study import Search
-    from autocompress.search.workers.processes import Team
+    from autocompress.search.workers.processes import WorkerProcesses
 
 
 @guarded
@@ -86,9 +86,9 @@ def search(
     from autocompress.records.constraint import parse_constraint
     from autocompress.search.request import Request, with_limits
     from autocompress.search.study import Search
-    from autocompress.search.workers.processes import Team
+    from autocompress.search.workers.processes import WorkerProcesses
     from autocompress.specs import load_device, load_space
-    from autocompress.tasks import Asked, load_task
+    from autocompress.tasks import SignatureChoice, load_task
 
     profile, chosen = at_host(load_device(device), host), load_space(space)
     patience_s = seconds(host_wait, "--host-wait")
@@ -96,7 +96,7 @@ def search(
     budget = None if time_budget is None else seconds(time_budget)
     if size not in ("download", "file"):
         raise unknown_name("size", size, ("download", "file"))
-    loaded = load_task(task, model, data, metric, Asked(output=output, signature=signature))
+    loaded = load_task(task, model, data, metric, SignatureChoice(output=output, signature=signature))
     console = console_of(stderr=as_json)
     with latency_on(profile, wait_s=patience_s, say=Waits(console)) as latency:
         request = with_limits(
@@ -136,11 +136,13 @@ def search(
             Search(request, latency.bind(loaded.original), expected=latency.expected()) as opened,
         ):
             latency.check_same(opened.baseline.measurement)
-            with Team(worker_command(request, host_wait), workers - 1, request.threads) as team:
-                _run(opened, team, console, as_json, latency.second_runtime(loaded.original), finetune)
+            with WorkerProcesses(worker_command(request, host_wait), workers - 1, request.threads) as workers:
+                _run(opened, workers, console, as_json, latency.second_runtime(loaded.original), finetune)
 
 
-def _run(opened: Search, team: Team, console: Console, as_json: bool, second_runtime: Any, finetune: int) -> None:
+def _run(
+    opened: Search, workers: WorkerProcesses, console: Console, as_json: bool, second_runtime: Any, finetune: int
+) -> None:
     """Run an opened search with its header, progress and front on screen."""
     from rich.text import Text
 
@@ -161,7 +163,7 @@ def _run(opened: Search, team: Team, console: Console, as_json: bool, second_run
 
         def on_trial(record: StudyRecord) -> None:
             progress.update(record)
-            for line in team.tend():
+            for line in workers.tend():
                 console.print(Text(line, style="yellow"), soft_wrap=True)
 
         record = opened.run(on_trial)

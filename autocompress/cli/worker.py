@@ -19,7 +19,7 @@ from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
     from autocompress.search.request import Request
-    from autocompress.search.workers.goal import Asked
+    from autocompress.search.workers.goal import SearchGoal
 
 _PATIENCE_S = 10.0
 
@@ -52,15 +52,15 @@ def worker(
     console.print(f"the search of '{study}' has ended; {len(record.trials) - before} trials since this worker joined")
 
 
-def _running_search(study: str, runs: Path, storage: str | None) -> Asked:
+def _running_search(study: str, runs: Path, storage: str | None) -> SearchGoal:
     """What the search was asked for; AutocompressError where none runs or its files are not here."""
     from autocompress.search.storage.study_records import load_study, read_record, study_folder
-    from autocompress.search.workers.goal import asked_of
-    from autocompress.search.workers.locks import Roll
+    from autocompress.search.workers.goal import goal_of
+    from autocompress.search.workers.locks import WorkerRegistry
 
     opened = load_study(runs, study, storage)
-    asked = asked_of(opened)
-    if asked is None or Roll(study_folder(runs, study) / "workers").is_dead(asked.by):
+    asked = goal_of(opened)
+    if asked is None or WorkerRegistry(study_folder(runs, study) / "workers").is_dead(asked.by):
         raise AutocompressError(f"study '{study}' is not being searched; start that with: autocompress search")
     if not (runs / read_record(opened, ()).baseline.artifact).is_file():
         raise AutocompressError(

@@ -16,8 +16,8 @@ import numpy as np
 from autocompress.compress.bias_range import MOST_BIAS, with_room
 from autocompress.compress.output_scales import least_widths, widened
 from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.compress.sparse_storage import Storage, with_sparse_weights
-from autocompress.compress.template import Ranges, Skeleton, Slot, make_skeleton, pattern_file
+from autocompress.compress.sparse_storage import SparseStorage, with_sparse_weights
+from autocompress.compress.template import QuantizedTemplate, Ranges, Slot, make_template, pattern_file
 from autocompress.errors import CandidateError
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import INPUTS, Layer
@@ -64,7 +64,7 @@ class StoredLayer:
 
 
 class Builder:
-    """Builds candidates of one float network; skeletons are made once per pattern of containers and kept."""
+    """Builds candidates of one float network; templates are made once per pattern of containers and kept."""
 
     def __init__(
         self,
@@ -72,27 +72,27 @@ class Builder:
         layers: Sequence[Layer],
         container_of: ContainerOf,
         ranges: Callable[[], Ranges],
-        storage: Storage | None = None,
+        storage: SparseStorage | None = None,
         unpacks: Unpacks = lambda *_: False,
     ) -> None:
         """`storage` None: weights are stored dense, whatever their zeros."""
         self._storage, self._unpacks = storage, unpacks
         self._model, self._layers, self._container_of, self._ranges = model, tuple(layers), container_of, ranges
-        self._skeletons: dict[tuple[Any, ...], Skeleton] = {}
+        self._templates: dict[tuple[Any, ...], QuantizedTemplate] = {}
         self.widened = set[str]()  # layers whose output scale was too fine for the runtime
 
     def build(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> bytes:
         """The verified file. The baseline configuration is the float network, stripped."""
         activations = configuration.activations
         containers = tuple(self._container(layer, configuration) for layer in self._layers)
-        skeleton = self._fitting(containers, activations, solved)
+        template = self._fitting(containers, activations, solved)
         solved = [
-            self._with_room(*each, activations) for each in zip(skeleton.slots, self._layers, solved, strict=True)
+            self._with_room(*each, activations) for each in zip(template.slots, self._layers, solved, strict=True)
         ]
-        skeleton = self._fitting(containers, activations, solved)  # their weights' scales may be wider now
-        for slot, layer in zip(skeleton.slots, solved, strict=True):
-            _fill(skeleton, slot, layer, activations)
-        built = skeleton.patch.snapshot()
+        template = self._fitting(containers, activations, solved)  # their weights' scales may be wider now
+        for slot, layer in zip(template.slots, solved, strict=True):
+            _fill(template, slot, layer, activations)
+        built = template.patch.snapshot()
         verify(built, self._layers, containers, configuration, solved)
         thinner = self._thinner(built, configuration)
         if thinner is not built:
@@ -120,41 +120,43 @@ class Builder:
     def layout(self, containers: tuple[int, ...], activations: str) -> tuple[bytes, tuple[slice, ...]]:
         """A file with these containers (a layer each) and anybody's weights in it, and where each layer's lie.
         CandidateError where it cannot be made."""
-        kept = self._skeletons.get((activations, containers))  # not kept for this: there are many patterns
-        skeleton = kept or self._made(containers, activations)
-        return skeleton.patch.snapshot(), tuple(skeleton.patch.span(slot.weight) for slot in skeleton.slots)
+        kept = self._templates.get((activations, containers))  # not kept for this: there are many patterns
+        template = kept or self._made(containers, activations)
+        return template.patch.snapshot(), tuple(template.patch.span(slot.weight) for slot in template.slots)
 
     def pattern(self, containers: tuple[int, ...], activations: str) -> bytes:
         """A file with the operators of a candidate with these containers, as a latency model looks at: sooner made than
         a `layout`. CandidateError where it cannot be made."""
         return pattern_file(self._model, self._layers, containers, activations, *self._how(containers, activations))
 
-    def _fitting(self, containers: tuple[int, ...], activations: str, solved: Sequence[SolvedLayer]) -> Skeleton:
-        """A skeleton whose output scales the runtime takes with the scales of these weights."""
+    def _fitting(
+        self, containers: tuple[int, ...], activations: str, solved: Sequence[SolvedLayer]
+    ) -> QuantizedTemplate:
+        """A template whose output scales the runtime takes with the scales of these weights."""
         widths: dict[str, float] = {}
         while True:
-            skeleton = self._skeleton(containers, activations, widths)
-            narrow = least_widths(self._layers, skeleton.slots, solved) if activations == "int8" else {}
-            if not narrow:
-                return skeleton
-            widths |= narrow  # a wider output is a wider input of the next layer: looked at again
-            self.widened.update(narrow)
+            template = self._template(containers, activations, widths)
+            prune_channels = least_widths(self._layers, template.slots, solved) if activations == "int8" else {}
+            if not prune_channels:
+                return template
+            widths |= prune_channels  # a wider output is a wider input of the next layer: looked at again
+            self.widened.update(prune_channels)
 
-    def _skeleton(
+    def _template(
         self, containers: tuple[int, ...], activations: str, widths: Mapping[str, float] = MappingProxyType({})
-    ) -> Skeleton:
+    ) -> QuantizedTemplate:
         key = (activations, containers, *sorted(widths.items()))
-        if key not in self._skeletons:
-            self._skeletons[key] = self._made(containers, activations, widths)
-        return self._skeletons[key]
+        if key not in self._templates:
+            self._templates[key] = self._made(containers, activations, widths)
+        return self._templates[key]
 
     def _made(
         self, containers: tuple[int, ...], activations: str, widths: Mapping[str, float] = MappingProxyType({})
-    ) -> Skeleton:
+    ) -> QuantizedTemplate:
         ranges, unpacked = self._how(containers, activations)
         if widths and ranges is not None:
             ranges = widened(self._model, self._layers, ranges, widths)
-        return make_skeleton(self._model, self._layers, containers, activations, ranges, unpacked)
+        return make_template(self._model, self._layers, containers, activations, ranges, unpacked)
 
     def _how(self, containers: Sequence[int], activations: str) -> tuple[Ranges | None, frozenset[str]]:
         return self._ranges_for(activations), self._unpacked(containers, activations)
@@ -183,9 +185,9 @@ def _is_static(slot: Slot, activations: str) -> bool:
     return activations in STATIC_ACTIVATIONS and slot.input_scale is not None and slot.output_scale is not None
 
 
-def _fill(skeleton: Skeleton, slot: Slot, layer: SolvedLayer, activations: str) -> None:
+def _fill(template: QuantizedTemplate, slot: Slot, layer: SolvedLayer, activations: str) -> None:
     """Write one solved layer into its slot."""
-    patch = skeleton.patch
+    patch = template.patch
     if layer.levels is None or layer.scale is None:
         dtype = np.float16 if slot.weight_type == "FLOAT16" else np.float32
         patch.write(slot.weight, layer.weight.astype(dtype))

@@ -38,7 +38,7 @@ INPUT_AXIS = {"CONV_2D": 3, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 3}  # of the
 
 
 @dataclass(frozen=True, kw_only=True)
-class Narrowed:
+class ChannelPruned:
     """A network without some channels: the float `.tflite`, its layers, and the solver towards what the whole network
     computes."""
 
@@ -194,7 +194,7 @@ def _state(reader: _Reader, channels: int) -> _State:
     )
 
 
-def damages(
+def width_sensitivities(
     elimination: Elimination, floats: Sequence[FloatLayer], network: bytes, run: Run, signature: Signature = FIRST
 ) -> dict[int, float]:
     """How far the network's outputs move with so many channels of one group left, the layers that read them fitted
@@ -213,7 +213,7 @@ def damages(
     return found
 
 
-def narrowable(channels: Channels) -> tuple[tuple[ChannelGroup, ...], Mapping[str, str]]:
+def prunable_groups(channels: Channels) -> tuple[tuple[ChannelGroup, ...], Mapping[str, str]]:
     """The groups that can be made narrower, and why the channels of other layers (by name) stay."""
     wide = {layer.name: layer for layer in channels.layers if trace.blocks_of(layer)[0] > 1}
     open_groups, reasons = [], dict(channels.frozen)
@@ -227,7 +227,7 @@ def narrowable(channels: Channels) -> tuple[tuple[ChannelGroup, ...], Mapping[st
     return tuple(open_groups), reasons
 
 
-def narrow(reconstruction: Reconstruction, model: bytes, channels: Channels, kept: Kept) -> Narrowed:
+def prune_channels(reconstruction: Reconstruction, model: bytes, channels: Channels, kept: Kept) -> ChannelPruned:
     """The float network `model` (that of `reconstruction` and `channels`) with only these channels, reconstructed."""
     tree = flatbuffer.read(model)
     channels.cut(tree, kept)
@@ -246,7 +246,7 @@ def narrow(reconstruction: Reconstruction, model: bytes, channels: Channels, kep
             weight=trace.to_matrix(layer, values.weight).astype(np.float64),
             bias=None if bias is None else bias.astype(np.float64),
         )
-    return Narrowed(
+    return ChannelPruned(
         network=flatbuffer.write(tree), layers=layers, reconstruction=reconstruction.towards(tree, layers, floats)
     )
 

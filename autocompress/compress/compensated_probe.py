@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 _PATCHES = 2048  # looked at in each layer
 
 
-class Mending:
+class CompensatedProbe:
     """A walk through the float network; at each layer it can be left for the same network with that layer changed."""
 
     def __init__(self, reconstruction: Reconstruction, samples: int, signature: Signature = FIRST) -> None:

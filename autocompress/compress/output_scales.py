@@ -27,7 +27,7 @@ def least_widths(layers: Sequence[Layer], slots: Sequence[Slot], solved: Sequenc
             continue
         product = slot.input_scale * float(values.scale.max())
         if product >= _MOST * slot.output_scale:
-            # Powers of two, so that candidates share their skeletons.
+            # Powers of two, so that candidates share their templates.
             found[layer.name] = _STEPS * 2.0 ** math.ceil(math.log2(product / (_MOST / 2)))
     return found
 

@@ -23,7 +23,7 @@ _LEAST_ZEROS = 0.25  # of a weight that may be worth it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Storage:
+class SparseStorage:
     """How weights may be stored: sparse in containers of these bits, by activations; `size` is what shall be small,
     "download" or "file"."""
 

@@ -1,8 +1,8 @@
 """Layer tables: for each (layer, choice) what it costs the network and what it weighs, known before any candidate is.
 
-Of each choice: the output error of the layer (the solver's, relative), its bytes after deflate, and the damage: how far
+Of each choice: the output error of the layer (the solver's, relative), its bytes after deflate, and the sensitivity: how far
 the network's outputs move when this layer alone is compressed so and the layers behind it are fitted again. Errors and
-bytes come from a survey of all choices; damage from two probes of the whole network a layer, no labels, and between
+bytes come from a survey of all choices; sensitivity from two probes of the whole network a layer, no labels, and between
 them from a monotone curve over the error (as OBC's and FastNAS's databases interpolate).
 
 The tables are kept on disk, named by what they were made from, and are written whole or not at all."""
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.compensated_probe import Mending
+from autocompress.compress.compensated_probe import CompensatedProbe
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
@@ -37,21 +37,21 @@ VERSION = 5  # of the solver and of what follows from it here: older tables are 
 PROBES = 2  # a layer; one in deep networks, as each goes through all layers behind it
 _DEEP = 16  # layers
 _CONSTANT = 1e-12  # of its mean square: an output that varies less is one number, the mean square its unit
-_FLOOR = 1e-12  # of errors and damages: their logarithms are taken
+_FLOOR = 1e-12  # of errors and sensitivities: their logarithms are taken
 _SWEEPS = 2
-_COLUMNS = ("error", "bytes", "damage")
+_COLUMNS = ("error", "bytes", "sensitivity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTable:
-    """One layer: `error` (share of its output energy), `bytes` (deflated weights), `damage` (divergence of the
+    """One layer: `error` (share of its output energy), `bytes` (deflated weights), `sensitivity` (divergence of the
     network's outputs with this layer alone compressed), each (C,) float64 in the order of `choices`."""
 
     name: str
     choices: tuple[LayerChoice, ...]
     error: Array
     bytes: Array
-    damage: Array
+    sensitivity: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +94,17 @@ def build_tables(
     """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples and
     look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse."""
     start = time.perf_counter()
-    mending, probes = Mending(reconstruction, samples, signature), PROBES if len(reconstruction.floats) <= _DEEP else 1
+    compensated_probe, probes = (
+        CompensatedProbe(reconstruction, samples, signature),
+        PROBES if len(reconstruction.floats) <= _DEEP else 1,
+    )
 
-    def damage_of(changed: SolvedLayer) -> float:
-        return float(divergence(mending.reference, mending.outputs(changed), signature).mean())
+    def sensitivity_of(changed: SolvedLayer) -> float:
+        return float(divergence(compensated_probe.reference, compensated_probe.outputs(changed), signature).mean())
 
     rows = [
-        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), damage_of, probes, sparse)
-        for float_layer, _ in zip(reconstruction.floats, mending.walk(), strict=True)
+        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), sensitivity_of, probes, sparse)
+        for float_layer, _ in zip(reconstruction.floats, compensated_probe.walk(), strict=True)
     ]
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 
@@ -109,15 +112,15 @@ def build_tables(
 def _layer_table(
     float_layer: FloatLayer,
     choices: tuple[LayerChoice, ...],
-    damage_of: Callable[[SolvedLayer], float],
+    sensitivity_of: Callable[[SolvedLayer], float],
     probes: int,
     sparse: Collection[int],
 ) -> LayerTable:
     problem = float_layer.centred_problem
     seen = survey(problem, choices, lambda choice: (8 if choice.is_integer else choice.bits) in sparse)
     error = _anchored(problem, choices, seen.error)
-    damages = [
-        (float(error[at]), damage_of(_solved_alone(float_layer, choices[at])))
+    sensitivities = [
+        (float(error[at]), sensitivity_of(_solved_alone(float_layer, choices[at])))
         for at in probe_choices(choices, error, probes)
     ]
     return LayerTable(
@@ -125,7 +128,7 @@ def _layer_table(
         choices=choices,
         error=error,
         bytes=seen.bytes,
-        damage=damage_curve(damages, error),
+        sensitivity=sensitivity_curve(sensitivities, error),
     )
 
 
@@ -161,8 +164,8 @@ def _solved_alone(float_layer: FloatLayer, choice: LayerChoice) -> SolvedLayer:
     return SolvedLayer(weight=weight, bias=None if float_layer.bias is None else corrected_bias(float_layer, values))
 
 
-def damage_curve(probes: Sequence[tuple[float, float]], error: Array) -> Array:
-    """Damage at each error from (error, damage) probes: linear between them in the logarithms, made monotone by pooling
+def sensitivity_curve(probes: Sequence[tuple[float, float]], error: Array) -> Array:
+    """Sensitivity at each error from (error, sensitivity) probes: linear between them in the logarithms, made monotone by pooling
     adjacent violators (Ayer et al. 1955), proportional to the error beyond them; 0 at error 0."""
     points = sorted((max(e, _FLOOR), max(d, _FLOOR)) for e, d in probes)
     if not points:

@@ -1,4 +1,4 @@
-"""Quantized skeletons: the network with the right containers and quantization operators, but anybody's integers.
+"""Quantized templates: the network with the right containers and quantization operators, but anybody's integers.
 
 `ai-edge-quantizer` makes one for each pattern of (weight container bits per layer, activations); the builder then
 writes a candidate's own integers, scales and biases into it. The quantizer derives scales and levels of its own, so
@@ -38,7 +38,7 @@ _OPERATION = {
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Where a layer's values go: tensor indices in the skeleton, the weight's NumPy dtype and packed bits, and for
+    """Where a layer's values go: tensor indices in the template, the weight's NumPy dtype and packed bits, and for
     static layers the scales of the input (the bias is stored in units of it times the weight's scale) and output."""
 
     weight: int
@@ -49,22 +49,22 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skeleton:
-    """A serialised skeleton, writable in place, and the slot of each layer."""
+class QuantizedTemplate:
+    """A serialised template, writable in place, and the slot of each layer."""
 
     patch: Patchable
     slots: tuple[Slot, ...]
 
 
-def make_skeleton(
+def make_template(
     model: bytes,
     layers: Sequence[Layer],
     containers: Sequence[int],
     activations: str,
     ranges: Ranges | None,
     unpacked: Collection[str] = (),
-) -> Skeleton:
-    """The skeleton of `model` (float) for these weight containers (32, 16, 8, 4 bits a layer, in layer order).
+) -> QuantizedTemplate:
+    """The template of `model` (float) for these weight containers (32, 16, 8, 4 bits a layer, in layer order).
 
     `ranges` is needed for static activations; `unpacked` names layers whose integers are unpacked when the file is
     loaded, whatever the activations. CandidateError where ai-edge-quantizer cannot make it."""
@@ -72,7 +72,7 @@ def make_skeleton(
     _shorten_scales(tree, {slot.bias for slot in (_slot(tree, layer) for layer in layers)})
     slots = tuple(_slot(tree, layer) for layer in layers)
     flatbuffer.strip(tree)
-    return Skeleton(patch=Patchable(flatbuffer.write(tree)), slots=slots)
+    return QuantizedTemplate(patch=Patchable(flatbuffer.write(tree)), slots=slots)
 
 
 def pattern_file(
@@ -83,7 +83,7 @@ def pattern_file(
     ranges: Ranges | None,
     unpacked: Collection[str] = (),
 ) -> bytes:
-    """`model` as ai-edge-quantizer makes it for these containers: the operators of a skeleton, its own weights, scales
+    """`model` as ai-edge-quantizer makes it for these containers: the operators of a template, its own weights, scales
     and metadata. CandidateError where it cannot make it."""
     from ai_edge_quantizer import quantizer
 

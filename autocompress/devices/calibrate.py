@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autocompress.compress.template import make_skeleton, quantize_plainly
+from autocompress.compress.template import make_template, quantize_plainly
 from autocompress.devices.designs import Design, designed_set
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.measure.host.retry import WAIT_S, PatientHost, Say, silent
@@ -57,12 +57,12 @@ def _variants(design: Design) -> Iterator[tuple[str, bytes]]:
         yield "int8", quantize_plainly(model, (), ranges)
         return
     eights = [8] * len(layers)
-    yield "dynamic", make_skeleton(model, layers, eights, "float32", None).patch.snapshot()
-    yield "int8", make_skeleton(model, layers, eights, "int8", ranges).patch.snapshot()
+    yield "dynamic", make_template(model, layers, eights, "float32", None).patch.snapshot()
+    yield "int8", make_template(model, layers, eights, "int8", ranges).patch.snapshot()
     if design.kind == "network" and int(design.name.rsplit("-", 1)[1]) % _MIXED == 0:
         mixed = [8 if position % 2 else 32 for position in range(len(layers))]
-        yield "mixed-dynamic", make_skeleton(model, layers, mixed, "float32", None).patch.snapshot()
-        yield "mixed-int8", make_skeleton(model, layers, mixed, "int8", ranges).patch.snapshot()
+        yield "mixed-dynamic", make_template(model, layers, mixed, "float32", None).patch.snapshot()
+        yield "mixed-int8", make_template(model, layers, mixed, "int8", ranges).patch.snapshot()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 
 Draw = np.random.Generator
 _SEED = 20
@@ -54,7 +54,7 @@ def _affordable(side: int, channels: int, most_mmac: float, taps: int = 1) -> in
 
 def _pointwise(rng: Draw, number: int) -> bytes:
     side = _size(rng, 1, 64)
-    net = Blueprint((1, side, side, _affordable(side, _channels(rng, 8, 384), 8)))
+    net = NetworkBuilder((1, side, side, _affordable(side, _channels(rng, 8, 384), 8)))
     x = net.input
     for _ in range(2 + number % 3):
         x = net.convolution(x, _affordable(side, _channels(rng, 8, 384), 8), (1, 1))
@@ -65,7 +65,7 @@ def _spatial(rng: Draw, number: int) -> bytes:
     side = _size(rng, 6, 64)
     kernel = [(3, 3), (3, 3), (3, 3), (5, 5), (1, 1), (3, 3), (2, 5), (7, 7)][number % 8]
     taps = kernel[0] * kernel[1]
-    net = Blueprint((1, side, side, _affordable(side, _channels(rng, 6, 192), 12, taps)))
+    net = NetworkBuilder((1, side, side, _affordable(side, _channels(rng, 6, 192), 12, taps)))
     x = net.convolution(net.input, _affordable(side, _channels(rng, 8, 192), 12, taps), kernel, 1 + (taps == 1))
     for _ in range(1 + number % 2):
         side = net.shape(x)[1]
@@ -77,14 +77,14 @@ def _spatial(rng: Draw, number: int) -> bytes:
 def _first(rng: Draw, number: int) -> bytes:
     kernel = [(3, 3), (3, 3), (7, 7), (4, 8), (5, 5), (3, 3)][number % 6]
     side = _size(rng, 24, 192 if kernel == (3, 3) else 96)
-    net = Blueprint((1, side, side, (3, 1, 3, 1, 2, 4)[number % 6]))
+    net = NetworkBuilder((1, side, side, (3, 1, 3, 1, 2, 4)[number % 6]))
     return net.finish(net.convolution(net.input, _channels(rng, 8, 48), kernel, 1 + (side > 40 or number % 2)))
 
 
 def _depthwise(rng: Draw, number: int) -> bytes:
     side = _size(rng, 3, 80)
     channels = max(4, min(_channels(rng, 8, 512), int(400_000 / side**2)))
-    net = Blueprint((1, side, side, channels))
+    net = NetworkBuilder((1, side, side, channels))
     x = net.input
     for _ in range(2 + number % 3):
         kernel = (5, 5) if rng.random() < 0.25 else (3, 3)
@@ -93,18 +93,18 @@ def _depthwise(rng: Draw, number: int) -> bytes:
 
 
 def _dense(rng: Draw, number: int) -> bytes:
-    net = Blueprint((1, _size(rng, 8, 1024)))
+    net = NetworkBuilder((1, _size(rng, 8, 1024)))
     x = net.input
     for _ in range(1 + number % 6):
         x = net.dense(x, _channels(rng, 4, 768))
     return net.finish(x)
 
 
-def _volume(rng: Draw, low: float = 500, high: float = 400_000) -> Blueprint:
+def _volume(rng: Draw, low: float = 500, high: float = 400_000) -> NetworkBuilder:
     """A network of one input, of so many elements in all."""
     elements, channels = _size(rng, low, high), _channels(rng, 8, 128)
     side = max(2, round((elements / channels) ** 0.5))
-    return Blueprint((1, side, side, channels))
+    return NetworkBuilder((1, side, side, channels))
 
 
 def _elementwise(rng: Draw, number: int) -> bytes:
@@ -132,7 +132,7 @@ def _mean(rng: Draw, number: int) -> bytes:
 
 
 def _softmax(rng: Draw, number: int) -> bytes:
-    net = Blueprint((1, _size(rng, 2, 10_000)))
+    net = NetworkBuilder((1, _size(rng, 2, 10_000)))
     return net.finish(net.softmax(net.softmax(net.input)))
 
 
@@ -167,7 +167,7 @@ def _reshape(rng: Draw, number: int) -> bytes:
 
 def _upsample(rng: Draw, number: int) -> bytes:
     side = _size(rng, 4, 24)
-    net = Blueprint((1, side, side, _channels(rng, 8, 64)))
+    net = NetworkBuilder((1, side, side, _channels(rng, 8, 64)))
     x = net.upsample(net.input, _channels(rng, 8, 48), 2 + number % 2, 2)
     return net.finish(x)
 
@@ -180,11 +180,11 @@ def _network(rng: Draw, number: int) -> bytes:
     return body(rng, number // len(_BODIES))
 
 
-def _image(rng: Draw, low: int, high: int) -> Blueprint:
-    return Blueprint((1, _size(rng, low, high), _size(rng, low, high), (3, 1)[rng.random() < 0.3]))
+def _image(rng: Draw, low: int, high: int) -> NetworkBuilder:
+    return NetworkBuilder((1, _size(rng, low, high), _size(rng, low, high), (3, 1)[rng.random() < 0.3]))
 
 
-def _headed(net: Blueprint, x: int, rng: Draw) -> bytes:
+def _headed(net: NetworkBuilder, x: int, rng: Draw) -> bytes:
     """The usual end of a classifier."""
     x = net.dense(net.mean(x), _size(rng, 2, 100), relu=False)
     return net.finish(net.softmax(x))
@@ -260,7 +260,7 @@ def _gated_body(rng: Draw, number: int) -> bytes:
 def _dense_body(rng: Draw, number: int) -> bytes:
     """Fully connected layers, wide, narrow and wide again."""
     width = _size(rng, 8, 700)
-    net = Blueprint((1, width))
+    net = NetworkBuilder((1, width))
     inner, narrow = _channels(rng, 8, 300), _size(rng, 2, 24)
     x = net.input
     for units in [inner] * int(rng.integers(1, 5)) + [narrow] + [inner] * int(rng.integers(1, 5)):

@@ -17,7 +17,7 @@ from autocompress.metrics import METRICS, get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.measurement import DeviceAccuracy, MeasuredFile, Measurement, OpProfile
 from autocompress.specs import DeviceProfile
-from autocompress.tasks import Asked, load_test_data
+from autocompress.tasks import SignatureChoice, load_test_data
 from autocompress.tasks.signatures import judged_signature, one_signature, ports_of
 from autocompress.tasks.task import NOTHING
 
@@ -31,7 +31,7 @@ def measure_file(
     accuracy: bool = False,
     data: Path | None = None,
     metric: str | None = None,
-    meant: Asked = NOTHING,
+    meant: SignatureChoice = NOTHING,
     wait_s: float = WAIT_S,
     say: Say = silent,
 ) -> MeasuredFile:
@@ -90,7 +90,7 @@ def _read(path: Path) -> bytes:
     return file
 
 
-def _meant(path: Path, file: bytes, meant: Asked) -> tuple[bytes, tuple[str, ...]]:
+def _meant(path: Path, file: bytes, meant: SignatureChoice) -> tuple[bytes, tuple[str, ...]]:
     try:
         return one_signature(file, meant.signature)
     except AutocompressError as fault:

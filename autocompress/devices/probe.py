@@ -10,7 +10,7 @@ import numpy as np
 
 from autocompress.compress.build import read_layers
 from autocompress.compress.sparse_storage import with_sparse_weights
-from autocompress.compress.template import make_skeleton
+from autocompress.compress.template import make_template
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.measure.host.agent import RUNTIMES
 from autocompress.measure.host.client import Host, profile_host
@@ -18,7 +18,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.layers import LAYER_OPS, Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import stores_sparse
 from autocompress.network.tflite import flatbuffer
-from autocompress.network.tflite.builder import Blueprint
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.specs import DeviceProfile, Runtime
 
@@ -173,7 +173,7 @@ def _trial(
     inputs = np.random.default_rng(0).standard_normal((_SAMPLES, *layers[0].input_shape[1:]), dtype=np.float32)
     try:
         ranges = trace.activation_ranges(network, {layers[0].input: inputs}, chunk=1, threads=1)
-        file = make_skeleton(network, layers, [bits], activations, ranges).patch.snapshot()
+        file = make_template(network, layers, [bits], activations, ranges).patch.snapshot()
         if sparse:
             file = with_sparse_weights(file, layers, ("FLOAT32", "FLOAT16", "INT8"), "file")
             assert stores_sparse(flatbuffer.read(file))
@@ -201,12 +201,12 @@ def _is_delegated(there: Host, file: bytes, op: str) -> bool | None:
 def _network(op: str) -> bytes:
     """One layer with a ragged number of channels."""
     if op == SPARSE:
-        net = Blueprint((1, 96))
+        net = NetworkBuilder((1, 96))
         return _with_zeros(net.finish(net.dense(net.input, 256, relu=False)))
     if op == "FULLY_CONNECTED":
-        net = Blueprint((1, 96))
+        net = NetworkBuilder((1, 96))
         return net.finish(net.dense(net.input, 72, relu=False))
-    net = Blueprint((1, 16, 16, 12))
+    net = NetworkBuilder((1, 16, 16, 12))
     made = {
         "CONV_2D": lambda: net.convolution(net.input, 20, (3, 3), relu=False),
         "DEPTHWISE_CONV_2D": lambda: net.depthwise(net.input, relu=False),

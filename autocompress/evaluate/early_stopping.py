@@ -53,7 +53,7 @@ class Screened(StoppedEarly):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class StoppingThreshold:
     """What a candidate must not be surely below. `scores` (n,): a front member's metric of each sample, None: no rival;
     `name` says whose. `least`: the bound of a constraint on the metric, None: none. `rises`: more is better (then
     `least` is a lower bound, else an upper one)."""
@@ -69,15 +69,15 @@ def looks(samples: int) -> list[int]:
     return sorted({int(samples * part) for part in PARTS if samples * part >= LEAST_SAMPLES})
 
 
-def verdict(scores: Array, at: Array, bar: Bar, looks: int) -> str | None:
+def verdict(scores: Array, at: Array, threshold: StoppingThreshold, looks: int) -> str | None:
     """Why a candidate with these scores on the samples `at` is hopeless, with confidence 1 - ERROR / looks; None where
     it is not."""
-    error, sign = ERROR / looks, 1.0 if bar.rises else -1.0
-    if bar.scores is not None and _surely_below(sign * scores, sign * bar.scores[at], error):
-        return f"dominated by {bar.name}: worse on the same {len(at)} validation samples with 95 % confidence"
-    if bar.least is not None and _surely_beyond(sign * scores, sign * bar.least, error):
-        relation = "below" if bar.rises else "above"
-        return f"the metric is {relation} {bar.least:g} with 95 % confidence after {len(at)} validation samples"
+    error, sign = ERROR / looks, 1.0 if threshold.rises else -1.0
+    if threshold.scores is not None and _surely_below(sign * scores, sign * threshold.scores[at], error):
+        return f"dominated by {threshold.name}: worse on the same {len(at)} validation samples with 95 % confidence"
+    if threshold.least is not None and _surely_beyond(sign * scores, sign * threshold.least, error):
+        relation = "below" if threshold.rises else "above"
+        return f"the metric is {relation} {threshold.least:g} with 95 % confidence after {len(at)} validation samples"
     return None
 
 

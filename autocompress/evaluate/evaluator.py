@@ -15,14 +15,14 @@ import numpy as np
 
 from autocompress.compress.download import download_bytes
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.sparse_storage import Storage
+from autocompress.compress.sparse_storage import SparseStorage
 from autocompress.compress.tables import Tables, build_tables, kept_tables, table_key
 from autocompress.compress.template import Ranges, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.evaluate.early_stopping import Bar, Screened
-from autocompress.evaluate.networks import Narrowing, Variant, Variants
+from autocompress.evaluate.early_stopping import Screened, StoppingThreshold
+from autocompress.evaluate.networks import BaseNetwork, BaseNetworks, WidthEffects
 from autocompress.evaluate.quality import Quality, Split
-from autocompress.evaluate.validation import Judge
+from autocompress.evaluate.validation import Validator
 from autocompress.files import unchanged, write_whole
 from autocompress.measure.model.predict import energy_mj
 from autocompress.network.graph.finite import first_refused, not_finite, unfit
@@ -43,7 +43,9 @@ T = TypeVar("T")
 Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
 Known = Callable[[bytes], Measurement | None]
 Screen = Callable[[Mapping[str, float | None]], str | None]  # values, the latency at its best -> why they are hopeless
-BarOf = Callable[[Mapping[str, float | None]], Bar | None]  # values known before the metric -> what it must reach
+ThresholdOf = Callable[
+    [Mapping[str, float | None]], StoppingThreshold | None
+]  # values known before the metric -> what it must reach
 _CALIBRATION_SAMPLES = 512
 _CALIBRATION_BYTES = 256 * 2**20  # of the widest layer inputs held at once
 _PROBE_MACS = 2e9  # of all samples that a probe of the layer tables runs
@@ -71,7 +73,7 @@ class Material:
         return {name: weight for name, weight in found.items() if weight is not None}
 
 
-class Workbench:
+class Evaluator:
     """Everything a study needs to turn configurations of one task into evaluations on one device.
 
     `tier`: "sequential" (reported candidates) or "independent" (screening). `artifacts` is where the files go, named by
@@ -101,11 +103,11 @@ class Workbench:
         self._runs, self._artifacts, self._seed, self._threads, self._tier = runs, artifacts, seed, threads, tier
         self.layers, self._left_out = layers_of(flatbuffer.read(task.network)), 0
         self._kernels = offered_kernels(profile, modelled=profile.host is None)
-        self.storage = Storage(sparse=partial(sparse_containers, profile.kernels), size=size)
+        self.storage = SparseStorage(sparse=partial(sparse_containers, profile.kernels), size=size)
         common = (lambda: self._calibration, self._container, threads)
         unpacks = partial(is_unpacked, self._kernels)
-        whole = Variant(task.network, self.layers, *common, storage=self.storage, unpacks=unpacks)
-        self.variants = Variants(whole, *common, storage=self.storage, unpacks=unpacks)
+        whole = BaseNetwork(task.network, self.layers, *common, storage=self.storage, unpacks=unpacks)
+        self.base_networks = BaseNetworks(whole, *common, storage=self.storage, unpacks=unpacks)
 
     def _container(self, op: str, bits: int, activations: str) -> int | None:
         return container_bits(self._kernels, op, bits, activations)
@@ -178,7 +180,7 @@ class Workbench:
     @property
     def reconstruction(self) -> Reconstruction:
         """The solver on the whole network's calibration inputs."""
-        return self.variants.whole.reconstruction
+        return self.base_networks.whole.reconstruction
 
     @cached_property
     def _validation(self) -> Split:
@@ -210,8 +212,8 @@ class Workbench:
         return split
 
     @cached_property
-    def _judge(self) -> Judge:
-        return Judge(self._validation, self._seed)
+    def _validator(self) -> Validator:
+        return Validator(self._validation, self._seed)
 
     def float_configuration(self) -> Configuration:
         """All layers as they came."""
@@ -230,7 +232,7 @@ class Workbench:
             ) from fault
 
     def evaluate(
-        self, configuration: Configuration, bar_of: BarOf | None = None, screen: Screen | None = None
+        self, configuration: Configuration, threshold_of: ThresholdOf | None = None, screen: Screen | None = None
     ) -> tuple[Evaluation, float]:
         """The evaluation of a (normalised) configuration, and the mean divergence of its outputs from the float
         network's on validation data; CandidateError where it cannot be built or run.
@@ -241,26 +243,26 @@ class Workbench:
         if configuration.is_baseline:
             return self.baseline, 0.0
         start = time.perf_counter()
-        variant = self.variants.of(configuration.channels)
-        solved = variant.solve(configuration, self._tier)
+        base_network = self.base_networks.of(configuration.channels)
+        solved = base_network.solve(configuration, self._tier)
         self._pause()
-        model = variant.builder.build(configuration, solved)
+        model = base_network.builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         measurement, download = self._known(model), download_bytes(model)
         expected = None if measurement is not None or self._expected is None else self._expected(model)
         before = self._before(model, download, measurement, expected)
-        bar = None if bar_of is None else bar_of(before)
+        threshold = None if threshold_of is None else threshold_of(before)
         self._pause()
-        outputs = self._judge.outputs(model, bar)
+        outputs = self._validator.outputs(model, threshold)
         self._pause()
-        apart = self._judge.divergence(outputs)
+        apart = self._validator.divergence(outputs)
         quality = self._validation.judged(outputs)
         if measurement is None:
             if screen is not None and expected is not None:
                 self._screen(model, {**before, "accuracy": quality.value}, apart, len(outputs), screen, expected)
             measurement = self._latency(model, SEARCH_PROCESSES)
         evaluation = self._evaluation(configuration, model, download, quality, measurement, build_s)
-        self._judge.remember(evaluation.sha256, outputs)
+        self._validator.remember(evaluation.sha256, outputs)
         return evaluation, apart
 
     def _screen(
@@ -287,19 +289,22 @@ class Workbench:
     def material(self, configuration: Configuration) -> Material:
         """What training a configuration on starts from: the solver's layers, not trained ones. CandidateError where the
         solver cannot."""
-        variant, static = self.variants.of(configuration.channels), configuration.activations in STATIC_ACTIVATIONS
+        base_network, static = (
+            self.base_networks.of(configuration.channels),
+            configuration.activations in STATIC_ACTIVATIONS,
+        )
         return Material(
-            network=variant.network,
-            teacher=self.variants.whole.network,
-            layers=variant.layers,
-            solved=tuple(variant.solve(configuration, self._tier)),
-            ranges=variant.ranges if static else None,
+            network=base_network.network,
+            teacher=self.base_networks.whole.network,
+            layers=base_network.layers,
+            solved=tuple(base_network.solve(configuration, self._tier)),
+            ranges=base_network.ranges if static else None,
         )
 
     def evaluate_trained(self, configuration: Configuration, solved: Sequence[SolvedLayer]) -> Evaluation:
         """The evaluation of a configuration whose layers were trained: built, verified and measured as any other."""
         start = time.perf_counter()
-        model = self.variants.of(configuration.channels).builder.build(configuration, solved)
+        model = self.base_networks.of(configuration.channels).builder.build(configuration, solved)
         build_s = time.perf_counter() - start
         quality, measurement = self._validation.quality(model), self._latency(model, SEARCH_PROCESSES)
         found = self._evaluation(configuration, model, download_bytes(model), quality, measurement, build_s)
@@ -323,7 +328,7 @@ class Workbench:
     def validation_scores(self, evaluation: Evaluation) -> Array | None:
         """The metric of each validation sample of a stored candidate; None where the metric has none. Runs its file
         where this process has not evaluated it."""
-        return self._judge.scores(evaluation.sha256, lambda: self._file(evaluation))
+        return self._validator.scores(evaluation.sha256, lambda: self._file(evaluation))
 
     def _evaluation(
         self,
@@ -381,16 +386,16 @@ class Workbench:
     def remarks(self) -> tuple[str, ...]:
         """What static activations needed to run, as far as is known by now, for people to read."""
         why = "next to nothing comes out of it on calibration data: its int8 scale was widened to what runtimes take"
-        dead = tuple(f"{name}: {why}" for name in sorted(self.variants.widened))
-        endless = self.variants.whole.unbounded
+        dead = tuple(f"{name}: {why}" for name in sorted(self.base_networks.widened))
+        endless = self.base_networks.whole.unbounded
         if not endless:
             return dead
         names = ", ".join(endless[:3]) + (", ..." if len(endless) > 3 else "")
         return (*dead, f"not finite on calibration data: {names}; what makes or reads them runs on float activations")
 
-    def narrowing(self) -> Narrowing | None:
+    def width_effects(self) -> WidthEffects | None:
         """What the widths that the space offers do to the network; None where all channels stay."""
-        return self.variants.narrowing(self._probe_runner(), self._task.signature)
+        return self.base_networks.width_effects(self._probe_runner(), self._task.signature)
 
     def modelled_latency(self, model: bytes) -> float | None:
         """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
@@ -422,7 +427,7 @@ class Workbench:
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""
-        ranges = _of_float(lambda: self.variants.whole.ranges)
+        ranges = _of_float(lambda: self.base_networks.whole.ranges)
         try:
             return download_bytes(quantize_plainly(self._task.network, self.layers, ranges))
         except CandidateError:

@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.build import Builder, Unpacks
-from autocompress.compress.channel_pruning import INPUT_AXIS, Elimination, damages, eliminate, narrow, narrowable
+from autocompress.compress.channel_pruning import (
+    INPUT_AXIS,
+    Elimination,
+    eliminate,
+    prunable_groups,
+    prune_channels,
+    width_sensitivities,
+)
 from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.sparse_storage import Storage
+from autocompress.compress.sparse_storage import SparseStorage
 from autocompress.compress.tables import Run
 from autocompress.compress.template import Ranges
 from autocompress.errors import AutocompressError, CandidateError
@@ -31,22 +38,22 @@ from autocompress.specs import SearchSpace, Widths
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]
 Calibration = tuple[Mapping[int, Array], int]  # inputs by tensor index, and how many samples run at once
-_MOST_NARROW = 6  # networks without channels that are kept at once
+_MOST_KEPT = 6  # networks without channels that are kept at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Narrowing:
+class WidthEffects:
     """What widths do: the counts that each of G groups may keep (all first), the divergence of the outputs with that
     group alone at each count, and what share of each layer's rows (`made`) and columns (`read`) are the group's
     channels, (L, G) each."""
 
     widths: Mapping[str, tuple[int, ...]]
-    damage: Mapping[str, tuple[float, ...]]
+    sensitivity: Mapping[str, tuple[float, ...]]
     made: Array
     read: Array
 
 
-class Variant:
+class BaseNetwork:
     """A float network and what makes candidates of it: solver, activation ranges, builder."""
 
     def __init__(
@@ -57,7 +64,7 @@ class Variant:
         container: ContainerOf,
         threads: int,
         reconstruction: Reconstruction | None = None,
-        storage: Storage | None = None,
+        storage: SparseStorage | None = None,
         unpacks: Unpacks = lambda *_: False,
     ) -> None:
         self.network, self.layers = network, tuple(layers)
@@ -108,21 +115,21 @@ class Variant:
         return quantize
 
 
-class Variants:
+class BaseNetworks:
     """The whole network, and any of it with fewer channels."""
 
     def __init__(
         self,
-        whole: Variant,
+        whole: BaseNetwork,
         calibration: Callable[[], Calibration],
         container: ContainerOf,
         threads: int,
-        storage: Storage | None = None,
+        storage: SparseStorage | None = None,
         unpacks: Unpacks = lambda *_: False,
     ) -> None:
         self.whole, self._storage, self._unpacks = whole, storage, unpacks
         self._calibration, self._container, self._threads = calibration, container, threads
-        self._narrow: dict[tuple[tuple[str, int], ...], Variant] = {}
+        self._pruned: dict[tuple[tuple[str, int], ...], BaseNetwork] = {}
         self._eliminations: dict[str, Elimination] = {}
         self._offered: dict[str, tuple[int, ...]] = {}
         self.staying: dict[str, str] = {}  # layers that keep all channels although fewer are asked for -> why
@@ -138,11 +145,11 @@ class Variants:
         AutocompressError where the space asks for widths and no group can be made narrower."""
         if space.widths is None:
             return {}
-        groups, reasons = narrowable(self.channels)
+        groups, reasons = prunable_groups(self.channels)
         offered = {group.name: space.widths.counts(group.channels) for group in groups}
         found = {name: counts for name, counts in offered.items() if len(counts) > 1}
         if not found:
-            raise _nothing_narrower(space, groups, reasons)
+            raise _nothing_to_prune(space, groups, reasons)
         self._offered, self.staying = found, dict(reasons)
         for group in groups:
             if group.name not in found:
@@ -152,7 +159,7 @@ class Variants:
     @property
     def widened(self) -> frozenset[str]:
         """Layers whose output scale was too fine for static int8 kernels, in the networks that are kept."""
-        return frozenset[str]().union(*(each.builder.widened for each in (self.whole, *self._narrow.values())))
+        return frozenset[str]().union(*(each.builder.widened for each in (self.whole, *self._pruned.values())))
 
     def _elimination(self, group: ChannelGroup) -> Elimination:
         if group.name not in self._eliminations:
@@ -162,22 +169,24 @@ class Variants:
             )
         return self._eliminations[group.name]
 
-    def narrowing(self, run: Run, signature: Signature = FIRST) -> Narrowing | None:
+    def width_effects(self, run: Run, signature: Signature = FIRST) -> WidthEffects | None:
         """What the offered widths do to layers and to the outputs of `signature`, the latter on the inputs of `run`;
         None where all channels stay."""
         if not self._offered:
             return None
         floats = self.whole.reconstruction.floats
-        damage = {}
+        sensitivity = {}
         for name, counts in self._offered.items():
-            found = damages(self._elimination(self.channels.group(name)), floats, self.whole.network, run, signature)
-            damage[name] = tuple(found.get(count, 0.0) for count in counts)
+            found = width_sensitivities(
+                self._elimination(self.channels.group(name)), floats, self.whole.network, run, signature
+            )
+            sensitivity[name] = tuple(found.get(count, 0.0) for count in counts)
         groups = [self.channels.group(name) for name in self._offered]
         made, read = (
             np.array([[self._share(layer, group, axis) for group in groups] for layer in self.whole.layers])
             for axis in ("made", "read")
         )
-        return Narrowing(widths=dict(self._offered), damage=damage, made=made, read=read)
+        return WidthEffects(widths=dict(self._offered), sensitivity=sensitivity, made=made, read=read)
 
     def _share(self, layer: Layer, group: ChannelGroup, axis: str) -> float:
         """The share of a layer's rows (made) or columns (read) that a group's channels are."""
@@ -195,20 +204,20 @@ class Variants:
             found[name] = tuple(sorted(self._elimination(group).order[group.channels - count :].tolist()))
         return found
 
-    def of(self, widths: Mapping[str, int]) -> Variant:
+    def of(self, widths: Mapping[str, int]) -> BaseNetwork:
         """The network with so many channels in these groups; the whole one where nothing goes."""
         key = tuple(sorted(widths.items()))
         if not key:
             return self.whole
-        variant = self._narrow.pop(key, None) or self._made(widths)
-        self._narrow[key] = variant  # the latest stands last
-        if len(self._narrow) > _MOST_NARROW:
-            del self._narrow[next(iter(self._narrow))]
-        return variant
+        base_network = self._pruned.pop(key, None) or self._made(widths)
+        self._pruned[key] = base_network  # the latest stands last
+        if len(self._pruned) > _MOST_KEPT:
+            del self._pruned[next(iter(self._pruned))]
+        return base_network
 
-    def _made(self, widths: Mapping[str, int]) -> Variant:
-        made = narrow(self.whole.reconstruction, self.whole.network, self.channels, self.kept(widths))
-        return Variant(
+    def _made(self, widths: Mapping[str, int]) -> BaseNetwork:
+        made = prune_channels(self.whole.reconstruction, self.whole.network, self.channels, self.kept(widths))
+        return BaseNetwork(
             made.network,
             made.layers,
             self._calibration,
@@ -226,7 +235,7 @@ def _why_whole(widths: Widths, channels: int) -> str:
     return "keep leaves them whole"
 
 
-def _nothing_narrower(
+def _nothing_to_prune(
     space: SearchSpace, groups: Sequence[ChannelGroup], reasons: Mapping[str, str]
 ) -> AutocompressError:
     assert space.widths is not None

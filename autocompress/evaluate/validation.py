@@ -10,14 +10,14 @@ import numpy as np
 
 from autocompress.compress.tables import divergence
 from autocompress.evaluate import early_stopping
-from autocompress.evaluate.early_stopping import Bar, StoppedEarly
+from autocompress.evaluate.early_stopping import StoppedEarly, StoppingThreshold
 from autocompress.evaluate.quality import Split
 
 Array = np.ndarray[Any, Any]
 REMEMBERED = 256  # files whose scores are kept: more than a front has, and 10 MB where there are 10,000 samples
 
 
-class Judge:
+class Validator:
     """Runs files on a split in an order that `seed` draws, and remembers the scores of the last ones."""
 
     def __init__(self, split: Split, seed: int) -> None:
@@ -28,11 +28,11 @@ class Judge:
         """How far outputs on all data are from the float network's, in the mean."""
         return self._apart(self._split.baseline_outputs, outputs)
 
-    def outputs(self, model: bytes, bar: Bar | None) -> Array:
+    def outputs(self, model: bytes, threshold: StoppingThreshold | None) -> Array:
         """The outputs on all data; StoppedEarly after a part where the candidate is surely below its bar."""
         samples = len(self._split.baseline_outputs)
         after = early_stopping.looks(samples)
-        if bar is None or not after or not self._split.scored:
+        if threshold is None or not after or not self._split.scored:
             return self._split.outputs(model)
         order = early_stopping.order_of(samples, self._seed)
         found: list[Array] = []
@@ -40,16 +40,16 @@ class Judge:
             found.append(self._split.outputs(model, piece))
             seen = order[: sum(map(len, found))]
             if len(seen) < samples:
-                self._look(np.concatenate(found), seen, bar, len(after))
+                self._look(np.concatenate(found), seen, threshold, len(after))
         outputs = np.concatenate(found)
         whole = np.empty_like(outputs)
         whole[order] = outputs
         return whole
 
-    def _look(self, outputs: Array, seen: Array, bar: Bar, looks: int) -> None:
+    def _look(self, outputs: Array, seen: Array, threshold: StoppingThreshold, looks: int) -> None:
         scores = self._split.scores(outputs, seen)
         assert scores is not None
-        reason = early_stopping.verdict(scores, seen, bar, looks)
+        reason = early_stopping.verdict(scores, seen, threshold, looks)
         if reason is not None:
             apart = self._apart(self._split.baseline_outputs[seen], outputs)
             raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=apart)

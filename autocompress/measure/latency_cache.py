@@ -20,7 +20,7 @@ def _nobody(_: Measurement) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Others:
+class OtherWorkers:
     """The other workers of a study: `turn` is held while one measures, so that no pattern is measured twice; `measured`
     by all of them until now; `tell` them of a measurement."""
 
@@ -33,8 +33,8 @@ class PatternLatency:
     """A `Latency` that measures each kernel pattern once for a number of processes, and again for more when these
     are asked for. A doubtful measurement is returned, not kept."""
 
-    def __init__(self, measure: Latency, others: Others | None = None) -> None:
-        self._measure, self._others = measure, others or Others()
+    def __init__(self, measure: Latency, others: OtherWorkers | None = None) -> None:
+        self._measure, self._others = measure, others or OtherWorkers()
         self._known: dict[str, Measurement] = {}
 
     def __call__(self, file: bytes, processes: int) -> Measurement:

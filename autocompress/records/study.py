@@ -104,8 +104,8 @@ class Importance:
     of: int | None = None  # the group's channels
     used: bool = True
     saves_latency_ms: float | None = None
-    damage: float | None = None
-    table_damage: float | None = None
+    sensitivity: float | None = None
+    table_sensitivity: float | None = None
     trials: int | None = None
 
 

@@ -86,14 +86,14 @@ def _group_table(record: StudyRecord, rows: Sequence[Importance]) -> list[str]:
 
 def _group_cells(record: StudyRecord, row: Importance) -> list[str]:
     kept = f"{row.value:.0f} of {row.of}"
-    damage = "-" if row.damage is None else f"{row.table_damage:.2g}, {row.damage:.2g}"
+    sensitivity = "-" if row.sensitivity is None else f"{row.table_sensitivity:.2g}, {row.sensitivity:.2g}"
     return [
         row.layer,
         kept if row.used else f"next: {kept}",
         f"{row.saves_bytes / 1000:+.2f} KB",
         _latency(record, row),
         f"{-row.costs:+.4f}",
-        damage,
+        sensitivity,
         "-" if row.trials is None else str(row.trials),
     ]
 

@@ -7,35 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.evaluate.early_stopping import Bar
+from autocompress.evaluate.early_stopping import StoppingThreshold
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import meets
 from autocompress.records.study import Evaluation, value_name
 from autocompress.search.request import Request
-from autocompress.search.storage.finished_trials import Ledger
+from autocompress.search.storage.finished_trials import FinishedTrials
 
 Array = np.ndarray[Any, Any]
 Values = Mapping[str, float | None]  # by the names of an evaluation's values; None: not known yet
 MOST_STOPS = 4  # in a row, early or screened, then one trial is evaluated to the end
 
 
-class Rivals:
+class Dominance:
     """The complete trials of a study as rivals of a candidate. `scores` gives the metric of each validation sample of
     one; configurations whose digest is in `spared` are always evaluated to the end."""
 
     def __init__(
-        self, request: Request, ledger: Ledger, scores: Callable[[Evaluation], Array | None], spared: Collection[str]
+        self,
+        request: Request,
+        ledger: FinishedTrials,
+        scores: Callable[[Evaluation], Array | None],
+        spared: Collection[str],
     ) -> None:
-        self._request, self._ledger, self._scores, self._spared = request, ledger, scores, spared
+        self._request, self._finished_trials, self._scores, self._spared = request, ledger, scores, spared
         self._sign = 1 if request.task.metric.higher_is_better else -1
 
     def may_end(self, configuration: Configuration) -> bool:
-        """Not a corner, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
+        """Not a uniform baseline, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
         learns what the metric does only from trials that are complete."""
-        stopped = self._ledger.stopped_in_a_row(MOST_STOPS)
+        stopped = self._finished_trials.stopped_in_a_row(MOST_STOPS)
         return not stopped and configuration.digest not in self._spared
 
-    def bar(self, values: Values) -> Bar | None:
+    def threshold(self, values: Values) -> StoppingThreshold | None:
         """What a candidate with these values must reach: the most accurate feasible trial that is at least as good in
         every other objective, and the constraint on the metric."""
         rises, least = self._request.task.metric.higher_is_better, None
@@ -47,7 +51,7 @@ class Rivals:
             return None
         scores = None if rival is None else self._scores(rival[1])
         name = "" if rival is None else f"trial {rival[0]}"
-        return Bar(scores=scores, name=name, least=least, rises=rises)
+        return StoppingThreshold(scores=scores, name=name, least=least, rises=rises)
 
     def _rival(self, values: Values) -> tuple[int, Evaluation] | None:
         request = self._request
@@ -56,7 +60,7 @@ class Rivals:
             return None
         feasible = [
             (number, evaluation)
-            for number, evaluation in self._ledger.complete()
+            for number, evaluation in self._finished_trials.complete()
             if all(_at_most(evaluation.value(name), values[name]) for name in others)
             and meets(evaluation, request.constraints)
         ]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import optuna
 
 from autocompress.errors import CandidateError
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.records.front import Front
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.search import setup
@@ -18,22 +18,22 @@ from autocompress.search.storage import study_records
 Read = Callable[[], StudyRecord]
 
 
-def measure_front(study: optuna.Study, workbench: Workbench, read: Read) -> None:
+def measure_front(study: optuna.Study, evaluator: Evaluator, read: Read) -> None:
     """Careful latencies for the front, which may change it: until it is stable."""
     while stale := [t for t in Front(read()).trials if _careful_key(t) not in study.user_attrs]:
         for trial in stale:
-            measured = workbench.remeasured(_evaluation(trial))
+            measured = evaluator.remeasured(_evaluation(trial))
             study.set_user_attr(_careful_key(trial), measured.to_dict())
 
 
-def front_on_test_data(study: optuna.Study, workbench: Workbench, read: Read) -> None:
+def front_on_test_data(study: optuna.Study, evaluator: Evaluator, read: Read) -> None:
     """The metric on the test split, for the baseline and the front; a note for a file that does not run on it."""
     record = read()
     for evaluation in [record.baseline, *map(_evaluation, Front(record).trials)]:
         key = f"test:{evaluation.sha256}"
         if key not in study.user_attrs:
             try:
-                tested = workbench.test_quality(evaluation)
+                tested = evaluator.test_quality(evaluation)
             except CandidateError as fault:
                 setup.note(study, f"{evaluation.artifact} does not run on the test data: {fault}")
                 continue

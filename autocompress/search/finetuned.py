@@ -52,10 +52,10 @@ def finetune_trial(opened: Search, number: int, train: Train) -> TrialRecord:
     attrs: dict[str, Any] = {PARENT: number}
     evaluation = None
     try:
-        material = opened.workbench.material(configuration)
+        material = opened.evaluator.material(configuration)
         trained = train(configuration, material, _state_path(opened, number))
         attrs["finetune"] = dict(trained.facts)
-        evaluation = opened.workbench.evaluate_trained(trained.configuration, trained.layers)
+        evaluation = opened.evaluator.evaluate_trained(trained.configuration, trained.layers)
         attrs["evaluation"] = evaluation.to_dict()
     except CandidateError as fault:
         attrs |= {"reason": str(fault), "finetune": attrs.get("finetune", {})}

@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.evaluate.evaluator import Workbench
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.network.graph.xnnpack_sparse import SparsePath
 from autocompress.records.kernels import op_of
 from autocompress.records.measurement import Measurement
@@ -94,7 +94,7 @@ def _latency_model(request: Request) -> str | None:
 def lay_ground(
     study: optuna.Study,
     request: Request,
-    workbench: Workbench,
+    evaluator: Evaluator,
     identity: study_records.Identity,
     activations: tuple[str, ...],
 ) -> None:
@@ -106,28 +106,28 @@ def lay_ground(
         told = {key: value for key, value in asdict(identity).items() if key != "output" or value is not None}
         study.set_user_attr("identity", told)
     if "baseline" not in attrs:
-        _look_at_data(request, workbench)
-        study.set_user_attr("int8_download_bytes", workbench.plain_int8_download_bytes())
-        study.set_user_attr("notes", [*request.task.notes, *request.notes, *workbench.notes])
+        _look_at_data(request, evaluator)
+        study.set_user_attr("int8_download_bytes", evaluator.plain_int8_download_bytes())
+        study.set_user_attr("notes", [*request.task.notes, *request.notes, *evaluator.notes])
         study.set_user_attr("versions", versions())
         modelled = request.latency_source == "modelled"
         study.set_user_attr("kernels", offered_kernels(request.profile, modelled=modelled))
         study.set_user_attr("not_delegated", not_delegated(request.profile))
-        study.set_user_attr("left_out", left_out(request, (layer.op for layer in workbench.layers), activations))
+        study.set_user_attr("left_out", left_out(request, (layer.op for layer in evaluator.layers), activations))
         if request.task.output is not None:
             study.set_user_attr("output", request.task.output.to_dict())
-        study.set_user_attr("baseline", workbench.baseline.to_dict())
-    if workbench.variants.staying and "whole_channels" not in attrs:
-        study.set_user_attr("whole_channels", workbench.variants.staying)
+        study.set_user_attr("baseline", evaluator.baseline.to_dict())
+    if evaluator.base_networks.staying and "whole_channels" not in attrs:
+        study.set_user_attr("whole_channels", evaluator.base_networks.staying)
     if request.words and dict(request.words) != study.user_attrs.get("words"):
         study.set_user_attr("words", dict(request.words))
     study_records.note_run(study, request.command)
 
 
-def _look_at_data(request: Request, workbench: Workbench) -> None:
+def _look_at_data(request: Request, evaluator: Evaluator) -> None:
     """All splits, before anything is made of them; AutocompressError for one that cannot be used."""
     try:
-        workbench.check_splits()
+        evaluator.check_splits()
     except CandidateError as fault:
         name = request.profile.name
         raise AutocompressError(f"the float network cannot be evaluated on '{name}': {fault}") from fault
@@ -160,9 +160,9 @@ def sparse_note(request: Request, path: SparsePath, measurement: Measurement) ->
     return None
 
 
-def queue(study: optuna.Study, corners: Iterable[dict[str, Any]]) -> None:
-    """Put the corners (their parameters) that the study has not seen yet in front of what the sampler proposes."""
-    for fixed in corners:
+def queue(study: optuna.Study, uniform_baselines: Iterable[dict[str, Any]]) -> None:
+    """Put the uniform baselines (their parameters) that the study has not seen yet in front of what the sampler proposes."""
+    for fixed in uniform_baselines:
         if fixed:
             study.enqueue_trial(fixed, skip_if_exists=True)
 

@@ -15,24 +15,24 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress import interrupts
 from autocompress.errors import AutocompressError, CandidateError, UnmetError
 from autocompress.evaluate.early_stopping import Screened, StoppedEarly
-from autocompress.evaluate.evaluator import Known, Latency, Workbench
+from autocompress.evaluate.evaluator import Evaluator, Known, Latency
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.search import finalize, setup
-from autocompress.search.dominance import Rivals
+from autocompress.search.dominance import Dominance
 from autocompress.search.objectives import constraint_value, objective_values
 from autocompress.search.request import Request, check_request, resolved
-from autocompress.search.sampler.encoding import Landscape, configurations, landscape_of
+from autocompress.search.sampler.encoding import EncodedSpace, configurations, encode_space
 from autocompress.search.sampler.guided import GuidedSampler
 from autocompress.search.sampler.history import Reference
-from autocompress.search.sampler.stock import GUIDED, corners, make_sampler, parameters, suggest
+from autocompress.search.sampler.stock import GUIDED, make_sampler, parameters, suggest, uniform_baselines
 from autocompress.search.storage import study_records
-from autocompress.search.storage.finished_trials import Ledger
+from autocompress.search.storage.finished_trials import FinishedTrials
 from autocompress.search.storage.patient import running
-from autocompress.search.workers.goal import Asked, announce, asked_of, withdraw
-from autocompress.search.workers.locks import Floor, Roll, Turn, locked
-from autocompress.search.workers.shared_latency import Measuring
+from autocompress.search.workers.goal import SearchGoal, announce, goal_of, withdraw
+from autocompress.search.workers.locks import ProcessorLock, TrialLock, WorkerRegistry, locked
+from autocompress.search.workers.shared_latency import SharedLatency
 from autocompress.specs import CalibratedModel
 
 Progress = Callable[[StudyRecord], None]
@@ -63,37 +63,39 @@ class Search:
         check_request(request)
         self.request, self._joins = request, joins
         self._folder = study_records.study_folder(request.runs, request.study_name)
-        self._floor, self._remarked = Floor(), set[str]()
-        self._measuring = Measuring(request, latency, expected, self._floor, self._folder, lambda: self.study)
-        self.workbench = Workbench(
+        self._processors, self._remarked = ProcessorLock(), set[str]()
+        self._shared_latency = SharedLatency(
+            request, latency, expected, self._processors, self._folder, lambda: self.study
+        )
+        self.evaluator = Evaluator(
             request.task,
             request.profile,
-            self._measuring.latency,
+            self._shared_latency.latency,
             runs=request.runs,
             artifacts=self._folder / "artifacts",
             seed=request.seed,
             threads=request.threads,
             tier=request.tier,
             size=request.size,
-            pause=self._floor.pause,
-            known=self._measuring.known,
-            expected=self._measuring.expected,
+            pause=self._processors.pause,
+            known=self._shared_latency.known,
+            expected=self._shared_latency.expected,
         )
-        _ = self.workbench.batch  # whether the network runs at all
-        sparse = self.workbench.sparse_path.layers
-        self.activations, self.choices = resolved(request, self.workbench.layers, sparse)
-        self.widths = self.workbench.variants.widths(request.space)
-        self._corners = corners(self.activations, self.choices, self.widths)
+        _ = self.evaluator.batch  # whether the network runs at all
+        sparse = self.evaluator.sparse_path.layers
+        self.activations, self.choices = resolved(request, self.evaluator.layers, sparse)
+        self.widths = self.evaluator.base_networks.widths(request.space)
+        self._uniform_baselines = uniform_baselines(self.activations, self.choices, self.widths)
         self._sampler = make_sampler(request.sampler, request.seed, self._guided)
         self._stack = contextlib.ExitStack()
-        self._turn, self._roll = Turn(self._folder / "turn"), Roll(self._folder / "workers")
+        self._trial_lock, self._registry = TrialLock(self._folder / "turn"), WorkerRegistry(self._folder / "workers")
 
     def __enter__(self) -> Search:
         try:
             if not self._joins:
                 self._stack.enter_context(locked(self._folder))
-            self._stack.enter_context(self._roll)
-            self._stack.enter_context(self._floor.building())
+            self._stack.enter_context(self._registry)
+            self._stack.enter_context(self._processors.building())
             self._open()
         except BaseException:
             self._stack.close()
@@ -107,38 +109,41 @@ class Search:
 
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """While a measurement runs: nobody builds where it runs."""
-        return self._measuring.undisturbed()
+        return self._shared_latency.undisturbed()
 
     def _guided(self) -> GuidedSampler:
         request = self.request
         return GuidedSampler(
             seed=request.seed,
-            landscape=lambda: self.landscape,
+            encoded_space=lambda: self.encoded_space,
             reference=lambda: self._reference,
             objectives=request.objectives,
             size=request.size,
             constraints=request.constraints,
-            corners=self._corner_parameters[1],
+            uniform_baselines=self._uniform_parameters[1],
         )
 
     @cached_property
-    def _corner_parameters(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-        """Of the corners that are queued, and of those that the guided sampler has among its own suggestions."""
-        every = [parameters(corner, self.activations, self.choices, self.widths) for corner in self._corners]
+    def _uniform_parameters(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        """Of the uniform baselines that are queued, and of those that the guided sampler has among its own suggestions."""
+        every = [
+            parameters(uniform_baseline, self.activations, self.choices, self.widths)
+            for uniform_baseline in self._uniform_baselines
+        ]
         queued = len(self.activations) if self.request.sampler == GUIDED else len(every)
         return every[:queued], every[queued:]
 
     @cached_property
-    def landscape(self) -> Landscape:
+    def encoded_space(self) -> EncodedSpace:
         """The space as the guided sampler sees it. AutocompressError where the network's layers cannot be looked at."""
         with interrupts.allowed():  # it may be needed in the middle of a suggestion
             try:
-                tables, note = self.workbench.tables(self.choices)
+                tables, note = self.evaluator.tables(self.choices)
             except CandidateError as fault:  # of the float network: no candidate's
                 raise AutocompressError(f"the layer tables cannot be made: {fault}; try another --sampler") from fault
         if note is not None:
             setup.note(self.study, note)
-        return landscape_of(self.workbench, self.activations, self.choices, tables)
+        return encode_space(self.evaluator, self.activations, self.choices, tables)
 
     @cached_property
     def _reference(self) -> Reference:
@@ -149,25 +154,25 @@ class Search:
         )
 
     def _open(self) -> None:
-        request, workbench = self.request, self.workbench
+        request, evaluator = self.request, self.evaluator
         identity = setup.identity_of(request, self.activations, self.choices, self.widths)
         self.study = setup.open_study(request, self._sampler, identity)
         if self._joins:
-            workbench.baseline = self.baseline
+            evaluator.baseline = self.baseline
         else:
-            setup.lay_ground(self.study, request, workbench, identity, self.activations)
-            if self._measuring.screens:
+            setup.lay_ground(self.study, request, evaluator, identity, self.activations)
+            if self._shared_latency.screens:
                 setup.note(self.study, self._screening())
-            if (said := setup.sparse_note(request, workbench.sparse_path, self.baseline.measurement)) is not None:
+            if (said := setup.sparse_note(request, evaluator.sparse_path, self.baseline.measurement)) is not None:
                 setup.note(self.study, said)
             self._settle()
-            setup.queue(self.study, self._corner_parameters[0])
-            announce(self.study, request, self._roll.name)
-        self._ledger = Ledger(self.study)
-        self._ledger.read()
-        spared = {corner.normalised().digest for corner in self._corners}
-        self._rivals = Rivals(request, self._ledger, workbench.validation_scores, spared)
-        self._measuring.recall(self._ledger.seen.values())
+            setup.queue(self.study, self._uniform_parameters[0])
+            announce(self.study, request, self._registry.name)
+        self._finished_trials = FinishedTrials(self.study)
+        self._finished_trials.read()
+        spared = {uniform_baseline.normalised().digest for uniform_baseline in self._uniform_baselines}
+        self._dominance = Dominance(request, self._finished_trials, evaluator.validation_scores, spared)
+        self._shared_latency.recall(self._finished_trials.seen.values())
         self._record = self.record()
 
     def _screening(self) -> str:
@@ -177,8 +182,8 @@ class Search:
 
     def _settle(self) -> None:
         """Take the turn once, to settle what dead workers left."""
-        with self._turn:
-            study_records.recover(self.study, self.values, self._roll.is_dead)
+        with self._trial_lock:
+            study_records.recover(self.study, self.values, self._registry.is_dead)
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:
         """The values of the study's objectives; CandidateError where one could not be had."""
@@ -188,7 +193,7 @@ class Search:
         """What the guided sampler needs before its first suggestion, the layer tables above all; else it happens
         then."""
         if isinstance(self._sampler, GuidedSampler):
-            _ = self.landscape
+            _ = self.encoded_space
 
     @property
     def baseline(self) -> Evaluation:
@@ -197,7 +202,7 @@ class Search:
 
     def record(self) -> StudyRecord:
         """The study as it stands."""
-        return study_records.read_record(self.study, self._ledger.trials())
+        return study_records.read_record(self.study, self._finished_trials.trials())
 
     def run(self, on_trial: Progress) -> StudyRecord:
         """Run trials until the request is met, then, unless this only joins, the careful figures of the front; the
@@ -206,7 +211,7 @@ class Search:
         UnmetError after MOST_FAILURES failed trials in a row."""
         self._lap = time.perf_counter()
         if not self._joins:
-            announce(self.study, self.request, self._roll.name)
+            announce(self.study, self.request, self._registry.name)
         while self._step(on_trial):
             pass
         if self._joins:
@@ -217,7 +222,7 @@ class Search:
             self._settle()
             self._catch_up(on_trial)
         self._finish()
-        reasons = self._ledger.failures_in_a_row()
+        reasons = self._finished_trials.failures_in_a_row()
         if len(reasons) >= MOST_FAILURES:
             raise UnmetError(f"the last {MOST_FAILURES} trials failed, the search ends; the last reason: {reasons[0]}")
         return self.record()
@@ -227,17 +232,17 @@ class Search:
 
         One worker at a time looks at the study and begins a trial: so the number of trials is met exactly, and no
         configuration is proposed twice."""
-        with self._turn:
-            study_records.recover(self.study, self.values, self._roll.is_dead)
+        with self._trial_lock:
+            study_records.recover(self.study, self.values, self._registry.is_dead)
             under_way = len(running(self.study))  # before what has finished is read: none may be missed
             self._catch_up(on_trial)
-            asked = asked_of(self.study)
-            if asked is None or (self._joins and self._roll.is_dead(asked.by)) or self._enough(asked):
+            goal = goal_of(self.study)
+            if goal is None or (self._joins and self._registry.is_dead(goal.by)) or self._enough(goal):
                 return False
             exhausted = self._exhausted()
             if exhausted and not under_way:
                 return False
-            if not exhausted and (asked.trials is None or len(complete(self._record)) + under_way < asked.trials):
+            if not exhausted and (goal.trials is None or len(complete(self._record)) + under_way < goal.trials):
                 self._run_trial()
                 self._catch_up(on_trial)
                 return True
@@ -246,7 +251,7 @@ class Search:
 
     def _wait(self) -> None:
         interrupts.check()
-        with self._floor.idle():
+        with self._processors.idle():
             time.sleep(_POLL_S)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # heartbeats are marked experimental
@@ -274,17 +279,19 @@ class Search:
         return any(trial.number == self._number for trial in failed)
 
     def _catch_up(self, on_trial: Progress) -> None:
-        if self._ledger.read():
+        if self._finished_trials.read():
             self._record = self.record()
             on_trial(self._record)
 
-    def _enough(self, asked: Asked) -> bool:
-        failing = len(self._ledger.failures_in_a_row()) >= MOST_FAILURES
-        return failing or asked.is_met(self._record) or (asked.until_flat and is_flat(self._record))
+    def _enough(self, goal: SearchGoal) -> bool:
+        failing = len(self._finished_trials.failures_in_a_row()) >= MOST_FAILURES
+        return failing or goal.is_met(self._record) or (goal.until_flat and is_flat(self._record))
 
     def _exhausted(self) -> bool:
         """Whether the guided sampler, which proposes nothing twice, has nothing left to propose."""
-        tried = len(self._ledger.records) + 1  # and the float network; counted first: the tables may not be needed yet
+        tried = (
+            len(self._finished_trials.records) + 1
+        )  # and the float network; counted first: the tables may not be needed yet
         space = configurations(self.activations, self.choices, self.widths)
         if not isinstance(self._sampler, GuidedSampler) or space > tried:
             return False
@@ -308,8 +315,8 @@ class Search:
         self._number = trial.number
         configuration = suggest(trial, self.activations, self.choices, self.widths).normalised()
         twins = self._twins(trial.number, configuration.digest)
-        trial.set_user_attr("worker", self._roll.name)
-        self._turn.release()
+        trial.set_user_attr("worker", self._registry.name)
+        self._trial_lock.release()
         try:
             with interrupts.allowed():
                 self._await(twins)
@@ -341,11 +348,11 @@ class Search:
             self._wait()
             self._settle()
             twins &= {trial.number for trial in running(self.study)}
-        self._ledger.read()
+        self._finished_trials.read()
 
     def _store_stop(self, trial: optuna.Trial, configuration: Configuration, stop: StoppedEarly) -> None:
         """What was seen of a candidate that was stopped early, under names of its own: never mixed with full values."""
-        self._ledger.stopped[configuration.digest] = stop
+        self._finished_trials.stopped[configuration.digest] = stop
         trial.set_user_attr("digest", configuration.digest)
         trial.set_user_attr("reason", stop.reason)
         trial.set_user_attr("divergence", stop.divergence)
@@ -366,23 +373,23 @@ class Search:
 
     def _evaluated(self, trial: optuna.Trial, configuration: Configuration) -> Evaluation:
         """The evaluation of a configuration, from the study's records where it has been seen; stored in the trial."""
-        if (reason := self._ledger.failed.get(configuration.digest)) is not None:
+        if (reason := self._finished_trials.failed.get(configuration.digest)) is not None:
             raise CandidateError(reason)
-        if (stop := self._ledger.stopped.get(configuration.digest)) is not None:
+        if (stop := self._finished_trials.stopped.get(configuration.digest)) is not None:
             raise stop
-        known = self._ledger.seen.get(configuration.digest)
+        known = self._finished_trials.seen.get(configuration.digest)
         try:
             if known is not None:
                 evaluation, divergence = known, None
-            elif self._rivals.may_end(configuration):
-                screen = self._rivals.screen if self._measuring.screens else None
-                evaluation, divergence = self.workbench.evaluate(configuration, self._rivals.bar, screen)
+            elif self._dominance.may_end(configuration):
+                screen = self._dominance.screen if self._shared_latency.screens else None
+                evaluation, divergence = self.evaluator.evaluate(configuration, self._dominance.threshold, screen)
             else:
-                evaluation, divergence = self.workbench.evaluate(configuration)
+                evaluation, divergence = self.evaluator.evaluate(configuration)
         except CandidateError as fault:
-            self._ledger.failed[configuration.digest] = str(fault)
+            self._finished_trials.failed[configuration.digest] = str(fault)
             raise
-        self._ledger.seen[configuration.digest] = evaluation
+        self._finished_trials.seen[configuration.digest] = evaluation
         self._remark()
         self._lapse(trial)
         if known is not None:
@@ -393,19 +400,19 @@ class Search:
         return evaluation
 
     def _remark(self) -> None:
-        for remark in self.workbench.remarks:
+        for remark in self.evaluator.remarks:
             if remark not in self._remarked:
                 self._remarked.add(remark)
                 setup.note(self.study, remark)
 
     def finish(self) -> StudyRecord:
         """The whole study, read again, with the careful figures of its front."""
-        self._ledger.read()
+        self._finished_trials.read()
         self._finish()
         return self.record()
 
     def _finish(self) -> None:
         if self.request.latency_source == "measured":
-            finalize.measure_front(self.study, self.workbench, self.record)
-        finalize.front_on_test_data(self.study, self.workbench, self.record)
+            finalize.measure_front(self.study, self.evaluator, self.record)
+        finalize.front_on_test_data(self.study, self.evaluator, self.record)
         finalize.store_importance(self.study, self._sampler, self.record)

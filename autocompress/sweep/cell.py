@@ -30,7 +30,7 @@ from autocompress.sweep import compare
 from autocompress.sweep.compare import Pairs, Race
 from autocompress.sweep.night import CellNight, Check, FileFigures, packed, spread
 from autocompress.sweep.plan import Cell, study_name
-from autocompress.tasks import Asked, LoadedTask, load_task
+from autocompress.tasks import LoadedTask, SignatureChoice, load_task
 
 CANARY_PROCESSES = 10
 Say = Callable[[str], None]
@@ -56,7 +56,7 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
 
     DeviceError where the device does not answer at all, AutocompressError where the cell cannot be begun."""
     sweep, cell, began_s = job.sweep, job.cell, time.monotonic()
-    asked = Asked(output=cell.task.output, signature=cell.task.signature)
+    asked = SignatureChoice(output=cell.task.output, signature=cell.task.signature)
     task = load_task(cell.task.task, cell.task.model, cell.task.data, cell.task.metric, asked)
     profile = at_host(load_device(cell.device.profile), cell.device.host)
     with latency_on(profile, wait_s=sweep.host_wait_s, say=say) as latency:
@@ -131,7 +131,7 @@ class _Work:
     def _float_processes(self) -> tuple[float, ...]:
         assert self._host is not None
         with self._opened.undisturbed():
-            measured = self._host.measure(self._opened.workbench.float_network, processes=CANARY_PROCESSES)
+            measured = self._host.measure(self._opened.evaluator.float_network, processes=CANARY_PROCESSES)
         return tuple(median(samples) for samples in measured.samples_ms)
 
     def _pairs(self, model: bytes, reference: bytes, count: int) -> Pairs:
@@ -161,7 +161,7 @@ class _Work:
             self._say(f"accepted file {label}: {', '.join(c.metric for c in checks)} compared")
 
     def _checks(self, was: FileFigures, label: str) -> list[Check]:
-        now, _ = self._opened.workbench.evaluate(Configuration.from_dict(was.configuration).normalised())
+        now, _ = self._opened.evaluator.evaluate(Configuration.from_dict(was.configuration).normalised())
         sizes = [
             compare.certain(label, name, getattr(was, name), getattr(now, name))
             for name in ("file_bytes", "download_bytes")
@@ -187,7 +187,7 @@ class _Work:
     def _measured_checks(self, was: FileFigures, now: Evaluation, kept: bytes | None, label: str) -> list[Check]:
         """Latency and memory: in turn with the accepted file itself or, where tonight's is the same, with the float
         network, as on the accepted night."""
-        same, floats = now.sha256 == was.sha256, self._opened.workbench.float_network
+        same, floats = now.sha256 == was.sha256, self._opened.evaluator.float_network
         if kept is None or (same and not was.log_ratios):
             why = "the accepted file is missing" if kept is None else "the accepted night measured no pairs"
             return [Check(file=label, metric="latency_ms", before=was.latency_ms, after=None, note=why)]
@@ -328,11 +328,11 @@ class _Work:
             return Pairs()
         pattern = kernel_pattern(model)
         if pattern not in self._known:
-            self._known[pattern] = self._pairs(model, self._opened.workbench.float_network, self._rules.pairs[1])
+            self._known[pattern] = self._pairs(model, self._opened.evaluator.float_network, self._rules.pairs[1])
         return self._known[pattern]
 
     def _scores(self, evaluation: Evaluation) -> str | None:
-        return packed(self._opened.workbench.validation_scores(evaluation))
+        return packed(self._opened.evaluator.validation_scores(evaluation))
 
 
 def _complete(record: StudyRecord) -> int:

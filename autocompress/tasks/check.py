@@ -11,7 +11,7 @@ from autocompress.metrics import Metric
 from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.arrays import fit_inputs, fit_labels, sha256_of, without_faulty
 from autocompress.tasks.signatures import network_of
-from autocompress.tasks.task import NOTHING, Array, Asked, Inputs, LoadedTask, Task, TrainingData
+from autocompress.tasks.task import NOTHING, Array, Inputs, LoadedTask, SignatureChoice, Task, TrainingData
 
 NO_CALIBRATION = "no calibration inputs: the validation inputs serve"
 NO_LABELS_USED = "fidelity compares with the float network: the labels are not used"
@@ -43,7 +43,7 @@ class _Rules:
 
 
 def checked(
-    task: Task, original: bytes, metric: Metric, prefix: str, network_name: str, asked: Asked = NOTHING
+    task: Task, original: bytes, metric: Metric, prefix: str, network_name: str, asked: SignatureChoice = NOTHING
 ) -> LoadedTask:
     """`task`, whose network is the float `.tflite` `original`, ready to work with; `asked`: what of it is
     meant. Raises AutocompressError; `prefix` and `network_name` say in it whose data and network are meant."""

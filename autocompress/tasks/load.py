@@ -12,7 +12,7 @@ from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.archive import read_archive
 from autocompress.tasks.arrays import fit_inputs, fit_labels
 from autocompress.tasks.check import checked
-from autocompress.tasks.task import NOTHING, Array, Asked, LoadedTask, Task
+from autocompress.tasks.task import NOTHING, Array, LoadedTask, SignatureChoice, Task
 from autocompress.tasks.user_file import beside, split_name, task_of_file
 
 BUILT_IN = {"digits": "autocompress.tasks.digits", "fashion-mnist": "autocompress.tasks.fashion_mnist"}
@@ -24,7 +24,7 @@ def load_task(
     model: str | Path | None = None,
     data: str | Path | None = None,
     metric: str | None = None,
-    asked: Asked = NOTHING,
+    asked: SignatureChoice = NOTHING,
 ) -> LoadedTask:
     """The task to search on: a built-in name or `FILE.py[:ATTR]` (ATTR is `task` unless given; a function
     is called), or `model` (a network's path), `data` (an `.npz`) and `metric`; nothing at all: `digits`.
@@ -56,7 +56,7 @@ def load_test_data(
     return x, fit_labels(fields["y_test"], metric, x, output_shape, f"{data}: y_test"), [*notes, *cast]
 
 
-def _load_files(model: Path, data: Path, metric: Metric, asked: Asked) -> LoadedTask:
+def _load_files(model: Path, data: Path, metric: Metric, asked: SignatureChoice) -> LoadedTask:
     from autocompress.network.tflite.convert import to_float_tflite
 
     fields, notes = read_archive(data, metric)  # first: a conversion takes 10 s
@@ -66,7 +66,7 @@ def _load_files(model: Path, data: Path, metric: Metric, asked: Asked) -> Loaded
     return replace(task, notes=(*notes, *task.notes))
 
 
-def _load_named(name: str, metric: Metric | None, asked: Asked) -> LoadedTask:
+def _load_named(name: str, metric: Metric | None, asked: SignatureChoice) -> LoadedTask:
     from autocompress.network.tflite.convert import to_float_tflite
 
     file, attribute = split_name(name)

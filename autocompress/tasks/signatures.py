@@ -9,11 +9,11 @@ from autocompress.metrics import Metric
 from autocompress.network.tflite.interpreter import Runner, TensorSpec
 from autocompress.network.tflite.isolated import in_child
 from autocompress.network.tflite.outputs import FIRST, Output, Signature
-from autocompress.tasks.task import Asked
+from autocompress.tasks.task import SignatureChoice
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meant:
+class ChosenNetwork:
     """The `original` without what is not meant, the normalised `network`, its `inputs`, the `signature` with what the
     metric judges, and notes for people."""
 
@@ -43,7 +43,7 @@ def ports_of(model: bytes) -> Ports:
     return in_child(opened)
 
 
-def network_of(original: bytes, name: str, metric: Metric, asked: Asked) -> Meant:
+def network_of(original: bytes, name: str, metric: Metric, asked: SignatureChoice) -> ChosenNetwork:
     """What is `asked` of a float `.tflite`. AutocompressError, with the network's `name` in front, where it is no
     network to work with, or where it is not clear what is meant."""
     from autocompress.network.tflite.flatbuffer import normalise
@@ -56,7 +56,7 @@ def network_of(original: bytes, name: str, metric: Metric, asked: Asked) -> Mean
     except (AutocompressError, CandidateError) as fault:
         raise AutocompressError(f"{name}: {fault}") from fault
     signature = replace(signature, other_keys=other_keys)
-    return Meant(
+    return ChosenNetwork(
         original=original, network=network, inputs=ports.inputs, signature=signature, notes=tuple(_notes(signature))
     )
 

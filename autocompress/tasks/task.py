@@ -45,7 +45,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SignatureChoice:
     """What of a network is meant: the `output` that the metric judges and the `signature`, None: not said. `as_before`:
     the first output of the first graph alone, as studies mean it that say nothing of outputs."""
 
@@ -54,12 +54,14 @@ class Asked:
     as_before: bool = False
 
 
-NOTHING = Asked()
+NOTHING = SignatureChoice()
 
 
-def asked_by(words: Mapping[str, str | None]) -> Asked:
+def asked_by(words: Mapping[str, str | None]) -> SignatureChoice:
     """What the words of a search's command ask for; those of older versions do not speak of outputs."""
-    return Asked(output=words.get("output"), signature=words.get("signature"), as_before="output" not in words)
+    return SignatureChoice(
+        output=words.get("output"), signature=words.get("signature"), as_before="output" not in words
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

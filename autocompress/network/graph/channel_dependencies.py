@@ -59,7 +59,7 @@ class Count:
 
 
 @dataclass(kw_only=True)
-class Couplings:
+class ChannelDependencies:
     """The walk over the main graph. `ids`: a number for each index along the axis of a place, equal classes found by
     `root`; `parameters`: places whose values make a channel what it is (weights and biases); `frozen`: id -> reason."""
 
@@ -381,17 +381,17 @@ class Couplings:
         return True
 
 
-_RULES: dict[str, Callable[[Couplings, str, Any], bool]] = {
-    **dict.fromkeys((*_NOTHING_FROM_NOTHING, *_SOMETHING_FROM_NOTHING), Couplings._same),
-    **dict.fromkeys(_PAIRED, Couplings._paired),
-    **dict.fromkeys(_REDUCED, Couplings._reduced),
-    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), Couplings._padded),
-    **dict.fromkeys(("SPLIT", "SPLIT_V"), Couplings._split),
-    **dict.fromkeys(("SQUEEZE", "EXPAND_DIMS"), Couplings._kept_axis),
-    "CONCATENATION": Couplings._concatenation,
-    "SLICE": Couplings._sliced,
-    "STRIDED_SLICE": Couplings._strided,
-    "RESHAPE": Couplings._reshaped,
-    "SHAPE": Couplings._shape_of,
-    "PACK": Couplings._packed,
+_RULES: dict[str, Callable[[ChannelDependencies, str, Any], bool]] = {
+    **dict.fromkeys((*_NOTHING_FROM_NOTHING, *_SOMETHING_FROM_NOTHING), ChannelDependencies._same),
+    **dict.fromkeys(_PAIRED, ChannelDependencies._paired),
+    **dict.fromkeys(_REDUCED, ChannelDependencies._reduced),
+    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), ChannelDependencies._padded),
+    **dict.fromkeys(("SPLIT", "SPLIT_V"), ChannelDependencies._split),
+    **dict.fromkeys(("SQUEEZE", "EXPAND_DIMS"), ChannelDependencies._kept_axis),
+    "CONCATENATION": ChannelDependencies._concatenation,
+    "SLICE": ChannelDependencies._sliced,
+    "STRIDED_SLICE": ChannelDependencies._strided,
+    "RESHAPE": ChannelDependencies._reshaped,
+    "SHAPE": ChannelDependencies._shape_of,
+    "PACK": ChannelDependencies._packed,
 }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.network.graph.channel_dependencies import Couplings, Place
+from autocompress.network.graph.channel_dependencies import ChannelDependencies, Place
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.tflite import flatbuffer
 
@@ -37,7 +37,7 @@ class Channels:
 
     def __init__(self, tree: Any) -> None:
         self.layers = layers_of(tree)
-        self._couplings = Couplings(tree=tree)
+        self._couplings = ChannelDependencies(tree=tree)
         self._couplings.walk(self.layers)
         self._classes = {place: self._roots(ids) for place, ids in self._couplings.ids.items()}
         reasons: dict[int, str] = {}

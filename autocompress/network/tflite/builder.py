@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
 
 
-class Blueprint:
+class NetworkBuilder:
     """A network under construction. Each method adds one operator and returns the index of the tensor it makes.
 
     Tensors are NHWC with a batch of 1. Weights are drawn from `seed` and scaled so that activations keep their

@@ -1,7 +1,7 @@
 """The configuration worth evaluating next: the greatest expected gain in hypervolume among thousands of predicted ones.
 
 Candidates come from four places: members of the front, solutions of the tables for many prices of a byte (argmin over
-each layer's choices of damage + price x bytes + price x latency, as in SPDY and OBC), crossings and mutations of both;
+each layer's choices of sensitivity + price x bytes + price x latency, as in SPDY and OBC), crossings and mutations of both;
 then the best of them climb over all their neighbours, one layer changed."""
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.search.sampler.ehvi import Cells, normal_below
-from autocompress.search.sampler.encoding import Landscape, Row
-from autocompress.search.sampler.posterior import Beliefs, Prediction
+from autocompress.search.sampler.ehvi import CellDecomposition, normal_below
+from autocompress.search.sampler.encoding import EncodedSpace, Row
+from autocompress.search.sampler.posterior import Posterior, Prediction
 
 Array = np.ndarray[Any, Any]
 Key = bytes  # a row as what sets of thousands hold
@@ -26,7 +26,7 @@ _ENUMERATED = 1500  # spaces up to this size are looked at whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
+class PredictedConstraint:
     """A hard constraint on a predicted value: `name` as in `Prediction`, at most (or, `least`, at least) `bound`."""
 
     name: str
@@ -35,26 +35,26 @@ class Limit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goal:
+class Acquisition:
     """What is sought: `objectives`, names as in `Prediction`, each divided by its `units`; the cells of the front in
     these units; hard limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
 
     objectives: tuple[str, ...]
     units: Array
-    cells: Cells
-    limits: tuple[Limit, ...]
+    cells: CellDecomposition
+    limits: tuple[PredictedConstraint, ...]
     fails: Array
 
-    def gain(self, landscape: Landscape, prediction: Prediction, x: Array) -> Array:
+    def gain(self, encoded_space: EncodedSpace, prediction: Prediction, x: Array) -> Array:
         """The expected gain of rows x (n,): that of the hypervolume times the chance to be buildable and feasible."""
         mean = np.stack([prediction.mean[name] for name in self.objectives], axis=1) / self.units
         deviation = np.stack([prediction.deviation[name] for name in self.objectives], axis=1) / self.units
-        chance = np.prod(1.0 - landscape.gather_kind(self.fails, x), axis=1)
+        chance = np.prod(1.0 - encoded_space.gather_kind(self.fails, x), axis=1)
         gain: Array = self.cells.expected_gain(mean, deviation) * chance * feasibility(self.limits, prediction)
         return gain
 
 
-def feasibility(limits: Sequence[Limit], prediction: Prediction) -> Array | float:
+def feasibility(limits: Sequence[PredictedConstraint], prediction: Prediction) -> Array | float:
     """The chance that all limits hold, taken as independent."""
     chance: Array | float = 1.0
     for limit in limits:
@@ -64,20 +64,25 @@ def feasibility(limits: Sequence[Limit], prediction: Prediction) -> Array | floa
     return chance
 
 
-class Proposer:
+class AcquisitionOptimizer:
     """Looks for the best next row. `known` holds the keys of all rows that must not be proposed again."""
 
     def __init__(
-        self, landscape: Landscape, beliefs: Beliefs, goal: Goal, known: set[Key], rng: np.random.Generator
+        self,
+        encoded_space: EncodedSpace,
+        posterior: Posterior,
+        goal: Acquisition,
+        known: set[Key],
+        rng: np.random.Generator,
     ) -> None:
-        self._land, self._beliefs, self._goal, self._known, self._rng = landscape, beliefs, goal, known, rng
-        self._value = beliefs.parts[0]
+        self._space, self._posterior, self._goal, self._known, self._rng = encoded_space, posterior, goal, known, rng
+        self._value = posterior.parts[0]
         efficient = [
-            _efficient(self._value[n, : len(row)], landscape.bytes[n, : len(row)], landscape.container[:, n])
-            for n, row in enumerate(landscape.rows)
+            _efficient(self._value[n, : len(row)], encoded_space.bytes[n, : len(row)], encoded_space.container[:, n])
+            for n, row in enumerate(encoded_space.rows)
         ]
-        widths = [np.arange(len(row)) for row in landscape.widths.values()]
-        values = [np.arange(len(landscape.activations)), *efficient, *widths]
+        widths = [np.arange(len(row)) for row in encoded_space.widths.values()]
+        values = [np.arange(len(encoded_space.activations)), *efficient, *widths]
         self._counts = np.array([len(each) for each in values])
         # The efficient values of all places of a row, (place, value), those of a place one behind the other.
         self._changes = np.stack([np.repeat(np.arange(len(values)), self._counts), np.concatenate(values)], axis=1)
@@ -85,8 +90,8 @@ class Proposer:
 
     def best(self, elites: Array) -> Row | None:
         """The row with the greatest expected gain that is not known; None where every row is. `elites` (m, 1 + L)."""
-        if self._land.configurations <= _ENUMERATED:
-            return self._best_of(np.array(list(self._land.all_rows())))
+        if self._space.configurations <= _ENUMERATED:
+            return self._best_of(np.array(list(self._space.all_rows())))
         seeds = [elites, self._priced()]
         pool = np.concatenate([part for part in seeds if len(part)])
         pool = self._new(np.concatenate([pool, self._mutants(pool), self._crossings(pool)]))
@@ -102,24 +107,24 @@ class Proposer:
     def of_tables(self) -> Row | None:
         """The row with the greatest expected gain among what the tables choose, uncorrected, for many prices of a byte;
         None where all of these are known."""
-        damage = np.exp(self._land.seen.log_damage)[None]
+        sensitivity = np.exp(self._space.seen.log_sensitivity)[None]
         prices = self._typical * np.logspace(-2.5, 2.5, _TABLE_PRICES)
-        kinds = range(len(self._land.activations))
-        return self._best_of(np.concatenate([self._cheapest(kind, damage, prices) for kind in kinds]))
+        kinds = range(len(self._space.activations))
+        return self._best_of(np.concatenate([self._cheapest(kind, sensitivity, prices) for kind in kinds]))
 
     def _best_of(self, rows: Array) -> Row | None:
         rows = self._new(rows)
         return _row(rows[self._gains(rows).argmax()]) if len(rows) else None
 
     def _gains(self, x: Array) -> Array:
-        gains = self._goal.gain(self._land, self._beliefs.predict(x), x)
-        # Where nothing is expected to be gained, the least damage decides, and among equals the order of making.
-        ranked: Array = gains + 1e-12 / (1.0 + self._beliefs.damage(x).sum(axis=1))
+        gains = self._goal.gain(self._space, self._posterior.predict(x), x)
+        # Where nothing is expected to be gained, the least sensitivity decides, and among equals the order of making.
+        ranked: Array = gains + 1e-12 / (1.0 + self._posterior.sensitivity(x).sum(axis=1))
         return ranked
 
     def _new(self, x: Array, but: Array | None = None) -> Array:
         """The canonical rows of x, each once, without known ones and those of `but`."""
-        x = self._land.canonical(x)
+        x = self._space.canonical(x)
         skip = set() if but is None else set(keys_of(but))
         first: dict[Key, int] = {}
         for n, key in enumerate(keys_of(x)):
@@ -129,29 +134,29 @@ class Proposer:
 
     def _priced(self) -> Array:
         """What the corrected tables choose for many prices of a byte, with parameters drawn from the posterior."""
-        kinds, beliefs = len(self._land.activations), self._beliefs
+        kinds, posterior = len(self._space.activations), self._posterior
         prices = self._typical * 10.0 ** self._rng.uniform(-2.5, 2.5, (kinds, _PRICES))
         found = []
         for kind in range(kinds):
             slowness = float(self._rng.choice((0.0, 10.0)))
-            draws = beliefs.parts[self._rng.integers(len(beliefs.parts), size=_PRICES)]
+            draws = posterior.parts[self._rng.integers(len(posterior.parts), size=_PRICES)]
             found.append(self._cheapest(kind, draws, prices[kind], slowness))
         return np.concatenate(found)
 
     @property
     def _typical(self) -> float:
-        """A price of a byte at which damage and bytes weigh about as much."""
-        return float(np.median(self._value)) / max(1.0, float(np.median(self._land.bytes)))
+        """A price of a byte at which sensitivity and bytes weigh about as much."""
+        return float(np.median(self._value)) / max(1.0, float(np.median(self._space.bytes)))
 
-    def _cheapest(self, kind: int, damage: Array, prices: Array, slowness: float = 0.0) -> Array:
-        """The rows of the least damage (P, L, C) + price (P,) x (bytes + slowness x latency), for one kind of
+    def _cheapest(self, kind: int, sensitivity: Array, prices: Array, slowness: float = 0.0) -> Array:
+        """The rows of the least sensitivity (P, L, C) + price (P,) x (bytes + slowness x latency), for one kind of
         activations."""
-        sizes = np.concatenate([self._land.bytes, self._land.width_bytes])
+        sizes = np.concatenate([self._space.bytes, self._space.width_bytes])
         slow = np.zeros_like(sizes)
-        slow[: len(self._land.rows)] = self._land.latency.extra[kind] * float(np.median(self._land.largest))
-        chosen = (damage + prices[:, None, None] * (sizes + slowness * slow)).argmin(axis=2)
+        slow[: len(self._space.rows)] = self._space.latency.extra[kind] * float(np.median(self._space.largest))
+        chosen = (sensitivity + prices[:, None, None] * (sizes + slowness * slow)).argmin(axis=2)
         rows = np.concatenate([np.full((len(prices), 1), kind), chosen], axis=1)
-        return np.minimum(rows, self._land.counts - 1)
+        return np.minimum(rows, self._space.counts - 1)
 
     def _mutants(self, pool: Array) -> Array:
         """Rows of the pool with one to three places changed."""
@@ -167,7 +172,7 @@ class Proposer:
     def _others(self, places: Array) -> Array:
         """A value for each of these places of a row, mostly one of the efficient choices."""
         share = self._rng.random(len(places))
-        any_value = (share * self._land.counts[places]).astype(np.int64)
+        any_value = (share * self._space.counts[places]).astype(np.int64)
         efficient = self._changes[self._starts[places] + (share * self._counts[places]).astype(np.int64), 1]
         others: Array = np.where(self._rng.random(len(places)) < 0.2, any_value, efficient)
         return others
@@ -188,10 +193,10 @@ class Proposer:
     def _anything(self) -> Row | None:
         """Any row that is not known."""
         for _ in range(10_000):
-            row = self._rng.integers(self._land.counts)[None]
+            row = self._rng.integers(self._space.counts)[None]
             if len(new := self._new(row)):
                 return _row(new[0])
-        return next((row for row in self._land.all_rows() if key_of(row) not in self._known), None)
+        return next((row for row in self._space.all_rows() if key_of(row) not in self._known), None)
 
 
 def key_of(row: Row) -> Key:
@@ -210,10 +215,10 @@ def _row(x: Array) -> Row:
     return tuple(x.tolist())
 
 
-def _efficient(damage: Array, sizes: Array, container: Array) -> Array:
-    """The choices of one layer for which no other of the same containers has less damage (by a tenth) and fewer
+def _efficient(sensitivity: Array, sizes: Array, container: Array) -> Array:
+    """The choices of one layer for which no other of the same containers has less sensitivity (by a tenth) and fewer
     bytes."""
-    better = (damage[:, None] * 1.1 < damage[None, :]) & (sizes[:, None] < sizes[None, :])
-    same = (container[:, : len(damage), None] == container[:, None, : len(damage)]).all(axis=0)
+    better = (sensitivity[:, None] * 1.1 < sensitivity[None, :]) & (sizes[:, None] < sizes[None, :])
+    same = (container[:, : len(sensitivity), None] == container[:, None, : len(sensitivity)]).all(axis=0)
     kept: Array = np.flatnonzero(~(better & same).any(axis=0))
     return kept

@@ -1,4 +1,4 @@
-"""How much hypervolume a candidate is expected to add to a front, given normal beliefs about its objectives.
+"""How much hypervolume a candidate is expected to add to a front, given normal posterior about its objectives.
 
 The box up to the reference is cut at every coordinate of the front into cells; a cell is dominated as a whole or not
 at all. Of a cell [l, u] a point y dominates prod_d (u_d - max(l_d, y_d))+ , and with independent objectives the
@@ -18,7 +18,7 @@ _MOST_CELLS = 60_000
 _SQRT2 = math.sqrt(2.0)
 
 
-class Cells:
+class CellDecomposition:
     """The cells of a front (n, objectives), every objective minimised, up to `reference` (objectives,).
 
     Fronts of more than _MOST_CELLS cells are looked at on a coarser grid: coordinates are then rounded up to a kept

@@ -18,24 +18,24 @@ import numpy as np
 from autocompress.compress.download import coded_bytes, download_bytes
 from autocompress.compress.tables import Tables
 from autocompress.errors import CandidateError
-from autocompress.evaluate.evaluator import Workbench
-from autocompress.evaluate.networks import Narrowing
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.networks import WidthEffects
 from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite.sparse import block_of, index_bytes
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.sampler.container_costs import Cost, less, pattern_cost, usual_pattern, with_doubt
-from autocompress.search.sampler.surrogate import Seen
+from autocompress.search.sampler.surrogate import ChoiceFeatures
 
 Array = np.ndarray[Any, Any]
 Row = tuple[int, ...]
 Choices = Mapping[str, tuple[LayerChoice, ...]]
 ACTIVATIONS = "activations"  # the name of the parameter
-_LEAST_DAMAGE = 1e-9
+_LEAST_SENSITIVITY = 1e-9
 _FIXED = 0.2  # of the latency, where nothing is known
 
 
 @dataclass(frozen=True, kw_only=True)
-class Landscape:
+class EncodedSpace:
     """`container` (A, L, C) bits, 0 where there is no kernel; `latency`, `file`: what containers cost there; `around`
     (A,): the bytes of a download that are not the layers' weights."""
 
@@ -46,7 +46,7 @@ class Landscape:
     latency: Cost
     file: Cost
     around: Array
-    narrowing: Narrowing | None = None
+    width_effects: WidthEffects | None = None
 
     @cached_property
     def rows(self) -> tuple[tuple[LayerChoice, ...], ...]:
@@ -61,7 +61,7 @@ class Landscape:
     @property
     def widths(self) -> Mapping[str, tuple[int, ...]]:
         """How many channels each group may keep, all first."""
-        return self.narrowing.widths if self.narrowing is not None else {}
+        return self.width_effects.widths if self.width_effects is not None else {}
 
     @property
     def configurations(self) -> int:
@@ -99,10 +99,10 @@ class Landscape:
 
     def share(self, x: Array) -> Array:
         """What share of each layer's weights, and of its work, is left of the whole network's, (n, L)."""
-        if self.narrowing is None:
+        if self.width_effects is None:
             return np.ones((len(x), len(self.rows)))
         gone = 1.0 - np.take_along_axis(self._kept_shares.T, x[:, 1 + len(self.rows) :], axis=0)  # (n, G)
-        share: Array = (1.0 - gone @ self.narrowing.made.T) * (1.0 - gone @ self.narrowing.read.T)
+        share: Array = (1.0 - gone @ self.width_effects.made.T) * (1.0 - gone @ self.width_effects.read.T)
         return share
 
     @cached_property
@@ -134,20 +134,20 @@ class Landscape:
         return largest
 
     @cached_property
-    def seen(self) -> Seen:
-        """The features of every choice for the damage model, (L, C, ...)."""
-        damage = np.maximum(self._padded([row.damage for row in self.tables.layers]), _LEAST_DAMAGE)
+    def seen(self) -> ChoiceFeatures:
+        """The features of every choice for the sensitivity model, (L, C, ...)."""
+        sensitivity = np.maximum(self._padded([row.sensitivity for row in self.tables.layers]), _LEAST_SENSITIVITY)
         shared = self._padded([[_shared(c) for c in row] for row in self.rows])
-        logs, zeros = np.log(damage), self.sparsity
-        if self.narrowing is not None:  # groups stand behind the layers; one more feature is theirs alone
-            found = self._padded([*self.narrowing.damage.values()])
-            logs = np.concatenate([logs, np.log(np.maximum(found, _LEAST_DAMAGE))])
+        logs, zeros = np.log(sensitivity), self.sparsity
+        if self.width_effects is not None:  # groups stand behind the layers; one more feature is theirs alone
+            found = self._padded([*self.width_effects.sensitivity.values()])
+            logs = np.concatenate([logs, np.log(np.maximum(found, _LEAST_SENSITIVITY))])
             zeros = np.concatenate([zeros, 1.0 - self._kept_shares])
             groups = np.zeros((*found.shape, shared.shape[-1] + 1))
             groups[..., -1] = 1.0
             shared = np.concatenate([np.append(shared, np.zeros((*shared.shape[:2], 1)), axis=2), groups])
-        return Seen(
-            log_damage=logs,
+        return ChoiceFeatures(
+            log_sensitivity=logs,
             own=np.stack([np.ones_like(zeros), zeros], axis=-1),
             shared=np.concatenate([np.ones_like(logs)[..., None], (logs - math.log(1e-3))[..., None], shared], axis=-1),
         )
@@ -227,17 +227,17 @@ def configurations(
     return of_layers * math.prod(map(len, (widths or {}).values()))
 
 
-def landscape_of(
-    workbench: Workbench, activations: Sequence[str], choices: Mapping[str, tuple[LayerChoice, ...]], tables: Tables
-) -> Landscape:
-    """The landscape of a study: tables, and what its files weigh and take where models say so."""
-    layers, baseline, narrowing = workbench.layers, workbench.baseline, workbench.narrowing()
-    widths = narrowing.widths if narrowing is not None else {}
+def encode_space(
+    evaluator: Evaluator, activations: Sequence[str], choices: Mapping[str, tuple[LayerChoice, ...]], tables: Tables
+) -> EncodedSpace:
+    """the encoded space of a study: tables, and what its files weigh and take where models say so."""
+    layers, baseline, width_effects = evaluator.layers, evaluator.baseline, evaluator.width_effects()
+    widths = width_effects.widths if width_effects is not None else {}
     longest = max(map(len, (*choices.values(), *widths.values())))
     container = np.zeros((len(activations), len(layers), longest), dtype=np.int64)
     for a, kind in enumerate(activations):
         for at, layer in enumerate(layers):
-            row = [workbench.container(layer, choice.bits, kind) or 0 for choice in choices[layer.name]]
+            row = [evaluator.container(layer, choice.bits, kind) or 0 for choice in choices[layer.name]]
             container[a, at] = row + row[-1:] * (longest - len(row))
     macs, weights, moved = (
         np.array([of(layer) for layer in layers], np.float64)
@@ -246,26 +246,28 @@ def landscape_of(
     traits = np.column_stack([*(each / each.sum() for each in (macs, weights, moved)), np.ones(len(layers))])
 
     def latency(kind: str, containers: Array) -> float:
-        taken = workbench.modelled_latency(workbench.variants.of({}).builder.pattern(tuple(containers.tolist()), kind))
+        taken = evaluator.modelled_latency(
+            evaluator.base_networks.of({}).builder.pattern(tuple(containers.tolist()), kind)
+        )
         return 1.0 if taken is None or modelled is None else taken / modelled
 
     def file(kind: str, containers: Array) -> float:
         return float(weights @ containers) / 8 / baseline.file_bytes
 
-    thinner = np.stack([_thinner(workbench, choices, kind, longest) for kind in activations])
-    saved, fast = thinner / baseline.file_bytes, _faster(workbench, choices, longest)
-    modelled = workbench.modelled_latency(workbench.float_network)
+    thinner = np.stack([_thinner(evaluator, choices, kind, longest) for kind in activations])
+    saved, fast = thinner / baseline.file_bytes, _faster(evaluator, choices, longest)
+    modelled = evaluator.modelled_latency(evaluator.float_network)
     of, doubt = (latency, 0.1) if modelled else (None, 1.0)
-    fixed = [_fixed(workbench, kind, usual_pattern(container[a]), widths) for a, kind in enumerate(activations)]
-    return Landscape(
+    fixed = [_fixed(evaluator, kind, usual_pattern(container[a]), widths) for a, kind in enumerate(activations)]
+    return EncodedSpace(
         activations=tuple(activations),
         choices=dict(choices),
         tables=tables,
         container=container,
         latency=with_doubt(pattern_cost(activations, container, macs / macs.sum(), of, doubt, fixed, traits), fast),
         file=less(pattern_cost(activations, container, weights / weights.sum(), file, 0.01), saved),
-        around=np.array([_around(workbench, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
-        narrowing=narrowing,
+        around=np.array([_around(evaluator, kind, usual_pattern(container[a])) for a, kind in enumerate(activations)]),
+        width_effects=width_effects,
     )
 
 
@@ -274,14 +276,14 @@ def _moved(layer: Layer) -> int:
     return math.prod(layer.input_shape) + math.prod(layer.output_shape)
 
 
-def _thinner(workbench: Workbench, choices: Choices, activations: str, longest: int) -> Array:
+def _thinner(evaluator: Evaluator, choices: Choices, activations: str, longest: int) -> Array:
     """The bytes of a file that sparse storage saves at each choice, (L, C): of evenly spread zeros."""
-    legal, saved = workbench.storage.sparse(activations), np.zeros((len(workbench.layers), longest))
-    if workbench.storage.size != "file":
+    legal, saved = evaluator.storage.sparse(activations), np.zeros((len(evaluator.layers), longest))
+    if evaluator.storage.size != "file":
         return saved
-    for at, layer in enumerate(workbench.layers):
+    for at, layer in enumerate(evaluator.layers):
         for c, choice in enumerate(choices[layer.name]):
-            bits = workbench.container(layer, choice.bits, activations)
+            bits = evaluator.container(layer, choice.bits, activations)
             if choice.sparsity and bits is not None and bits in legal:
                 block = block_of(layer.outputs) if choice.granularity == "block" else 1
                 stored = (1 - choice.sparsity) * layer.weights * (bits / 8 + index_bytes(layer.shape[-1]) / block)
@@ -289,17 +291,17 @@ def _thinner(workbench: Workbench, choices: Choices, activations: str, longest: 
     return saved
 
 
-def _faster(workbench: Workbench, choices: Choices, longest: int) -> Array:
+def _faster(evaluator: Evaluator, choices: Choices, longest: int) -> Array:
     """What sparse kernels may save of each layer's share of a latency, (L, C): nothing is claimed, trials tell."""
-    found = np.zeros((len(workbench.layers), longest))
-    for at, layer in enumerate(workbench.layers):
-        if workbench.measures and layer.name in workbench.sparse_path.layers:
+    found = np.zeros((len(evaluator.layers), longest))
+    for at, layer in enumerate(evaluator.layers):
+        if evaluator.measures and layer.name in evaluator.sparse_path.layers:
             row = [choice.sparsity * (choice.bits > 8) for choice in choices[layer.name]]
             found[at, : len(row)] = row
     return found
 
 
-def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[str, Sequence[int]]) -> float:
+def _fixed(evaluator: Evaluator, kind: str, containers: Array, widths: Mapping[str, Sequence[int]]) -> float:
     """What share of the latency would be left without any layer: by the model, from the whole and the narrowest
     network; else a guess, which trials correct."""
     if not widths:
@@ -307,22 +309,23 @@ def _fixed(workbench: Workbench, kind: str, containers: Array, widths: Mapping[s
     narrowest = {name: row[-1] for name, row in widths.items()}
     try:
         whole, small = (
-            workbench.variants.of(kept).builder.pattern(tuple(containers.tolist()), kind) for kept in ({}, narrowest)
+            evaluator.base_networks.of(kept).builder.pattern(tuple(containers.tolist()), kind)
+            for kept in ({}, narrowest)
         )
     except CandidateError:
         return _FIXED
-    before, after = workbench.modelled_latency(whole), workbench.modelled_latency(small)
+    before, after = evaluator.modelled_latency(whole), evaluator.modelled_latency(small)
     if before is None or after is None:
         return _FIXED
-    macs = [sum(layer.macs for layer in workbench.variants.of(kept).layers) for kept in ({}, narrowest)]
+    macs = [sum(layer.macs for layer in evaluator.base_networks.of(kept).layers) for kept in ({}, narrowest)]
     work = macs[1] / macs[0]
     return float(np.clip((after / before - work) / (1.0 - work), 0.0, 0.95)) if work < 1 else _FIXED
 
 
-def _around(workbench: Workbench, kind: str, containers: Array) -> float:
+def _around(evaluator: Evaluator, kind: str, containers: Array) -> float:
     """The bytes of a download around the layers' weights; 0 where no such file can be built."""
     try:
-        file, spans = workbench.variants.of({}).builder.layout(tuple(containers.tolist()), kind)
+        file, spans = evaluator.base_networks.of({}).builder.layout(tuple(containers.tolist()), kind)
     except CandidateError:
         return 0.0
     return float(download_bytes(file) - sum(coded_bytes(file[span]) for span in spans))

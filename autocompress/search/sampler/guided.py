@@ -23,20 +23,20 @@ from threadpoolctl import ThreadpoolController
 
 from autocompress import pareto
 from autocompress.records.study import Constraint, Importance, value_name
-from autocompress.search.sampler.acquisition import Goal, Key, Limit, Proposer, key_of
+from autocompress.search.sampler.acquisition import Acquisition, AcquisitionOptimizer, Key, PredictedConstraint, key_of
 from autocompress.search.sampler.attempts import Places
-from autocompress.search.sampler.ehvi import Cells
-from autocompress.search.sampler.encoding import ACTIVATIONS, Landscape, Row, width_parameter
-from autocompress.search.sampler.history import History, Known, Reference, scale_of
+from autocompress.search.sampler.ehvi import CellDecomposition
+from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Row, width_parameter
+from autocompress.search.sampler.history import History, KnownTrial, Reference, scale_of
 from autocompress.search.sampler.importance import importance_of
-from autocompress.search.sampler.posterior import MOST_TRIALS, Beliefs, Trials
+from autocompress.search.sampler.posterior import MOST_TRIALS, Posterior, Trials
 
 Array = np.ndarray[Any, Any]
-# The first suggestions are the tables' own, for corrections learned from corners alone do not carry to the front; later
+# The first suggestions are the tables' own, for corrections learned from uniform baselines alone do not carry to the front; later
 # every other one is, as long as they have new ones: a hedge against what was learned from noise.
 _FROM_TABLES = 6
-OWN_BETWEEN = 2  # suggestions between two corners: a corner seldom stays on the front
-_EXPLORED = 0.1  # of the suggestions look for what one draw of the beliefs promises, farther out than the reference;
+OWN_BETWEEN = 2  # suggestions between two uniform baselines: a uniform baseline seldom stays on the front
+_EXPLORED = 0.1  # of the suggestions look for what one draw of the posterior promises, farther out than the reference;
 _UNEXPLORED = 16  # but not of the first
 _FARTHER = 1.3
 _VALUES = {
@@ -50,23 +50,27 @@ _VALUES = {
 
 
 class GuidedSampler(BaseSampler):
-    """See the module. `landscape` is asked for the tables at the first suggestion. `corners`: the parameters of uniform
+    """See the module. `encoded_space` is asked for the tables at the first suggestion. `uniform_baselines`: the parameters of uniform
     configurations, which stand among the first suggestions, one behind each OWN_BETWEEN others."""
 
     def __init__(
         self,
         *,
         seed: int,
-        landscape: Callable[[], Landscape],
+        encoded_space: Callable[[], EncodedSpace],
         reference: Callable[[], Reference],
         objectives: Sequence[str],
         size: str,
         constraints: Sequence[Constraint],
-        corners: Sequence[Mapping[str, Any]] = (),
+        uniform_baselines: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self._seed, self._landscape, self._reference = seed, landscape, reference
+        self._seed, self._landscape, self._reference = seed, encoded_space, reference
         self._objectives = tuple(value_name(name, size) for name in objectives)
-        self._constraints, self._corners, self._places = tuple(constraints), tuple(corners), Places()
+        self._constraints, self._uniform_baselines, self._places = (
+            tuple(constraints),
+            tuple(uniform_baselines),
+            Places(),
+        )
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters, drawn together; none for a trial whose parameters are all given."""
@@ -129,27 +133,27 @@ class GuidedSampler(BaseSampler):
         land, history = self._landscape(), self._history
         tried = self._tried()
         turns, place = divmod(history.proposed, OWN_BETWEEN + 1)
-        if place == OWN_BETWEEN and (corner := self._corner(tried)) is not None:
-            return corner
-        own = history.proposed - min(turns, len(self._corners))
-        beliefs = self._beliefs(rng)
+        if place == OWN_BETWEEN and (uniform_baseline := self._corner(tried)) is not None:
+            return uniform_baseline
+        own = history.proposed - min(turns, len(self._uniform_baselines))
+        posterior = self._posterior(rng)
         explores = bool(rng.random() < _EXPLORED) and own >= _UNEXPLORED
-        goal = self._goal(beliefs, explores)
-        proposer = Proposer(land, beliefs, goal, tried, rng)
+        goal = self._goal(posterior, explores)
+        proposer = AcquisitionOptimizer(land, posterior, goal, tried, rng)
         # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
         by_tables = not self._constraints and (own < _FROM_TABLES or own % 2 == 0)
         found = proposer.of_tables() if by_tables else None
         return proposer.best(self._elites(land, rng)) if found is None else found
 
     def _corner(self, tried: set[Key]) -> Row | None:
-        """The next uniform corner that has not been tried; None where all have."""
-        rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._corners)
+        """The next uniform uniform baseline that has not been tried; None where all have."""
+        rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._uniform_baselines)
         return next((row for row in rows if row is not None and key_of(row) not in tried), None)
 
-    def _beliefs(self, rng: np.random.Generator) -> Beliefs:
+    def _posterior(self, rng: np.random.Generator) -> Posterior:
         land, unit = self._landscape(), self._reference().unit("download_bytes")
         trials = _arrays(self._history.done[-MOST_TRIALS:], land)
-        return Beliefs(land, trials, download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
+        return Posterior(land, trials, download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
 
     def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
         """What each technique does in each layer and group of channels of the configuration of trial `number`, by all
@@ -162,7 +166,7 @@ class GuidedSampler(BaseSampler):
             return ()
         full = [known.row for known in self._history.done if known.row is not None and math.isfinite(known.values[1])]
         units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms")}
-        return importance_of(land, self._beliefs(np.random.default_rng((self._seed, number))), row, full, units)
+        return importance_of(land, self._posterior(np.random.default_rng((self._seed, number))), row, full, units)
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every configuration of the space has been tried."""
@@ -175,41 +179,41 @@ class GuidedSampler(BaseSampler):
         whole = self._float_row(self._landscape())
         return self._history.tried() if whole is None else self._history.tried(whole)
 
-    def _float_row(self, land: Landscape) -> Row | None:
+    def _float_row(self, land: EncodedSpace) -> Row | None:
         """The row of the float network, which is no candidate; None where it is not in the space."""
         places = [next((n for n, c in enumerate(row) if c.is_baseline), None) for row in land.rows]
         whole = (0,) * len(land.widths)
         return None if None in places else (0, *(int(n) for n in places if n is not None), *whole)
 
-    def _goal(self, beliefs: Beliefs, explores: bool) -> Goal:
+    def _goal(self, posterior: Posterior, explores: bool) -> Acquisition:
         names = tuple(_VALUES[name] for name in self._objectives)
         units = np.array([scale_of(name) for name in self._objectives])
         front = self._history.front.points.reshape(-1, len(names))
         if self._history.pending:
-            expected = beliefs.predict(np.array(self._history.pending))
+            expected = posterior.predict(np.array(self._history.pending))
             waiting = np.stack([expected.mean[name] for name in names], axis=1) / units
             front = np.concatenate([front, waiting])
         reference = _reference_point(front) * (_FARTHER if explores else 1.0)
         front = front[pareto.non_dominated(front)] if len(front) else front
-        return Goal(
+        return Acquisition(
             objectives=names,
             units=units,
-            cells=Cells(front, reference),
+            cells=CellDecomposition(front, reference),
             limits=self._limits(),
             fails=self._history.fails(),
         )
 
-    def _limits(self) -> tuple[Limit, ...]:
+    def _limits(self) -> tuple[PredictedConstraint, ...]:
         reference = self._reference()
         limits = []
         for constraint in self._constraints:
             name, least = constraint.name, constraint.relation == ">="
             bound = reference.loss(constraint.bound) if name == "accuracy" else constraint.bound / reference.unit(name)
             turned = name == "accuracy" and reference.higher_is_better
-            limits.append(Limit(name=_VALUES[name], bound=bound, least=least != turned))
+            limits.append(PredictedConstraint(name=_VALUES[name], bound=bound, least=least != turned))
         return tuple(limits)
 
-    def _elites(self, land: Landscape, rng: np.random.Generator) -> Array:
+    def _elites(self, land: EncodedSpace, rng: np.random.Generator) -> Array:
         """The rows on the front, at most 48; where none is feasible, those of the least loss."""
         best = self._history.untrained.members
         if not best:
@@ -220,7 +224,7 @@ class GuidedSampler(BaseSampler):
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(land.counts))
 
 
-def _arrays(done: Sequence[Known], land: Landscape) -> Trials:
+def _arrays(done: Sequence[KnownTrial], land: EncodedSpace) -> Trials:
     rows = chain.from_iterable(k.row for k in done if k.row is not None)
     x = np.fromiter(rows, np.int64).reshape(len(done), len(land.counts))
     values = np.fromiter(chain.from_iterable(k.values for k in done), np.float64).reshape(len(done), 7)

@@ -17,7 +17,7 @@ from autocompress.records.constraint import meets
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.sampler.acquisition import Key, key_of
 from autocompress.search.sampler.attempts import died_unborn, first_try
-from autocompress.search.sampler.encoding import ACTIVATIONS, Landscape, Row
+from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Row
 
 Array = np.ndarray[Any, Any]
 
@@ -52,7 +52,7 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class KnownTrial:
     """A trial as the sampler sees it: `values` in the order of `Trials`, NaN where it has none; `objectives` of a
     complete one that meets the constraints. `row`: None where it is not of this space, or was trained."""
 
@@ -67,18 +67,22 @@ class History:
     """The trials of a study, as far as `update` has seen them."""
 
     def __init__(
-        self, landscape: Landscape, reference: Reference, objectives: Sequence[str], constraints: Sequence[Constraint]
+        self,
+        encoded_space: EncodedSpace,
+        reference: Reference,
+        objectives: Sequence[str],
+        constraints: Sequence[Constraint],
     ) -> None:
-        self._land, self._reference = landscape, reference
+        self._space, self._reference = encoded_space, reference
         self._objectives, self._constraints = tuple(objectives), tuple(constraints)
         self._settled = 0  # so many first trials are finished, and known
         self._finished: set[int] = set()
-        self._bad, self._good = np.zeros(landscape.container.shape), np.zeros(landscape.container.shape, bool)
+        self._bad, self._good = np.zeros(encoded_space.container.shape), np.zeros(encoded_space.container.shape, bool)
         self._keys: set[Key] = set()  # of the rows of finished trials
         self._proposed = 0  # of the finished ones
-        self.done: list[Known] = []  # with a row and not failed, by number
-        self.front = Front()  # of all that have objectives
-        self.untrained = Front()  # of those with a row
+        self.done: list[KnownTrial] = []  # with a row and not failed, by number
+        self.front = StrictFront()  # of all that have objectives
+        self.untrained = StrictFront()  # of those with a row
         self.pending: list[Row] = []
         self.proposed = 0  # how many trials were not queued with given parameters
 
@@ -110,7 +114,7 @@ class History:
         suspected: Array = np.where(self._good, 0.0, 1.0 - 0.5**self._bad)
         return suspected
 
-    def known(self, trial: FrozenTrial) -> Known:
+    def known(self, trial: FrozenTrial) -> KnownTrial:
         """What a trial says."""
         stored, objectives = trial.user_attrs.get("evaluation"), None
         values: tuple[float, ...] = (math.nan,) * 6
@@ -128,7 +132,7 @@ class History:
         divergence = float(trial.user_attrs.get("divergence", math.nan))
         # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
         trained = "finetuned_from" in trial.user_attrs
-        return Known(
+        return KnownTrial(
             number=trial.number,
             row=None if trained else self._row(trial),
             values=(divergence, *values),
@@ -136,7 +140,7 @@ class History:
             failed=trial.state == TrialState.FAIL,
         )
 
-    def _learn(self, known: Known) -> None:
+    def _learn(self, known: KnownTrial) -> None:
         self._finished.add(known.number)
         if known.objectives is not None:
             self.front.add(known)
@@ -149,10 +153,10 @@ class History:
             if known.objectives is not None:
                 self.untrained.add(known)
 
-    def _count_failure(self, known: Known, row: Row) -> None:
-        layers = np.arange(len(self._land.rows))
-        held = self._land.container[row[0], layers, np.array(row[1 : 1 + len(layers)])]
-        same = self._land.container[row[0]] == held[:, None]
+    def _count_failure(self, known: KnownTrial, row: Row) -> None:
+        layers = np.arange(len(self._space.rows))
+        held = self._space.container[row[0], layers, np.array(row[1 : 1 + len(layers)])]
+        same = self._space.container[row[0]] == held[:, None]
         if known.failed:
             self._bad[row[0]] += same
         elif not math.isnan(known.values[1]):
@@ -160,7 +164,7 @@ class History:
 
     def _row(self, trial: FrozenTrial) -> Row | None:
         parameters: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params
-        return self._land.row_of(parameters, ACTIVATIONS)
+        return self._space.row_of(parameters, ACTIVATIONS)
 
     def _front_point(self, evaluation: Evaluation) -> tuple[float, ...] | None:
         """An evaluation's objectives in units of the hypervolume; None where it violates a constraint or lacks one."""
@@ -170,15 +174,15 @@ class History:
         return None if any(map(math.isnan, point)) else tuple(point)
 
 
-class Front:
+class StrictFront:
     """What no other one dominates, by number; of equal ones the first. By the values as they are: the expected gain of
     hypervolume takes noise into account, and the same seed keeps its study. What is reported is `records/front.py`."""
 
     def __init__(self) -> None:
-        self.members: list[Known] = []
+        self.members: list[KnownTrial] = []
         self.points: Array = np.empty((0, 0))  # their objectives, (n, objectives)
 
-    def add(self, known: Known) -> None:
+    def add(self, known: KnownTrial) -> None:
         """Take one in, if it belongs there, and put out what it dominates."""
         point = np.array(known.objectives)
         points = self.points.reshape(len(self.members), len(point))

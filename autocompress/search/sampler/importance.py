@@ -11,8 +11,8 @@ import numpy as np
 
 from autocompress.records.configuration import LayerChoice
 from autocompress.records.study import Importance
-from autocompress.search.sampler.encoding import Landscape, Row
-from autocompress.search.sampler.posterior import Beliefs
+from autocompress.search.sampler.encoding import EncodedSpace, Row
+from autocompress.search.sampler.posterior import Posterior
 
 Array = np.ndarray[Any, Any]
 TECHNIQUES = ("sparsity", "bits", "clusters")
@@ -33,7 +33,11 @@ class _Step:
 
 
 def importance_of(
-    landscape: Landscape, beliefs: Beliefs, row: Sequence[int], full: Sequence[Row], units: Mapping[str, float]
+    encoded_space: EncodedSpace,
+    posterior: Posterior,
+    row: Sequence[int],
+    full: Sequence[Row],
+    units: Mapping[str, float],
 ) -> tuple[Importance, ...]:
     """For each layer and technique that the configuration of `row` uses, and each group of channels that it makes
     narrower: what that saves, and costs of the metric, predicted against the same configuration without it; for each
@@ -41,15 +45,15 @@ def importance_of(
 
     `full`: the rows of the trials that were evaluated in full. `units`: what predictions of `download_bytes` and
     `latency_ms` are shares of."""
-    steps = [*_layer_steps(landscape, tuple(row)), *_group_steps(landscape, tuple(row))]
+    steps = [*_layer_steps(encoded_space, tuple(row)), *_group_steps(encoded_space, tuple(row))]
     if not steps:
         return ()
     taken, without = (np.array([getattr(step, name) for step in steps]) for name in ("taken", "without"))
-    now, then = beliefs.predict(taken).mean, beliefs.predict(without).mean
-    by_tables = np.exp(landscape.seen.log_damage)
-    damage, table_damage = (
-        (landscape.gather(table, taken) - landscape.gather(table, without)).sum(axis=1)
-        for table in (beliefs.parts[0], by_tables)
+    now, then = posterior.predict(taken).mean, posterior.predict(without).mean
+    by_tables = np.exp(encoded_space.seen.log_sensitivity)
+    sensitivity, table_sensitivity = (
+        (encoded_space.gather(table, taken) - encoded_space.gather(table, without)).sum(axis=1)
+        for table in (posterior.parts[0], by_tables)
     )
     return tuple(
         Importance(
@@ -61,17 +65,17 @@ def importance_of(
             saves_bytes=float((then["download"] - now["download"])[n] * units["download_bytes"]),
             saves_latency_ms=float((then["latency"] - now["latency"])[n] * units["latency_ms"]),
             costs=float((now["loss"] - then["loss"])[n]),
-            damage=float(damage[n]),
-            table_damage=float(table_damage[n]),
-            trials=_count(landscape, step, full),
+            sensitivity=float(sensitivity[n]),
+            table_sensitivity=float(table_sensitivity[n]),
+            trials=_count(encoded_space, step, full),
         )
         for n, step in enumerate(steps)
     )
 
 
-def _layer_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
+def _layer_steps(encoded_space: EncodedSpace, row: Row) -> Iterator[_Step]:
     """Each technique of each layer, wherever the space holds the same choice without it."""
-    for at, (name, choices) in enumerate(landscape.choices.items()):
+    for at, (name, choices) in enumerate(encoded_space.choices.items()):
         choice = choices[row[1 + at]]
         for technique in TECHNIQUES:
             without = _without(choice, technique, choices)
@@ -87,9 +91,9 @@ def _layer_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
                 )
 
 
-def _group_steps(landscape: Landscape, row: Row) -> Iterator[_Step]:
+def _group_steps(encoded_space: EncodedSpace, row: Row) -> Iterator[_Step]:
     """The width of each group against all its channels, and the next narrower one against that width."""
-    for place, (name, counts) in enumerate(landscape.widths.items(), 1 + len(landscape.rows)):
+    for place, (name, counts) in enumerate(encoded_space.widths.items(), 1 + len(encoded_space.rows)):
         at = row[place]
         step = _Step(
             place=place,
@@ -124,10 +128,10 @@ def _value(choice: LayerChoice, technique: str) -> float:
     return float(getattr(choice, technique))
 
 
-def _count(landscape: Landscape, step: _Step, full: Sequence[Row]) -> int:
+def _count(encoded_space: EncodedSpace, step: _Step, full: Sequence[Row]) -> int:
     """How many trials had the step's value of its technique there."""
     held = [row[step.place] for row in full]
     if step.technique == "channels":
         return held.count(step.taken[step.place])
-    choices = landscape.choices[step.name]
+    choices = encoded_space.choices[step.name]
     return sum(getattr(choices[at], step.technique) == step.value for at in held)

@@ -54,7 +54,7 @@ class Coded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effects:
+class SizeModel:
     """The regression fitted to the n rows `seen`: `effect`, `scatter`, the inverse of the values' covariance (n, n),
     and that times the values, (n,)."""
 
@@ -73,7 +73,7 @@ class Effects:
         return common @ self.weights, np.maximum(alone - told, 0.0) + self.scatter**2 * rows.squared + _LEAST
 
 
-def fit_effects(seen: Coded, values: Array, prior: Array) -> Effects:
+def fit_size_model(seen: Coded, values: Array, prior: Array) -> SizeModel:
     """The regression of `values` (n,), the features' weights having mean 0 and variances `prior` (p,)."""
     linear, shared = (seen.features * prior) @ seen.features.T, seen.shared(seen)
 
@@ -87,7 +87,7 @@ def fit_effects(seen: Coded, values: Array, prior: Array) -> Effects:
 
     effect, scatter = max(itertools.product(_EFFECTS, _SCATTERS), key=posterior)
     inverse = np.linalg.inv(covariance(effect, scatter))
-    return Effects(
+    return SizeModel(
         seen=seen,
         prior=prior,
         effect=effect,

@@ -5,11 +5,11 @@ Two regressions, both Bayesian with normal priors, so that they say how sure the
 *Linear* for latencies, file sizes and memory: the tables' sum is the prior mean, and a few features of the
 configuration are regressed on what the trials differ from it (Bishop 2006, eq. 3.53-3.54 and 3.58); downloads have a
 regression of their own (effects.py).
-*Damage* for the outputs' divergence from the float network: D = a + sum_l exp(log d_l(choice) + f . theta), with a the
-share of the activations' precision, d_l the tables' damage and f features of the choice. Sequential reconstruction
-mends much of what the tables say, some layers' and some techniques' damage more than others': that is theta, with prior
+*Sensitivity* for the outputs' divergence from the float network: D = a + sum_l exp(log d_l(choice) + f . theta), with a the
+share of the activations' precision, d_l the tables' sensitivity and f features of the choice. Sequential reconstruction
+mends much of what the tables say, some layers' and some techniques' sensitivity more than others': that is theta, with prior
 mean 0. The divergence is far less noisy than the metric (every sample's outputs move, few change their class), so a
-few trials teach much. A third, monotone curve leads from damage to loss of the metric."""
+few trials teach much. A third, monotone curve leads from sensitivity to loss of the metric."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _STEPS, _CLOSE = 12, 0.03  # of Gauss-Newton, at most; a step so small is little against the posterior's deviations
-_POWERS = np.linspace(0.6, 1.1, 6)  # of the curve from damage to loss
+_POWERS = np.linspace(0.6, 1.1, 6)  # of the curve from sensitivity to loss
 _POWER, _POWER_DEVIATION = 0.85, 0.12
 _FLOOR = 1e-9
 
@@ -53,26 +53,26 @@ def fit_linear(features: Array, values: Array, prior: Array, least_noise: float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What the damage model knows of n choices of each of L layers: `log_damage` (n, L) of the tables, `own` features
+class ChoiceFeatures:
+    """What the sensitivity model knows of n choices of each of L layers: `log_sensitivity` (n, L) of the tables, `own` features
     (n, L, h) whose weights each layer has for itself, `shared` ones (n, L, g) with the same weights in all layers."""
 
-    log_damage: Array
+    log_sensitivity: Array
     own: Array
     shared: Array
 
-    def __getitem__(self, at: Any) -> Seen:
-        return Seen(log_damage=self.log_damage[at], own=self.own[at], shared=self.shared[at])
+    def __getitem__(self, at: Any) -> ChoiceFeatures:
+        return ChoiceFeatures(log_sensitivity=self.log_sensitivity[at], own=self.own[at], shared=self.shared[at])
 
     def parts(self, own: Array, shared: Array) -> Array:
-        """exp(log d + f . theta) for weights (L, h) and (g,): the damage of each, (n, L)."""
-        found: Array = np.exp(self.log_damage + np.einsum("nlh,lh->nl", self.own, own) + self.shared @ shared)
+        """exp(log d + f . theta) for weights (L, h) and (g,): the sensitivity of each, (n, L)."""
+        found: Array = np.exp(self.log_sensitivity + np.einsum("nlh,lh->nl", self.own, own) + self.shared @ shared)
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Damage:
-    """A fitted damage model: the parameters' mean (p,) and a square root of their covariance (p, p); `noise` is the
+class SensitivityModel:
+    """A fitted sensitivity model: the parameters' mean (p,) and a square root of their covariance (p, p); `noise` is the
     standard deviation of log D. Parameters: `offsets` log shares of the activations, then L x h own weights, then the
     shared ones."""
 
@@ -88,21 +88,26 @@ class Damage:
         parameters: Array = self.mean + drawn @ self.root.T
         return parameters
 
-    def parts(self, theta: Array, seen: Seen) -> Array:
-        """The damage of each (n, L) under parameters `theta` (p,)."""
+    def parts(self, theta: Array, seen: ChoiceFeatures) -> Array:
+        """The sensitivity of each (n, L) under parameters `theta` (p,)."""
         return seen.parts(*_split(theta, self.offsets, seen)[1:])
 
 
-def _split(theta: Array, offsets: int, seen: Seen) -> tuple[Array, Array, Array]:
+def _split(theta: Array, offsets: int, seen: ChoiceFeatures) -> tuple[Array, Array, Array]:
     layers, each = seen.own.shape[-2:]
     stop = offsets + layers * each
     return theta[:offsets], theta[offsets:stop].reshape(layers, each), theta[stop:]
 
 
-def fit_damage(
-    seen: Seen, activations: Array, observed: Array, prior_mean: Array, prior: Array, least_noise: float = 0.03
-) -> Damage:
-    """The damage model for n trials: `activations` (n,) indices, `observed` divergences (n,); `prior_mean` and `prior`
+def fit_sensitivity(
+    seen: ChoiceFeatures,
+    activations: Array,
+    observed: Array,
+    prior_mean: Array,
+    prior: Array,
+    least_noise: float = 0.03,
+) -> SensitivityModel:
+    """The sensitivity model for n trials: `activations` (n,) indices, `observed` divergences (n,); `prior_mean` and `prior`
     (variances) of all parameters. Gauss-Newton on log D; the covariance is Laplace's approximation."""
     layers, each = seen.own.shape[-2:]
     offsets = len(prior_mean) - layers * each - seen.shared.shape[-1]
@@ -120,10 +125,10 @@ def fit_damage(
         if np.abs(step).max() < _CLOSE:
             break
     root = np.linalg.inv(np.linalg.cholesky(precision)).T
-    return Damage(mean=theta, root=root, noise=noise, offsets=offsets)
+    return SensitivityModel(mean=theta, root=root, noise=noise, offsets=offsets)
 
 
-def _log_sum(theta: Array, seen: Seen, hot: Array) -> tuple[Array, Array]:
+def _log_sum(theta: Array, seen: ChoiceFeatures, hot: Array) -> tuple[Array, Array]:
     """log D (n,) and its derivative in theta (n, p)."""
     layers, each = seen.own.shape[-2:]
     shares, own, shared = _split(theta, hot.shape[1], seen)
@@ -140,7 +145,7 @@ def _log_sum(theta: Array, seen: Seen, hot: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Loss of the metric at a damage z: an offset for the kind of activations plus slope x z^power, averaged over
+    """Loss of the metric at a sensitivity z: an offset for the kind of activations plus slope x z^power, averaged over
     powers (K,) with weights `trust`; `offsets` (K, A), `slopes` (K,) and the variances of both. `noise` and `floor`:
     what a loss y seen on validation data varies by, noise x (|y| + floor)."""
 
@@ -153,17 +158,17 @@ class Curve:
     noise: float
     floor: float
 
-    def loss(self, damage: Array, activations: Array) -> tuple[Array, Array]:
+    def loss(self, sensitivity: Array, activations: Array) -> tuple[Array, Array]:
         """Expected loss and the variance of that expectation, (n,) each."""
-        raised = damage[None] ** self.powers[:, None]
+        raised = sensitivity[None] ** self.powers[:, None]
         each = self.offsets[:, activations] + self.slopes[:, None] * raised
         mean = self.trust @ each
         own = self.slope_variances[:, None] * raised**2 + self.offset_variances[:, activations]
         return mean, self.trust @ (own + (each - mean) ** 2)
 
-    def slope(self, damage: Array) -> Array:
-        """The derivative of the expected loss in log damage, (n,)."""
-        found: Array = (self.trust * self.slopes * self.powers) @ damage[None] ** self.powers[:, None]
+    def slope(self, sensitivity: Array) -> Array:
+        """The derivative of the expected loss in log sensitivity, (n,)."""
+        found: Array = (self.trust * self.slopes * self.powers) @ sensitivity[None] ** self.powers[:, None]
         return found
 
     def variance(self, loss: Array) -> Array:
@@ -172,7 +177,7 @@ class Curve:
         return found
 
 
-def fit_curve(damage: Array, activations: Array, loss: Array, deviation: Array, kinds: int, scale: float) -> Curve:
+def fit_curve(sensitivity: Array, activations: Array, loss: Array, deviation: Array, kinds: int, scale: float) -> Curve:
     """The curve through n trials: `deviation` (n,) what a loss may be off by because validation data are few. `scale`
     is the loss that matters (where the reference lies): farther losses count little.
 
@@ -181,7 +186,7 @@ def fit_curve(damage: Array, activations: Array, loss: Array, deviation: Array, 
     floor = 0.05 * scale
     seen = float(np.mean(deviation**2 / (np.abs(loss) + floor))) if len(loss) else 0.0
     noise = max(seen, 1e-4 * scale)
-    features = _of_powers(damage, np.eye(kinds)[activations])
+    features = _of_powers(sensitivity, np.eye(kinds)[activations])
     for _ in range(3):
         weight = 1.0 / (noise * (np.abs(loss) + floor)) / (1.0 + (loss / scale) ** 2)
         costs, means, variances = _fit_powers(features, loss, weight, (0.03 * scale) ** 2, scale)
@@ -205,10 +210,10 @@ def fit_curve(damage: Array, activations: Array, loss: Array, deviation: Array, 
     )
 
 
-def _of_powers(damage: Array, hot: Array) -> Array:
-    """For each of K powers the features of n trials: the kind of activations (n, A) `hot`, the damage raised; (K, n,
+def _of_powers(sensitivity: Array, hot: Array) -> Array:
+    """For each of K powers the features of n trials: the kind of activations (n, A) `hot`, the sensitivity raised; (K, n,
     A + 1)."""
-    raised = damage[None] ** _POWERS[:, None]
+    raised = sensitivity[None] ** _POWERS[:, None]
     kinds = np.broadcast_to(hot, (len(_POWERS), *hot.shape))
     return np.concatenate([kinds, raised[:, :, None]], axis=2)
 

@@ -14,7 +14,7 @@ from autocompress.search.storage import study_records
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class Ledger:
+class FinishedTrials:
     """The finished trials of a study. `records`, by number, in the order in which they were read; by the digest of the
     configuration: `seen`, what was evaluated, `failed`, why it failed, `stopped`, what was seen until then."""
 

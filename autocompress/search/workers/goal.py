@@ -15,7 +15,7 @@ _KEY = "search"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SearchGoal:
     """`by`: the worker that leads the search. `trials`: complete ones wanted; `ends_at`: seconds since the epoch; None:
     no such end. Of the study's earlier runs nothing is kept."""
 
@@ -35,7 +35,7 @@ class Asked:
 def announce(study: optuna.Study, request: Request, by: str) -> None:
     """Say in the study what is searched from now on; its time begins."""
     budget_s = request.time_budget_s
-    asked = Asked(
+    goal = SearchGoal(
         by=by,
         trials=request.trials,
         ends_at=None if budget_s is None else time.time() + budget_s,
@@ -43,7 +43,7 @@ def announce(study: optuna.Study, request: Request, by: str) -> None:
         sampler=request.sampler,
         seed=request.seed,
     )
-    study.set_user_attr(_KEY, asdict(asked))
+    study.set_user_attr(_KEY, asdict(goal))
 
 
 def withdraw(study: optuna.Study) -> None:
@@ -52,7 +52,7 @@ def withdraw(study: optuna.Study) -> None:
         study.set_user_attr(_KEY, None)
 
 
-def asked_of(study: optuna.Study) -> Asked | None:
+def goal_of(study: optuna.Study) -> SearchGoal | None:
     """What is searched for now; None where the search has ended."""
     stored = study.user_attrs.get(_KEY)
-    return None if stored is None else Asked(**stored)
+    return None if stored is None else SearchGoal(**stored)

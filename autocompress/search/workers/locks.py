@@ -50,14 +50,14 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-class Turn:
+class TrialLock:
     """The right to look at a study and begin a trial, as a context manager; may be released before its end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> Turn:
+    def __enter__(self) -> TrialLock:
         self._file = self._path.open("ab")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
@@ -71,7 +71,7 @@ class Turn:
         self.release()
 
 
-class Roll:
+class WorkerRegistry:
     """Which workers of a study live, as a context manager that puts this process on it. A worker is a file that it
     keeps locked; `name` is this one's. Of workers on other machines nothing is known here."""
 
@@ -80,7 +80,7 @@ class Roll:
         self.name = f"{self._node}+{os.getpid()}+{os.urandom(4).hex()}"
         self._handle: int | None = None
 
-    def __enter__(self) -> Roll:
+    def __enter__(self) -> WorkerRegistry:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._handle = _open(self._folder / self.name)
         fcntl.flock(self._handle, fcntl.LOCK_EX)
@@ -110,26 +110,26 @@ class Roll:
         return True
 
 
-class Floor:
+class ProcessorLock:
     """This machine's processors, for all searches on it: shared by builds, left to a measurement of the machine itself.
 
     Who wants to measure first closes the gate, so that no new build begins, then waits for those under way."""
 
     def __init__(self) -> None:
-        self._gate = self._floor = -1
+        self._gate = self._processors = -1
         self._building = False
         self._given_up: set[tuple[int, int]] = set()  # locks not waited for to the end since they were last held
 
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
         """Compute, together with others."""
-        self._gate, self._floor = open_lock("autocompress.gate.lock"), open_lock("autocompress.builds.lock")
+        self._gate, self._processors = open_lock("autocompress.gate.lock"), open_lock("autocompress.builds.lock")
         try:
             self._share()
             yield
         finally:
             self._building = False
-            os.close(self._floor)
+            os.close(self._processors)
             os.close(self._gate)
 
     @contextlib.contextmanager
@@ -138,10 +138,10 @@ class Floor:
         with self.idle():
             self._take(self._gate, fcntl.LOCK_EX)
             try:
-                self._take(self._floor, fcntl.LOCK_EX)
+                self._take(self._processors, fcntl.LOCK_EX)
                 yield
             finally:
-                fcntl.flock(self._floor, fcntl.LOCK_UN)
+                fcntl.flock(self._processors, fcntl.LOCK_UN)
                 fcntl.flock(self._gate, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
@@ -163,14 +163,14 @@ class Floor:
     def _share(self) -> None:
         self._take(self._gate, fcntl.LOCK_EX)
         try:
-            self._take(self._floor, fcntl.LOCK_SH)
+            self._take(self._processors, fcntl.LOCK_SH)
         finally:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
         self._building = True
 
     def _leave(self) -> None:
         if self._building:
-            fcntl.flock(self._floor, fcntl.LOCK_UN)
+            fcntl.flock(self._processors, fcntl.LOCK_UN)
             self._building = False
 
     def _take(self, handle: int, kind: int) -> None:

@@ -15,7 +15,7 @@ _PATIENCE_S = 20.0  # for a worker that was told to end
 MOST_REPLACED = 5  # workers that were killed; then something is wrong with the machine
 
 
-class _Member:
+class _Worker:
     """One process. It ends when its standard input is closed, so also when this process dies."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -46,16 +46,16 @@ class _Member:
         self._errors.close()
 
 
-class Team:
+class WorkerProcesses:
     """`count` processes of one command with `threads` threads each, as a context manager."""
 
     def __init__(self, command: Sequence[str], count: int, threads: int) -> None:
         self._command, self._count = tuple(command), count
         self._environment = dict(os.environ) | {name: str(threads) for name in _BLAS}
-        self._members: list[_Member] = []
+        self._members: list[_Worker] = []
         self._replaced = 0
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> WorkerProcesses:
         try:
             for _ in range(self._count):
                 self._members.append(self._start())
@@ -64,8 +64,8 @@ class Team:
             raise
         return self
 
-    def _start(self) -> _Member:
-        return _Member(self._command, self._environment)
+    def _start(self) -> _Worker:
+        return _Worker(self._command, self._environment)
 
     def __exit__(self, *_: object) -> None:
         for member in self._members:

@@ -10,15 +10,15 @@ from pathlib import Path
 from optuna.study import Study
 
 from autocompress.evaluate.evaluator import SEARCH_PROCESSES, Known, Latency
-from autocompress.measure.latency_cache import Others, PatternLatency
+from autocompress.measure.latency_cache import OtherWorkers, PatternLatency
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation
 from autocompress.search.request import Request
 from autocompress.search.storage import study_records
-from autocompress.search.workers.locks import Floor, Turn
+from autocompress.search.workers.locks import ProcessorLock, TrialLock
 
 
-class Measuring:
+class SharedLatency:
     """`latency`: the search's `Latency`. `known`: a file's, where telling it costs nothing; `expected`: what a model
     says of it; `screens`: whether a measured search lets that decide what is measured at all."""
 
@@ -27,12 +27,12 @@ class Measuring:
         request: Request,
         latency: Latency,
         expected: Known | None,
-        floor: Floor,
+        floor: ProcessorLock,
         folder: Path,
         study: Callable[[], Study],
     ) -> None:
         self._host, self._measure = request.profile.host, latency
-        self._floor, self._folder, self._study = floor, folder, study
+        self._processors, self._folder, self._study = floor, folder, study
         measures = request.latency_source == "measured"
         self._patterns = PatternLatency(self._undisturbed, self._others()) if measures else None
         self.latency = self._patterns or latency
@@ -48,7 +48,7 @@ class Measuring:
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """While a measurement runs: nobody builds where it runs."""
         here = self._host == "local" or (isinstance(self._host, Mapping) and "command" in self._host)
-        return self._floor.alone() if here else self._floor.idle()
+        return self._processors.alone() if here else self._processors.idle()
 
     def recall(self, evaluations: Iterable[Evaluation]) -> None:
         """Remember what the study has measured, by these evaluations and beside them."""
@@ -60,13 +60,13 @@ class Measuring:
         with self.undisturbed():
             return self._measure(file, processes)
 
-    def _others(self) -> Others:
+    def _others(self) -> OtherWorkers:
         @contextlib.contextmanager
         def turn() -> Iterator[None]:
-            with self._floor.idle(), Turn(self._folder / "measuring"):
+            with self._processors.idle(), TrialLock(self._folder / "measuring"):
                 yield
 
-        return Others(
+        return OtherWorkers(
             turn=turn,
             measured=lambda: study_records.measurements_of(self._study(), ()),
             tell=lambda measurement: study_records.store_pattern(self._study(), measurement),
