@@ -29,8 +29,8 @@ from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
-from autocompress.search.request import Request
 from autocompress.search.sampler import stock
+from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -52,19 +52,17 @@ def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[
     """The study after the search, and the corners of its space as the device can run them."""
     task, device = load_task("fashion-mnist"), load_device("rpi4")
     with latency_on(device) as latency:
-        request = Request(
+        specification = Specification(
             task=task,
             profile=device,
             space=load_space(asked.space),
             latency_source=latency.source,
-            runs=runs,
             sampler=asked.sampler,
             seed=asked.seed,
-            name=f"{asked.sampler}-{asked.seed}",
-            trials=asked.trials,
-            threads=asked.threads,
         )
-        with Search(request, latency.bind(task.original)) as search:
+        resources = Resources(runs=runs, name=f"{asked.sampler}-{asked.seed}", threads=asked.threads)
+        budget = Budget(trials=asked.trials)
+        with Search(specification, resources, latency.bind(task.original), budget=budget) as search:
             return search.run(show_progress), stock.uniform_baselines(search.activations, search.choices)
 
 

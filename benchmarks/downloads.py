@@ -20,6 +20,7 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.compress import download
 from autocompress.evaluate.evaluator import Evaluator
+from autocompress.measure.latency import Unscreened
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.specs import load_device
@@ -44,7 +45,7 @@ def files_of(task_name: str) -> list[bytes]:
         bench = Evaluator(
             task,
             load_device("local"),
-            lambda file, processes: nothing,
+            Unscreened(lambda file, processes: nothing),
             runs=Path(name),
             artifacts=Path(name),
             seed=0,

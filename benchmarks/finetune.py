@@ -31,9 +31,9 @@ from autocompress import stats
 from autocompress.cli.finetune import trainer
 from autocompress.compress.download import download_bytes
 from autocompress.compress.template import quantize_plainly
-from autocompress.evaluate.evaluator import FRONT_PROCESSES, Evaluator
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.finetune.recipe import Progress, Recipe
-from autocompress.measure.latency import latency_on
+from autocompress.measure.latency import FRONT_PROCESSES, Unscreened, latency_on
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.specs import load_device
@@ -71,7 +71,7 @@ def bench_of(task: LoadedTask, seed: int) -> Evaluator:
     return Evaluator(
         task,
         profile,
-        lambda file, processes: nothing,
+        Unscreened(lambda file, processes: nothing),
         runs=FOLDER,
         artifacts=FOLDER / "artifacts",
         seed=seed,

@@ -17,7 +17,7 @@ from autocompress.compress.template import quantize_plainly
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.files import write_whole
 from autocompress.measure.host.client import Host, profile_host
-from autocompress.measure.latency import latency_on
+from autocompress.measure.latency import Unscreened, latency_on
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
@@ -56,7 +56,9 @@ def paired_samples(task: LoadedTask) -> dict[str, int]:
     profile = load_device("rpi4")
     with tempfile.TemporaryDirectory() as folder, latency_on(profile) as latency:
         runs = Path(folder)
-        bench = Evaluator(task, profile, latency.bind(task.original), runs=runs, artifacts=runs, seed=0, threads=2)
+        bench = Evaluator(
+            task, profile, Unscreened(latency.bind(task.original)), runs=runs, artifacts=runs, seed=0, threads=2
+        )
         layers = {layer.name: ONE_POINT for layer in bench.layers}
         worse, _ = bench.evaluate(Configuration(activations="int8", layers=layers).normalised())
         was, now = bench.validation_scores(bench.baseline), bench.validation_scores(worse)

@@ -34,7 +34,7 @@ from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.front import Front
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord
-from autocompress.search.request import Request
+from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -118,19 +118,13 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path) -> tuple[S
     """The study, the front's points and the recipes', measured on one host."""
     profile = load_device("local")
     with latency_on(profile) as latency:
-        request = Request(
-            task=task,
-            profile=profile,
-            space=load_space(asked.space),
-            latency_source=latency.source,
-            runs=runs,
-            seed=asked.seed,
-            name="recipes",
-            trials=asked.trials,
-            threads=asked.threads,
+        specification = Specification(
+            task=task, profile=profile, space=load_space(asked.space), latency_source=latency.source, seed=asked.seed
         )
+        resources = Resources(runs=runs, name="recipes", threads=asked.threads)
+        budget = Budget(trials=asked.trials)
         measure = latency.bind(task.original)
-        with Search(request, measure) as search:
+        with Search(specification, resources, measure, budget=budget) as search:
             record = search.run(lambda _: None)
         split = test_split(task)
         recipes = list(recipe_points(task, split, measure))

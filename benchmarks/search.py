@@ -33,7 +33,7 @@ from autocompress.measure.latency import latency_on
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete, volume
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.search.request import Request
+from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.storage import study_records
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
@@ -115,20 +115,18 @@ def searched(asked: argparse.Namespace, task: LoadedTask, runs: Path, sampler: s
     """One search with one sampler."""
     profile = load_device(asked.device)
     with latency_on(profile) as latency:
-        request = Request(
+        specification = Specification(
             task=task,
             profile=profile,
             space=load_space(asked.space),
             latency_source=latency.source,
-            runs=runs,
             sampler=sampler,
             seed=seed,
-            name=f"{sampler}-{seed}",
-            trials=asked.trials,
-            threads=asked.threads,
         )
+        resources = Resources(runs=runs, name=f"{sampler}-{seed}", threads=asked.threads)
+        budget = Budget(trials=asked.trials)
         start = time.perf_counter()
-        with Search(request, latency.bind(task.original)) as search:
+        with Search(specification, resources, latency.bind(task.original), budget=budget) as search:
             shared.wrap(search.evaluator)
             # The calibration trace is every search's; what the tables add is guided's alone.
             _ = search.evaluator.reconstruction
@@ -157,22 +155,21 @@ def prepared(search: Search, noted: Path) -> float:
 
 
 def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided: Line, shared: Shared) -> Line:
-    """Argmin of sensitivity + price x bytes on the uncorrected tables, for TABLE_SOLVES prices, behind the same corners."""
+    """Argmin of sensitivity + price x bytes on the uncorrected tables, for TABLE_SOLVES prices, behind the same
+    corners."""
     profile = load_device(asked.device)
     with latency_on(profile) as latency:
-        request = Request(
+        specification = Specification(
             task=task,
             profile=profile,
             space=load_space(asked.space),
             latency_source=latency.source,
-            runs=runs,
             sampler="guided",
             seed=guided.seed,
-            name="tables",
-            trials=1,
-            threads=asked.threads,
         )
-        search = Search(request, latency.bind(task.original))
+        resources = Resources(runs=runs, name="tables", threads=asked.threads)
+        budget = Budget(trials=1)
+        search = Search(specification, resources, latency.bind(task.original), budget=budget)
         shared.wrap(search.evaluator)
         tables, _ = search.evaluator.tables(search.choices)
         found: dict[str, Configuration] = {}

@@ -31,10 +31,10 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.measure.latency import latency_on
 from autocompress.records.study import Evaluation
-from autocompress.search.request import Request
 from autocompress.search.sampler.encoding import ACTIVATIONS
 from autocompress.search.sampler.guided import OWN_BETWEEN
 from autocompress.search.sampler.stock import suggest, uniform_baselines
+from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -123,7 +123,7 @@ class Writer:
 
     def write(self) -> None:
         """All that were added."""
-        path = self._search.request.runs / self._search.request.study_name / "study.db"
+        path = self._search.resources.runs / self._search.name / "study.db"
         with sqlalchemy.create_engine(f"sqlite:///{path}").begin() as connection:
             for model, rows in (
                 (models.TrialModel, self._trials),
@@ -177,17 +177,12 @@ def main() -> int:
     task, profile = load_task("fashion-mnist"), load_device("rpi4")
     with tempfile.TemporaryDirectory() as temporary, latency_on(profile) as latency:
         folder = str(asked.runs or temporary)
-        request = Request(
-            task=task,
-            profile=profile,
-            space=load_space("default"),
-            latency_source=latency.source,
-            runs=Path(folder),
-            name="big",
-            trials=asked.trials + 100,
-            threads=2,
+        specification = Specification(
+            task=task, profile=profile, space=load_space("default"), latency_source=latency.source
         )
-        with Search(request, latency.bind(task.original)) as search:
+        resources = Resources(runs=Path(folder), name="big", threads=2)
+        budget = Budget(trials=asked.trials + 100)
+        with Search(specification, resources, latency.bind(task.original), budget=budget) as search:
             start, there = time.perf_counter(), len(search.study.get_trials(deepcopy=False))
             if there < asked.trials:
                 fill(search, asked.trials)
@@ -195,7 +190,7 @@ def main() -> int:
         load_s = float(timed([sys.executable, "-c", LOAD, folder])[1].split()[1])
         report_s, _ = timed([sys.executable, "-m", "autocompress.cli", "report", "big", "--runs", folder, "--json"])
         start = time.perf_counter()
-        with Search(request, latency.bind(task.original)) as search:
+        with Search(specification, resources, latency.bind(task.original), budget=budget) as search:
             open_s = time.perf_counter() - start
             taken_ms, whole_ms = suggestions(search, asked.suggestions)
     median_ms = float(np.median(taken_ms))

@@ -26,10 +26,10 @@ def run(task: LoadedTask, budget_s: float, size_of: Callable[[bytes], int]) -> N
     assert task.train is not None
     x, y = task.train()
     (images,) = x.values()
-    model = model.to_keras(flatbuffer.read(task.network))
+    trained = model.to_keras(flatbuffer.read(task.network))
     for stage in (prune, cluster, quantize):
-        model = stage(model, images, y, budget_s / 3)
-    exported = export(model)
+        trained = stage(trained, images, y, budget_s / 3)
+    exported = export(trained)
     test = test_split(task)
     quality = test.judged(outputs_of(exported, task))
     print(

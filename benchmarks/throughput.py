@@ -28,8 +28,8 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
-from autocompress.search.request import Request
 from autocompress.search.sampler.stock import uniform_baselines
+from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -94,21 +94,19 @@ def run_tier(task: LoadedTask, tier: str, plain: PlainPipeline, asked: argparse.
     made: list[PlainCandidate] = []
     behind: set[int] = set()  # numbers of the trials that come right behind a plain candidate
     with latency_on(device) as latency:
-        request = Request(
+        specification = Specification(
             task=task,
             profile=device,
             space=load_space("default"),
             latency_source=latency.source,
-            runs=runs,
             sampler="random",
             seed=asked.seed,
-            name=f"throughput-{tier}",
-            trials=asked.trials,
-            threads=asked.threads,
             tier=tier,
         )
+        resources = Resources(runs=runs, name=f"throughput-{tier}", threads=asked.threads)
+        budget = Budget(trials=asked.trials)
         start = time.perf_counter()
-        with Search(request, latency.bind(task.original)) as search:
+        with Search(specification, resources, latency.bind(task.original), budget=budget) as search:
             opening_s = time.perf_counter() - start
             known = {
                 uniform_baseline.digest for uniform_baseline in uniform_baselines(search.activations, search.choices)

@@ -37,11 +37,11 @@ import numpy as np
 from verdict import Goal, judge, print_run, print_table
 
 from autocompress import stats
-from autocompress.evaluate.evaluator import FRONT_PROCESSES, SEARCH_PROCESSES, Evaluator
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.finetune.recipe import Lesson, Progress, Recipe
 from autocompress.finetune.train import finetune
 from autocompress.measure.host.client import Host
-from autocompress.measure.latency import LatencySource, latency_on
+from autocompress.measure.latency import FRONT_PROCESSES, SEARCH_PROCESSES, LatencySource, Unscreened, latency_on
 from autocompress.network.graph.channels import prune
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of
@@ -110,7 +110,7 @@ def bench_of(task: LoadedTask, network: bytes) -> Evaluator:
     return Evaluator(
         changed,
         load_device("local"),
-        lambda file, processes: nothing,
+        Unscreened(lambda file, processes: nothing),
         runs=FOLDER,
         artifacts=FOLDER / "artifacts",
         seed=0,
@@ -143,9 +143,9 @@ def layer_times(host: Host, bench: Evaluator, network: bytes) -> dict[str, float
 
 
 def offered_widths(bench: Evaluator, times: dict[str, float]) -> tuple[list[dict[str, int]], Array]:
-    """Widths of all groups, those alone that nothing else beats in both sensitivity by the layer tables (each group alone,
-    added up) and expected latency (a layer's time goes with its multiply-accumulates), the least sensitivity first; and
-    their expected latencies."""
+    """Widths of all groups, those alone that nothing else beats in both sensitivity by the layer tables (each group
+    alone, added up) and expected latency (a layer's time goes with its multiply-accumulates), the least sensitivity
+    first; and their expected latencies."""
     found = bench.width_effects()
     assert found is not None
     names, counts = list(found.widths), [np.array(row) for row in found.widths.values()]

@@ -28,7 +28,7 @@ from verdict import Goal, judge, print_run, print_table
 
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measure.host.client import local_host
-from autocompress.measure.latency import latency_on
+from autocompress.measure.latency import Unscreened, latency_on
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import Configuration, LayerChoice
@@ -122,7 +122,7 @@ def build_on(pauses: bool) -> None:
         bench = Evaluator(
             task,
             profile,
-            latency,
+            Unscreened(latency),
             runs=folder,
             artifacts=folder,
             seed=0,

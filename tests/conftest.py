@@ -9,10 +9,14 @@ from pathlib import Path
 import edge_host
 import pytest
 from edge_host import Board
-from marks import marks_of
+from marks import is_left_out, marks_of
 
 # The files that take longest, which begin first: one that began last would run alone.
 LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end", "screening", "sparse_search", "ssh")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return is_left_out(collection_path.stem, config.option.markexpr) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,26 +11,11 @@ FILES = {
     "service": {"dashboard", "edge", "pythons", "ssh"},
     "training": {"augment", "convert", "end_to_end", "finetune", "keras"},
     "slow": {
-        "calibration",
-        "channels",
-        "early",
-        "export",
-        "guided",
-        "host",
-        "improvement",
-        "intake",
-        "interrupts",
-        "measure",
-        "narrow",
-        "profile",
-        "screening",
-        "search",
-        "sparse_search",
-        "study_faults",
-        "sweep",
-        "workers",
+        "agent", "calibration", "channels", "cli", "download", "early", "export", "guided", "host", "improvement",
+        "intake", "interrupts", "leaderboard", "measure", "narrow", "probe", "profile", "screening", "search", "sparse",
+        "sparse_search", "stored_trials", "study_faults", "sweep", "workers",
     },
-}
+}  # fmt: skip
 FIXTURES = {"service": {"board", "browser", "gcc", "nightly", "raspberry", "without_avx"}, "slow": {"studied"}}
 
 
@@ -39,3 +24,10 @@ def marks_of(file: str, fixtures: Iterable[str]) -> list[str]:
     names = set(fixtures)
     found = {mark for mark, files in FILES.items() if file.removeprefix("test_") in files}
     return sorted(found | {mark for mark, of_mark in FIXTURES.items() if names & of_mark})
+
+
+def is_left_out(file: str, expression: str) -> bool:
+    """Whether `-m EXPRESSION` leaves out all of `test_FILE.py`, so that it need not even be imported."""
+    if " or " in expression or "(" in expression:
+        return False
+    return any(f"not {mark}" in expression.split(" and ") for mark in marks_of(file, ()))

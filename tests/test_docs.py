@@ -80,6 +80,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if any(block.runs for block in blocks)])
 def test_commands_of_the_docs_run(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     blocks = BLOCKS[page]
@@ -202,6 +203,7 @@ def test_illustrations_say_why_they_are_not_run(block: Block) -> None:
     pytest.skip(f"{block.page}, line {block.line}, is not run: {block.marks['not run']}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ILLUSTRATIONS, ids=lambda block: f"{block.page}:{block.line}")
 def test_commands_of_illustrations_are_there_and_take_their_options(block: Block, tmp_path: Path) -> None:
     own = environment(tmp_path / "bin")

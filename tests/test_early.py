@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searches import Asked, asked_for
 
 from autocompress import stats
 from autocompress.evaluate import early_stopping, validation
@@ -19,9 +20,7 @@ from autocompress.measure.latency import latency_on
 from autocompress.records.front import FLAT_TRIALS, Front, complete, is_flat
 from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import study_document
-from autocompress.search.request import Request
 from autocompress.search.storage import study_records
-from autocompress.search.study import Search
 from autocompress.specs import SearchSpace, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
 
@@ -103,7 +102,7 @@ def harsh(folder: Path) -> SearchSpace:
     return load_space(path)
 
 
-def request(task: LoadedTask, runs: Path, **changes: Any) -> Request:
+def request(task: LoadedTask, runs: Path, **changes: Any) -> Asked:
     settings: dict[str, Any] = {
         "task": task,
         "profile": load_device("rpi4"),
@@ -114,12 +113,11 @@ def request(task: LoadedTask, runs: Path, **changes: Any) -> Request:
         "name": "s",
         "sampler": "random",
     }
-    return Request(**(settings | changes))
+    return asked_for(**(settings | changes))
 
 
-def run(asked: Request) -> StudyRecord:
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(asked.task.original)) as search:
-        return search.run(lambda _: None)
+def run(asked: Asked) -> StudyRecord:
+    return asked.run()
 
 
 def test_a_stopped_trial_keeps_what_was_seen_and_is_no_part_of_the_front(task: LoadedTask, tmp_path: Path) -> None:
@@ -143,7 +141,7 @@ def test_a_stopped_trial_keeps_what_was_seen_and_is_no_part_of_the_front(task: L
 
 def test_what_is_stopped_is_worse_when_evaluated_to_the_end(task: LoadedTask, tmp_path: Path) -> None:
     asked = request(task, tmp_path, trials=30)
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
         record = search.run(lambda _: None)
         by_digest = {t.user_attrs["digest"]: t.user_attrs for t in search.study.get_trials() if "seen" in t.user_attrs}
         assert by_digest

@@ -1,5 +1,5 @@
-"""The guided sampler on a made-up network whose sensitivity, sizes and latencies are known: what every sampler must do, and
-what only this one can."""
+"""The guided sampler on a made-up network whose sensitivity, sizes and latencies are known: what every sampler must do,
+and what only this one can."""
 
 from __future__ import annotations
 

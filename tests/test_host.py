@@ -121,8 +121,9 @@ def test_facts_of_a_local_host() -> None:
     assert facts["python"] == sys.version.split()[0]
     assert facts["machine"] == os.uname().machine
     assert facts["cores"] <= os.cpu_count()
-    there = {"version": "2.14.0", "numpy": np.__version__} if HAS_TFLITE else None
-    assert facts["runtimes"].get(TFLITE) == there
+    there = {"version": "2.14.0", "numpy": np.__version__} if HAS_TFLITE else {}
+    assert {key: facts["runtimes"][TFLITE].get(key) for key in there} == there
+    assert ("version" in facts["runtimes"][TFLITE]) == HAS_TFLITE
     assert facts["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -381,6 +382,24 @@ def test_a_command_that_does_not_exist() -> None:
 def test_no_packages_there(command: list[str]) -> None:
     with pytest.raises(DeviceError, match=r"No module named 'numpy'.*pip install ai-edge-litert"):
         enter([*command, "-S"])
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("3.11.2", "run `python3 -m pip install tflite-runtime` there"),
+        ("3.12.1", "no wheel for Python 3.12 and later"),
+        ("3.13.0rc1", "no wheel for Python 3.12 and later"),
+    ],
+)
+def test_a_runtime_without_a_wheel_is_not_to_be_installed(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, python: str, said: str
+) -> None:
+    found = Host([*command, "-S"], runtime=TFLITE, threads=1)
+    facts = {"python": python, "cores": 1, "runtimes": {TFLITE: {"failure": "No module named 'tflite_runtime'"}}}
+    monkeypatch.setattr(found, "_facts", facts)
+    with pytest.raises(DeviceError, match=said):
+        found._check_facts()
 
 
 def fake_package(folder: Path, name: str, version: str, source: str) -> None:

@@ -11,17 +11,15 @@ from typing import Any
 
 import pytest
 from processes import Background
+from searches import asked_for
 
 from autocompress import interrupts
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.interrupts import allowed, check, held
-from autocompress.measure.latency import latency_on
 from autocompress.records.study import StudyRecord
 from autocompress.search import study as searching
-from autocompress.search.request import Request
 from autocompress.search.storage import study_records
 from autocompress.search.storage.patient import PatientStorage
-from autocompress.search.study import Search
 from autocompress.search.workers.locks import TrialLock
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
@@ -129,7 +127,7 @@ def test_where_it_is_ignored_it_stays_ignored() -> None:
 
 
 def run(runs: Path) -> StudyRecord:
-    asked = Request(
+    return asked_for(
         task=load_task("digits"),
         profile=load_device("rpi4"),
         space=load_space("quick"),
@@ -137,9 +135,7 @@ def run(runs: Path) -> StudyRecord:
         runs=runs,
         name="s",
         trials=5,
-    )
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(asked.task.original)) as search:
-        return search.run(lambda _: None)
+    ).run()
 
 
 def pressed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, turn: int, after: bool) -> None:

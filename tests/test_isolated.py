@@ -14,6 +14,7 @@ import fixed_batch
 import numpy as np
 import pytest
 from fixed_batch import samples
+from searches import asked_for
 
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate import evaluator, quality
@@ -25,8 +26,6 @@ from autocompress.network.tflite.isolated import Isolated, in_child
 from autocompress.records.front import Front, complete
 from autocompress.records.study import StudyRecord
 from autocompress.search import finalize
-from autocompress.search.request import Request
-from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, Task
 from autocompress.tasks.check import checked
@@ -126,10 +125,10 @@ class Fragile(Runner):
 
     bad: Callable[[bytes], bool] = staticmethod(lambda model: True)
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
+    def __init__(self, model: bytes, *arguments: Any) -> None:
         if type(self).bad(model):
             end_by(signal.SIGSEGV)
-        super().__init__(model, threads)
+        super().__init__(model, *arguments)
 
 
 @pytest.fixture
@@ -140,7 +139,7 @@ def task() -> LoadedTask:
 
 
 def search(task: LoadedTask, runs: Path) -> tuple[StudyRecord, Any]:
-    asked = Request(
+    asked = asked_for(
         task=task,
         profile=load_device("rpi4"),
         space=load_space("quick"),
@@ -149,7 +148,7 @@ def search(task: LoadedTask, runs: Path) -> tuple[StudyRecord, Any]:
         trials=5,
         name="s",
     )
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as opened:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as opened:
         return opened.run(lambda _: None), opened.study
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from marks import FILES, FIXTURES, marks_of
+from marks import FILES, FIXTURES, is_left_out, marks_of
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -41,6 +41,23 @@ def test_a_test_is_marked_by_file_and_by_fixture() -> None:
     assert marks_of("test_ssh", ["tmp_path"]) == ["service"]
     assert marks_of("test_sweep", ["board", "tmp_path"]) == ["service", "slow"]
     assert marks_of("test_stats", ["tmp_path"]) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "expression", "wanted"),
+    [
+        ("test_ssh", "not service", True),
+        ("test_ssh", "not slow and not service", True),
+        ("test_stats", "not slow and not service", False),
+        ("test_ssh", "not slow", False),
+        ("test_ssh", "service", False),
+        ("test_ssh", "", False),
+        ("test_ssh", "not service or slow", False),
+        ("test_ssh", "slow and (not service or training)", False),
+    ],
+)
+def test_a_file_is_not_imported_where_all_of_it_is_left_out(file: str, expression: str, wanted: bool) -> None:
+    assert is_left_out(file, expression) == wanted
 
 
 def test_collected_tests_carry_their_marks(request: pytest.FixtureRequest) -> None:

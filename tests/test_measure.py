@@ -19,6 +19,7 @@ from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.quality import device_accuracy
+from autocompress.measure.latency import Unscreened
 from autocompress.metrics import get_metric
 from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
 from autocompress.report.measurement import document, histogram, print_measurement
@@ -331,7 +332,13 @@ def test_a_study_stores_thinned_samples(tmp_path: Path) -> None:
     task = load_task("digits")
     many = replace(MEASURED, samples_ms=(tuple(np.linspace(0.2, 0.3, 5000).tolist()),) * 3)
     bench = Evaluator(
-        task, load_device("rpi4"), lambda *_: many, runs=tmp_path, artifacts=tmp_path / "artifacts", seed=0, threads=1
+        task,
+        load_device("rpi4"),
+        Unscreened(lambda *_: many),
+        runs=tmp_path,
+        artifacts=tmp_path / "artifacts",
+        seed=0,
+        threads=1,
     )
     stored = bench.baseline.measurement
     assert [len(run) for run in stored.samples_ms] == [200] * 3

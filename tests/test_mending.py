@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from autocompress.compress.compensated_probe import CompensatedProbe
+from autocompress.compress.divergence import divergence
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, untouched
 from autocompress.compress.solve import solve
-from autocompress.compress.tables import divergence
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.graph.segments import Patchable

@@ -24,8 +24,8 @@ from autocompress.compress.channel_pruning import (
     prune_channels,
     width_sensitivities,
 )
+from autocompress.compress.divergence import divergence
 from autocompress.compress.reconstruct import Reconstruction
-from autocompress.compress.tables import divergence
 from autocompress.errors import AutocompressError
 from autocompress.evaluate.networks import BaseNetwork, BaseNetworks
 from autocompress.network.graph.channels import Channels, prune

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from searches import asked_for
 
 from autocompress.measure.latency import latency_on
 from autocompress.measure.model.predict import predict
@@ -16,9 +17,7 @@ from autocompress.records.front import Front, complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import study_document, terminal
-from autocompress.search.request import Request
 from autocompress.search.storage import study_records
-from autocompress.search.study import Search
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
 
@@ -84,7 +83,7 @@ def searched(
         "name": "s",
         "sampler": "random",
     }
-    with Search(Request(**(settings | changes)), device.measure, expected=expected) as search:
+    with asked_for(**(settings | changes)).search(device.measure, expected=expected) as search:
         return search.run(lambda _: None), device
 
 
@@ -94,8 +93,8 @@ def of_state(record: StudyRecord, state: str) -> list[Any]:
 
 def test_what_is_predicted_to_be_dominated_is_not_measured(task: LoadedTask, tmp_path: Path) -> None:
     device = Device()
-    record, _ = searched(task, tmp_path / "with", device.expected(1.0), device, trials=30)
-    without, all_of_them = searched(task, tmp_path / "without", None, trials=30)
+    record, _ = searched(task, tmp_path / "with", device.expected(1.0), device, trials=30, seed=1)
+    without, all_of_them = searched(task, tmp_path / "without", None, trials=30, seed=1)
     screened = of_state(record, "screened")
     assert screened
     assert not of_state(without, "screened")

@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.trial import TrialState, create_trial
+from searches import Asked, asked_for
 from standstill import counted, stop_when
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, UnmetError
-from autocompress.evaluate.evaluator import Latency
 from autocompress.measure.host.client import at_host
-from autocompress.measure.latency import latency_on
+from autocompress.measure.latency import Latency, latency_on
 from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord
-from autocompress.search.request import Request
 from autocompress.search.sampler.stock import uniform_baselines
 from autocompress.search.storage import patient, study_records
-from autocompress.search.study import Search
 from autocompress.search.workers.locks import locked
 from autocompress.specs import DeviceProfile, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -44,7 +42,7 @@ def task() -> LoadedTask:
     return dataclasses.replace(loaded, **splits, **labels)
 
 
-def request(task: LoadedTask, runs: Path, profile: DeviceProfile | None = None, **changes: Any) -> Request:
+def request(task: LoadedTask, runs: Path, profile: DeviceProfile | None = None, **changes: Any) -> Asked:
     settings: dict[str, Any] = {
         "task": task,
         "profile": profile or load_device("rpi4"),
@@ -54,12 +52,11 @@ def request(task: LoadedTask, runs: Path, profile: DeviceProfile | None = None, 
         "trials": 8,
         "name": "s",
     }
-    return Request(**(settings | changes))
+    return asked_for(**(settings | changes))
 
 
-def run(asked: Request, seen: list[StudyRecord] | None = None) -> StudyRecord:
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(asked.task.original)) as search:
-        return search.run((seen if seen is not None else []).append)
+def run(asked: Asked, seen: list[StudyRecord] | None = None) -> StudyRecord:
+    return asked.run((seen if seen is not None else []).append)
 
 
 def evaluations(record: StudyRecord) -> list[Evaluation]:
@@ -70,7 +67,7 @@ def evaluations(record: StudyRecord) -> list[Evaluation]:
 def test_corners_come_early_and_every_file_is_there(task: LoadedTask, tmp_path: Path, sampler: str) -> None:
     """First, but for the guided sampler's: it has its own suggestions between those behind the widest."""
     asked = request(task, tmp_path, sampler=sampler)
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
         first = uniform_baselines(search.activations, search.choices)
         record = search.run(lambda _: None)
     found = evaluations(record)
@@ -198,7 +195,7 @@ def test_a_search_that_ends_in_the_middle_of_a_trial_leaves_it_to_be_run_again(
 ) -> None:
     """Also when it is one of the first, which are queued only once."""
     asked = request(task, tmp_path, trials=5)
-    with latency_on(asked.profile) as source:
+    with latency_on(asked.specification.profile) as source:
         real, calls = source.bind(task.original), []
 
         def latency(file: bytes, processes: int) -> Measurement:
@@ -207,7 +204,7 @@ def test_a_search_that_ends_in_the_middle_of_a_trial_leaves_it_to_be_run_again(
                 raise end
             return real(file, processes)
 
-        with Search(asked, latency) as search, pytest.raises(type(end)):
+        with asked.search(latency) as search, pytest.raises(type(end)):
             search.run(lambda _: None)
     left = study_records.read_record(study_records.load_study(tmp_path, "s", None))
     assert [trial.state for trial in left.trials] == ["complete", "running"]
@@ -225,17 +222,18 @@ def test_the_way_to_a_device_is_no_part_of_a_study(task: LoadedTask, tmp_path: P
     assert elsewhere.host == {"ssh": "pi@board"}
     measured = request(task, tmp_path, profile=elsewhere, latency_source="measured")
     with pytest.raises(AutocompressError, match="latency_source: modelled then, measured now"):
-        Search(measured, predicted(task)).__enter__()
+        measured.search(predicted(task)).__enter__()
     here, there = (
         request(task, tmp_path, profile=at_host(load_device("rpi4"), host), latency_source="measured", name="m")
         for host in ("local", "pi@board")
     )
-    with Search(here, predicted(task)):
+    with here.search(predicted(task)):
         pass
-    with Search(there, predicted(task)):
+    with there.search(predicted(task)):
         pass
     described = dataclasses.replace(load_device("rpi4"), cores=5, clock_mhz=1800.0, sources={"cores": "counted"})
-    with Search(dataclasses.replace(there, profile=at_host(described, "local")), predicted(task)):
+    described = at_host(described, "local")
+    with request(task, tmp_path, profile=described, latency_source="measured", name="m").search(predicted(task)):
         pass
 
 
@@ -309,7 +307,7 @@ def test_a_fault_of_ours_ends_the_search_with_its_traceback_and_is_no_failed_tri
     task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     asked = request(task, tmp_path, trials=4)
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
         evaluate, calls = search.evaluator.evaluate, iter(range(99))
 
         def faulty(*arguments: Any) -> Any:
@@ -340,7 +338,7 @@ def test_a_fault_in_the_layer_tables_ends_the_search_at_once(
         made.append(choices)
         raise np.linalg.LinAlgError("Singular matrix")
 
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
         monkeypatch.setattr(search.evaluator, "tables", no_tables)
         with pytest.raises(np.linalg.LinAlgError):
             search.run(lambda _: None)
@@ -351,7 +349,7 @@ def test_a_trial_that_another_machine_took_over_is_left_to_it(
     task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = request(task, tmp_path, trials=4)
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
         evaluate, calls = search.evaluator.evaluate, iter(range(99))
 
         def slow(*arguments: Any) -> Any:
@@ -375,7 +373,7 @@ def test_an_interrupted_trial_between_failures_does_not_hide_them(
         "schema: 1\nname: four\nrules:\n  - {match: '.*', bits: [32, 8]}\n  - {op: DEPTHWISE_CONV_2D, bits: [4]}\n"
     )
     asked = request(task, tmp_path, profile=fragile, space=load_space(space), trials=30)
-    with latency_on(asked.profile) as latency, Search(asked, latency.bind(task.original)) as search:
+    with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
 
         def taken(record: StudyRecord) -> None:
             if len(record.trials) in (5, 9):

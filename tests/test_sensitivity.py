@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocompress.compress.divergence import divergence
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
 from autocompress.compress.tables import (
@@ -19,7 +20,6 @@ from autocompress.compress.tables import (
     VERSION,
     LayerTable,
     Tables,
-    divergence,
     isotonic,
     kept_tables,
     probe_choices,

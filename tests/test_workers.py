@@ -24,7 +24,7 @@ import pytest
 from processes import Background, children, is_dead, wait_for
 from standstill import PATIENCE_S, comes, counted, hold_back, program
 
-from autocompress.cli.reopened import words_of
+from autocompress.cli.options import named
 from autocompress.errors import AutocompressError
 from autocompress.records.front import Front, complete
 from autocompress.records.study import StudyRecord
@@ -32,6 +32,7 @@ from autocompress.search.storage import study_records
 from autocompress.search.storage.patient import PatientStorage, open_storage
 from autocompress.search.workers import locks
 from autocompress.search.workers.locks import ProcessorLock, WorkerRegistry
+from autocompress.tasks import load_task
 
 
 def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
@@ -460,11 +461,10 @@ def test_trials_are_read_as_optuna_reads_them(tmp_path: Path) -> None:
 def test_names_stay_names_where_a_folder_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("digits", "saved"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "own.py").touch()
+    (tmp_path / "own.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    found = words_of(task="digits", model="saved", space="own.py:SPACE", device="rpi4", data=None)
-    assert found["task"] == "digits"
-    assert found["device"] == "rpi4"
-    assert found["model"] == str(tmp_path / "saved")
-    assert found["space"] == f"{tmp_path / 'own.py'}:SPACE"
-    assert found["data"] is None
+    found = named(device="rpi4", space="own.yaml", host=None)
+    assert found == {"device": "rpi4", "space": str(tmp_path / "own.yaml"), "host": None}
+    source = load_task("digits").source
+    assert source is not None
+    assert source["task"] == "digits"

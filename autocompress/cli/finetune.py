@@ -16,11 +16,11 @@ from autocompress.cli.options import (
     Json,
     Runs,
     Storage,
+    Waits,
     console_of,
     guarded,
     seconds,
 )
-from autocompress.cli.reopened import reopened
 from autocompress.cli.study import show
 from autocompress.errors import AutocompressError
 
@@ -69,6 +69,7 @@ def finetune(
     own."""
     from autocompress.finetune.recipe import Recipe
     from autocompress.search.finetuned import finetune_trial
+    from autocompress.session import reopen
 
     recipe = Recipe(
         loss=loss,
@@ -83,9 +84,10 @@ def finetune(
         augment=tuple(name.strip() for name in augment.split(",") if name.strip()),
     )
     console = console_of(stderr=as_json)
-    with reopened(study, runs, storage, console, host=host, host_wait=host_wait) as opened:
+    wait_s = seconds(host_wait, "--host-wait")
+    with reopen(study, runs, storage, host=host, host_wait_s=wait_s, say=Waits(console)) as opened:
         with _bar(console, f"trial {trial}") as watch:
-            found = finetune_trial(opened, trial, trainer(opened.request.task, recipe, watch, sparsity))
+            found = finetune_trial(opened, trial, trainer(opened.specification.task, recipe, watch, sparsity))
         record = opened.finish()
         _say_result(console, opened, trial, found.number)
         show(record, console, runs, storage, as_json)
@@ -102,7 +104,7 @@ def finetune_best(opened: Search, count: int, console: Console) -> bool:
     for number in worth_training(opened, count) if count else []:
         try:
             with _bar(console, f"trial {number}") as watch:
-                found = finetune_trial(opened, number, trainer(opened.request.task, Recipe(), watch))
+                found = finetune_trial(opened, number, trainer(opened.specification.task, Recipe(), watch))
         except AutocompressError as fault:  # the search is done and stays
             console.print(f"not fine-tuned: {fault}", style="yellow", markup=False, soft_wrap=True)
             return True
@@ -201,7 +203,8 @@ def _say_result(console: Console, opened: Search, parent: int, number: int) -> N
         text = f"trial {number}: fine-tuning of trial {parent} failed: {trials[number].reason}"
     else:
         text = (
-            f"trial {number}: trial {parent} fine-tuned, {opened.request.task.metric.name} {before.accuracy:.4f} -> "
-            f"{after.accuracy:.4f} on validation data, download {before.download_bytes:,} -> {after.download_bytes:,} B"
+            f"trial {number}: trial {parent} fine-tuned, {opened.specification.task.metric.name} "
+            f"{before.accuracy:.4f} -> {after.accuracy:.4f} on validation data, download "
+            f"{before.download_bytes:,} -> {after.download_bytes:,} B"
         )
     console.print(text, style="yellow" if after is None else None, markup=False, soft_wrap=True)

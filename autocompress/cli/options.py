@@ -120,3 +120,12 @@ class Waits:
         if now_s - self._shown_s.get(line, -math.inf) >= _SAY_AGAIN_S:
             self._shown_s[line] = now_s
             self._console.print(Text(line, style="yellow"), soft_wrap=True)
+
+
+def named(**words: str | None) -> dict[str, str | None]:
+    """How a command names things, with the paths of files made absolute: the study may be opened from elsewhere."""
+    return {name: _absolute(word) if word is not None and Path(word).suffix else word for name, word in words.items()}
+
+
+def _absolute(word: str) -> str:
+    return str(Path(word).resolve()) if Path(word).exists() else word

@@ -21,9 +21,9 @@ from autocompress.cli.options import (
     console_of,
     given_words,
     guarded,
+    named,
     seconds,
 )
-from autocompress.cli.reopened import cores, threads_of, words_of
 from autocompress.cli.study import show
 from autocompress.cli.worker import worker_command
 from autocompress.errors import unknown_name
@@ -77,66 +77,47 @@ def search(
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0)] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that search together; they share the cores.", min=1)] = 1,
+    processes: Annotated[
+        int, typer.Option("--workers", help="Processes that search together; they share the cores.", min=1)
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
     from autocompress.measure.host.client import at_host
     from autocompress.measure.latency import latency_on
     from autocompress.records.constraint import parse_constraint
-    from autocompress.search.request import Request, with_limits
-    from autocompress.search.study import Search
+    from autocompress.search.specification import Budget, Provenance, Resources, Specification
     from autocompress.search.workers.processes import WorkerProcesses
+    from autocompress.session import cores, open_search
     from autocompress.specs import load_device, load_space
     from autocompress.tasks import SignatureChoice, load_task
 
     profile, chosen = at_host(load_device(device), host), load_space(space)
     patience_s = seconds(host_wait, "--host-wait")
     limits = tuple(parse_constraint(text) for text in constraint or ())
-    budget = None if time_budget is None else seconds(time_budget)
+    budget_s = None if time_budget is None else seconds(time_budget)
     if size not in ("download", "file"):
         raise unknown_name("size", size, ("download", "file"))
     loaded = load_task(task, model, data, metric, SignatureChoice(output=output, signature=signature))
     console = console_of(stderr=as_json)
+    resources = Resources(runs=runs, name=study, storage=storage, threads=max(1, cores() // processes))
     with latency_on(profile, wait_s=patience_s, say=Waits(console)) as latency:
-        request = with_limits(
-            Request(
-                task=loaded,
-                profile=profile,
-                space=chosen,
-                latency_source=latency.source,
-                runs=runs,
-                sampler=sampler,
-                seed=seed,
-                name=study,
-                storage=storage,
-                trials=trials,
-                time_budget_s=budget,
-                until_flat=until_flat,
-                objectives=tuple(objective or ("metric", "latency", "size")),
-                size=size,
-                constraints=limits,
-                command=given_words(context),
-                threads=max(1, cores() // workers),
-                words=words_of(
-                    task=task,
-                    model=model,
-                    data=data,
-                    metric=metric,
-                    output=output,
-                    signature=signature,
-                    device=device,
-                    host=host,
-                    space=space,
-                ),
-            )
+        specification = Specification(
+            task=loaded,
+            profile=profile,
+            space=chosen,
+            latency_source=latency.source,
+            sampler=sampler,
+            seed=seed,
+            objectives=tuple(objective or ("metric", "latency", "size")),
+            size=size,
+            constraints=limits,
         )
-        with (
-            threads_of(request.threads),
-            Search(request, latency.bind(loaded.original), expected=latency.expected()) as opened,
-        ):
-            latency.check_same(opened.baseline.measurement)
-            with WorkerProcesses(worker_command(request, host_wait), workers - 1, request.threads) as workers:
+        budget = Budget(trials=trials, time_budget_s=budget_s, until_flat=until_flat)
+        provenance = Provenance(command=given_words(context), named=named(device=device, host=host, space=space))
+        with open_search(specification, resources, latency, budget=budget, provenance=provenance) as opened:
+            command = worker_command(opened, host_wait)
+            with WorkerProcesses(command, processes - 1, resources.threads) as workers:
                 _run(opened, workers, console, as_json, latency.second_runtime(loaded.original), finetune)
 
 
@@ -149,7 +130,7 @@ def _run(
     from autocompress.records.front import Front
     from autocompress.report import terminal
 
-    request, record = opened.request, opened.record()
+    budget, resources, record = opened.budget, opened.resources, opened.record()
     terminal.print_header(
         console,
         record,
@@ -157,9 +138,7 @@ def _run(
         configurations_log10=_log10_size(opened),
         second_runtime=second_runtime,
     )
-    with terminal.SearchProgress(
-        console, record, trials=request.trials, time_budget_s=request.time_budget_s
-    ) as progress:
+    with terminal.SearchProgress(console, record, trials=budget.trials, time_budget_s=budget.time_budget_s) as progress:
 
         def on_trial(record: StudyRecord) -> None:
             progress.update(record)
@@ -169,7 +148,7 @@ def _run(
         record = opened.run(on_trial)
     missed = finetune_best(opened, finetune, console)
     record = opened.record()
-    show(record, console, request.runs, request.storage, as_json)
+    show(record, console, resources.runs, resources.storage, as_json)
     if missed or not Front(record).trials:
         raise typer.Exit(1)
 

@@ -89,6 +89,7 @@ def export(
     Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
     from autocompress.export.bundle import ExportOptions, check_options, write_bundle
     from autocompress.records.front import Front
+    from autocompress.search.storage.stored_specification import named_of
     from autocompress.search.storage.study_records import identity_of, load_study, read_record
 
     options = ExportOptions(formats=tuple(formats or ("tflite",)), licence=licence, normalisation=normalise)
@@ -98,7 +99,7 @@ def export(
     options = replace(
         options,
         data_sha256=None if identity is None else identity.data_sha256,
-        words=loaded.user_attrs.get("words", {}),
+        words=named_of(loaded.user_attrs),
     )
     written = write_bundle(record, Front(record).pick(pick), runs, to, options)
     for path in (written.model, written.packed, written.card):

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autocompress import interrupts
-from autocompress.cli.options import DEFAULT_RUNS, HOST_WAIT, HostWait, Runs, Storage, console_of, guarded
-from autocompress.cli.reopened import reopened
+from autocompress.cli.options import (
+    DEFAULT_RUNS,
+    HOST_WAIT,
+    HostWait,
+    Runs,
+    Storage,
+    Waits,
+    console_of,
+    guarded,
+    seconds,
+)
 from autocompress.errors import AutocompressError
 
 if TYPE_CHECKING:
-    from autocompress.search.request import Request
+    from autocompress.search.study import Search
     from autocompress.search.workers.goal import SearchGoal
 
 _PATIENCE_S = 10.0
@@ -43,9 +52,12 @@ def worker(
     On another machine: the same --runs folder (a network share), and a --storage that both reach (PostgreSQL)."""
     if attached:
         _end_with_input()
+    from autocompress.session import reopen
+
     asked, console = _running_search(study, runs, storage), console_of(stderr=True)
-    with reopened(
-        study, runs, storage, console, host=host, host_wait=host_wait, threads=threads, joins=asked
+    wait_s = seconds(host_wait, "--host-wait")
+    with reopen(
+        study, runs, storage, host=host, host_wait_s=wait_s, say=Waits(console), threads=threads, joins=asked
     ) as opened:
         before = len(opened.record().trials)
         record = opened.run(lambda _: None)
@@ -70,12 +82,13 @@ def _running_search(study: str, runs: Path, storage: str | None) -> SearchGoal:
     return asked
 
 
-def worker_command(request: Request, host_wait: str) -> list[str]:
+def worker_command(search: Search, host_wait: str) -> list[str]:
     """The command of a worker process of this search, which ends with it."""
-    options = ["--runs", str(request.runs), "--threads", str(request.threads), "--host-wait", host_wait, "--attached"]
-    if request.storage is not None:
-        options += ["--storage", request.storage]
-    return [sys.executable, "-m", "autocompress.cli", "worker", request.study_name, *options]
+    runs, threads, storage = str(search.resources.runs), str(search.resources.threads), search.resources.storage
+    options = ["--runs", runs, "--threads", threads, "--host-wait", host_wait, "--attached"]
+    if storage is not None:
+        options += ["--storage", storage]
+    return [sys.executable, "-m", "autocompress.cli", "worker", search.name, *options]
 
 
 def _end_with_input() -> None:

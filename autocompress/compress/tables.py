@@ -1,9 +1,9 @@
 """Layer tables: for each (layer, choice) what it costs the network and what it weighs, known before any candidate is.
 
-Of each choice: the output error of the layer (the solver's, relative), its bytes after deflate, and the sensitivity: how far
-the network's outputs move when this layer alone is compressed so and the layers behind it are fitted again. Errors and
-bytes come from a survey of all choices; sensitivity from two probes of the whole network a layer, no labels, and between
-them from a monotone curve over the error (as OBC's and FastNAS's databases interpolate).
+Of each choice: the output error of the layer (the solver's, relative), its bytes after deflate, and the sensitivity:
+how far the network's outputs move when this layer alone is compressed so and the layers behind it are fitted again.
+Errors and bytes come from a survey of all choices; sensitivity from two probes of the whole network a layer, no labels,
+and between them from a monotone curve over the error (as OBC's and FastNAS's databases interpolate).
 
 The tables are kept on disk, named by what they were made from, and are written whole or not at all."""
 
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compress.compensated_probe import CompensatedProbe
+from autocompress.compress.divergence import divergence
 from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
 from autocompress.compress.solve import Problem, output_error, solve
 from autocompress.compress.survey import survey
@@ -33,10 +34,9 @@ from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its outputs on the probe samples, packed (n, ...)
-VERSION = 5  # of the solver and of what follows from it here: older tables are made again
+VERSION = 6  # of the solver and of what follows from it here: older tables are made again
 PROBES = 2  # a layer; one in deep networks, as each goes through all layers behind it
 _DEEP = 16  # layers
-_CONSTANT = 1e-12  # of its mean square: an output that varies less is one number, the mean square its unit
 _FLOOR = 1e-12  # of errors and sensitivities: their logarithms are taken
 _SWEEPS = 2
 _COLUMNS = ("error", "bytes", "sensitivity")
@@ -60,28 +60,6 @@ class Tables:
 
     layers: tuple[LayerTable, ...]
     built_s: float
-
-
-def divergence(reference: Array, outputs: Array, signature: Signature = FIRST) -> Array:
-    """How far `outputs` are from `reference` (the float network's), a value >= 0 a sample, float64; both packed, the
-    mean over the outputs of `signature`.
-
-    Kullback-Leibler divergence where the reference is a distribution over classes a sample, KL(reference || outputs);
-    else the mean squared difference in units of the reference's variance."""
-    pairs = zip(signature.parts(reference), signature.parts(outputs), strict=True)
-    found = [_divergence(*pair) for pair in pairs]
-    return found[0] if len(found) == 1 else np.asarray(np.mean(found, axis=0))
-
-
-def _divergence(reference: Array, outputs: Array) -> Array:
-    p = np.asarray(reference, np.float64).reshape(len(reference), -1)
-    q = np.asarray(outputs, np.float64).reshape(len(outputs), -1)
-    if p.shape[1] > 1 and p.min() >= 0 and np.allclose(p.sum(axis=1), 1.0, atol=1e-2):
-        found = (p * (np.log(p + 1e-8) - np.log(np.maximum(q, 0.0) + 1e-8))).sum(axis=1)
-    else:
-        found = ((q - p) ** 2).mean(axis=1) / max(float(p.var()), _CONSTANT * float((p**2).mean()), 1e-30)
-    safe: Array = np.nan_to_num(np.maximum(found, 0.0), nan=1e3, posinf=1e3)
-    return safe
 
 
 def build_tables(
@@ -165,8 +143,8 @@ def _solved_alone(float_layer: FloatLayer, choice: LayerChoice) -> SolvedLayer:
 
 
 def sensitivity_curve(probes: Sequence[tuple[float, float]], error: Array) -> Array:
-    """Sensitivity at each error from (error, sensitivity) probes: linear between them in the logarithms, made monotone by pooling
-    adjacent violators (Ayer et al. 1955), proportional to the error beyond them; 0 at error 0."""
+    """Sensitivity at each error from (error, sensitivity) probes: linear between them in the logarithms, made monotone
+    by pooling adjacent violators (Ayer et al. 1955), proportional to the error beyond them; 0 at error 0."""
     points = sorted((max(e, _FLOOR), max(d, _FLOOR)) for e, d in probes)
     if not points:
         return np.zeros(len(error))

@@ -10,15 +10,16 @@ distribution. Other scores are tested by the normal approximation of their mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from autocompress import stats
 
 Array = np.ndarray[Any, Any]
+Values = Mapping[str, float | None]  # by the names of an evaluation's values; None: not known yet
 ERROR = 0.05
 PARTS = (1 / 8, 1 / 4, 1 / 2)  # of the validation data after which one looks; the rest comes without a look
 LEAST_SAMPLES = 64  # below that a look says nothing
@@ -62,6 +63,26 @@ class StoppingThreshold:
     name: str
     least: float | None
     rises: bool
+
+
+class EarlyStopping(Protocol):
+    """What decides that a candidate is not evaluated to its end."""
+
+    def threshold(self, values: Values) -> StoppingThreshold | None:
+        """What a candidate with these values, known before its metric, must reach; None: nothing."""
+
+    def screen(self, values: Values) -> str | None:
+        """Why the latency of a candidate with these values is not worth measuring; None where it is."""
+
+
+class Never:
+    """Everything is evaluated to its end."""
+
+    def threshold(self, _: Values) -> None:
+        """Nothing must be reached."""
+
+    def screen(self, _: Values) -> None:
+        """Every latency is measured."""
 
 
 def looks(samples: int) -> list[int]:

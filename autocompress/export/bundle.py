@@ -160,9 +160,10 @@ def _android_part(
         notes.append(f"{name}: the network carried metadata already, they are kept as they are")
         return {name: model}
     assert trial.evaluation is not None
+    words = study_document.summary(trial.evaluation.configuration)
     about = android.About(
         name=stem,
-        description=f"{record.task}, compressed by autocompress: {study_document.summary(trial.evaluation.configuration)}",
+        description=f"{record.task}, compressed by autocompress: {words}",
         version=trial.evaluation.sha256[:12],
         licence=options.licence,
         normalisation=options.normalisation,

@@ -4,19 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 from autocompress.errors import AutocompressError, DeviceError
-from autocompress.evaluate.evaluator import Latency
 from autocompress.measure.host.client import Host, profile_host
 from autocompress.measure.host.retry import WAIT_S, PatientHost, Say, silent
 from autocompress.measure.model.predict import predict
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.measurement import Measurement
-from autocompress.specs import CalibratedModel, DeviceProfile, load_device
+from autocompress.specs import (
+    CalibratedModel,
+    DeviceProfile,
+    load_device,
+)
 
+Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
+Known = Callable[[bytes], Measurement | None]
+SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
 _TRIES = 3
 _OTHER_RUNTIME = {"local": "local-tflite-runtime", "local-tflite-runtime": "local"}
+
+
+class CandidateLatency(Protocol):
+    """What tells the latency of a candidate's file."""
+
+    def measure(self, file: bytes, processes: int) -> Measurement:
+        """The latency, from so many fresh processes where it is measured. CandidateError where the file fails."""
+
+    def known(self, file: bytes) -> Measurement | None:
+        """A latency that costs nothing: modelled, or measured before for the same kernels; else None."""
+
+    def expected(self, file: bytes) -> Measurement | None:
+        """What the device's model says; None where there is none or it says nothing of this file."""
+
+
+class Unscreened:
+    """A `Latency` as a `CandidateLatency` of which nothing is known before it is measured."""
+
+    def __init__(self, latency: Latency) -> None:
+        self._latency = latency
+
+    def measure(self, file: bytes, processes: int) -> Measurement:
+        """What the latency says."""
+        return self._latency(file, processes)
+
+    def known(self, _: bytes) -> None:
+        """Nothing."""
+
+    def expected(self, _: bytes) -> None:
+        """Nothing."""
 
 
 class LatencySource:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-from autocompress.evaluate.evaluator import Latency
+from autocompress.measure.latency import Latency
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.records.measurement import Measurement
 
@@ -36,9 +37,10 @@ class PatternLatency:
     def __init__(self, measure: Latency, others: OtherWorkers | None = None) -> None:
         self._measure, self._others = measure, others or OtherWorkers()
         self._known: dict[str, Measurement] = {}
+        self._pattern = lru_cache(4)(kernel_pattern)  # a candidate is asked for before and when it is measured
 
     def __call__(self, file: bytes, processes: int) -> Measurement:
-        pattern = kernel_pattern(file)
+        pattern = self._pattern(file)
         found = self._of(pattern, processes)
         if found is not None:
             return found
@@ -55,7 +57,7 @@ class PatternLatency:
 
     def known(self, file: bytes, processes: int) -> Measurement | None:
         """What was measured before of the file's pattern; None where that is nothing, or less than asked for."""
-        return self._of(kernel_pattern(file), processes)
+        return self._of(self._pattern(file), processes)
 
     def _of(self, pattern: str, processes: int) -> Measurement | None:
         found = self._known.get(pattern)

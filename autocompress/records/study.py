@@ -92,9 +92,10 @@ class TrialRecord:
 class Importance:
     """What a technique does in one layer, or group of channels, of the knee's configuration: `value` of it (share of
     zeros, bits, clusters, channels kept of `of`), `saves_bytes` of the download, `saves_latency_ms`, and `costs` of the
-    metric (positive: worse), predicted against going without. `table_damage`: the divergence of the outputs that the
-    tables give it; `damage`: the same after the trials. `trials`: how many complete ones had this value. Not `used`:
-    the next narrower width of a group, against the knee as it is. Studies of older versions lack what is None."""
+    metric (positive: worse), predicted against going without. `table_sensitivity`: the divergence of the outputs that
+    the tables give it; `sensitivity`: the same after the trials. `trials`: how many complete ones had this value. Not
+    `used`: the next narrower width of a group, against the knee as it is. Studies of older versions lack what is
+    None."""
 
     layer: str
     technique: str  # "sparsity" | "bits" | "clusters" | "channels"

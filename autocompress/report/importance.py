@@ -79,7 +79,7 @@ def _group_table(record: StudyRecord, rows: Sequence[Importance]) -> list[str]:
         return []
     names = sorted({row.layer for row in rows}, key=lambda name: -_saved(rows, name, "channels"))
     title = "What fewer channels save and cost there, predicted against the whole group (next: one step further):"
-    heads = ["channels", "kept", "download", "latency", record.metric_name, "damage: tables, trials", "trials"]
+    heads = ["channels", "kept", "download", "latency", record.metric_name, "sensitivity: tables, trials", "trials"]
     cells = [_group_cells(record, row) for name in names for row in rows if row.layer == name]
     return [title, *_aligned([heads, *cells])]
 

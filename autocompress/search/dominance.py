@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
-from autocompress.evaluate.early_stopping import StoppingThreshold
+from autocompress.evaluate.early_stopping import StoppingThreshold, Values
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import meets
 from autocompress.records.study import Evaluation, value_name
-from autocompress.search.request import Request
+from autocompress.search.specification import Specification
 from autocompress.search.storage.finished_trials import FinishedTrials
 
 Array = np.ndarray[Any, Any]
-Values = Mapping[str, float | None]  # by the names of an evaluation's values; None: not known yet
 MOST_STOPS = 4  # in a row, early or screened, then one trial is evaluated to the end
 
 
 class Dominance:
-    """The complete trials of a study as rivals of a candidate. `scores` gives the metric of each validation sample of
+    """Early stopping by the complete trials of a study, the rivals of a candidate. `scores` gives the metric of each
     one; configurations whose digest is in `spared` are always evaluated to the end."""
 
     def __init__(
         self,
-        request: Request,
-        ledger: FinishedTrials,
+        specification: Specification,
+        finished: FinishedTrials,
         scores: Callable[[Evaluation], Array | None],
         spared: Collection[str],
+        screens: bool = False,
     ) -> None:
-        self._request, self._finished_trials, self._scores, self._spared = request, ledger, scores, spared
-        self._sign = 1 if request.task.metric.higher_is_better else -1
+        self._specification, self._finished_trials, self._scores, self._spared = specification, finished, scores, spared
+        self._screens = screens
+        self._sign = 1 if specification.task.metric.higher_is_better else -1
 
     def may_end(self, configuration: Configuration) -> bool:
-        """Not a uniform baseline, with which everything is compared; and not the next after MOST_STOPS in a row: the sampler
-        learns what the metric does only from trials that are complete."""
+        """Not a uniform baseline, with which everything is compared; and not the next after MOST_STOPS in a row: the
+        sampler learns what the metric does only from trials that are complete."""
         stopped = self._finished_trials.stopped_in_a_row(MOST_STOPS)
         return not stopped and configuration.digest not in self._spared
 
     def threshold(self, values: Values) -> StoppingThreshold | None:
         """What a candidate with these values must reach: the most accurate feasible trial that is at least as good in
         every other objective, and the constraint on the metric."""
-        rises, least = self._request.task.metric.higher_is_better, None
-        for constraint in self._request.constraints:
+        rises, least = self._specification.task.metric.higher_is_better, None
+        for constraint in self._specification.constraints:
             if constraint.name == "accuracy" and (constraint.relation == ">=") == rises:
                 least = constraint.bound
         rival = self._rival(values)
@@ -54,22 +55,24 @@ class Dominance:
         return StoppingThreshold(scores=scores, name=name, least=least, rises=rises)
 
     def _rival(self, values: Values) -> tuple[int, Evaluation] | None:
-        request = self._request
-        others = [value_name(name, request.size) for name in request.objectives if name != "metric"]
-        if "metric" not in request.objectives or any(values[name] is None for name in others):
+        specification = self._specification
+        others = [value_name(name, specification.size) for name in specification.objectives if name != "metric"]
+        if "metric" not in specification.objectives or any(values[name] is None for name in others):
             return None
         feasible = [
             (number, evaluation)
             for number, evaluation in self._finished_trials.complete()
             if all(_at_most(evaluation.value(name), values[name]) for name in others)
-            and meets(evaluation, request.constraints)
+            and meets(evaluation, specification.constraints)
         ]
         return max(feasible, key=lambda pair: (self._sign * pair[1].accuracy, -pair[0]), default=None)
 
     def screen(self, values: Values) -> str | None:
         """Why a latency is not worth measuring: at its best by the model it violates a constraint, or a trial that was
         measured is at least as good in every objective. None where it is."""
-        for constraint in self._request.constraints:
+        if not self._screens:
+            return None
+        for constraint in self._specification.constraints:
             least = values.get(constraint.name) if constraint.name in ("latency_ms", "energy_mj") else None
             if least is not None and constraint.relation == "<=" and least > constraint.bound:
                 return f"not measured: {constraint.name} is at least {least:.4g} by the device's model"

@@ -64,7 +64,7 @@ def finetune_trial(opened: Search, number: int, train: Train) -> TrialRecord:
 
 
 def _state_path(opened: Search, number: int) -> Path:
-    folder = study_records.study_folder(opened.request.runs, opened.request.study_name)
+    folder = study_records.study_folder(opened.resources.runs, opened.name)
     return folder / FOLDER / f"{number}.npz"
 
 
@@ -91,7 +91,7 @@ def _added(opened: Search, number: int, evaluation: Evaluation | None, attrs: Ma
     if evaluation is not None:
         try:
             values = opened.values(evaluation)
-            constraints = {str(c): constraint_value(evaluation, c) for c in opened.request.constraints}
+            constraints = {str(c): constraint_value(evaluation, c) for c in opened.specification.constraints}
         except CandidateError as fault:
             attrs["reason"], values = str(fault), None
             attrs.pop("evaluation")

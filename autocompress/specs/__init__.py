@@ -4,6 +4,7 @@ pydantic and PyYAML are imported when a file is read, not when this package is."
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ __all__ = [
     "allowed_choices",
     "check_device_name",
     "container_bits",
+    "device_document",
     "device_names",
+    "device_of",
     "device_yaml",
     "is_ssh_word",
     "is_unpacked",
@@ -75,7 +78,9 @@ __all__ = [
     "offered_kernels",
     "own_device_names",
     "save_device",
+    "space_document",
     "space_names",
+    "space_of",
     "sparse_containers",
 ]
 
@@ -122,6 +127,34 @@ def device_yaml(profile: DeviceProfile) -> str:
     from autocompress.specs import user_profiles
 
     return user_profiles.as_yaml(profile)
+
+
+def device_document(profile: DeviceProfile) -> dict[str, Any]:
+    """A profile as the plain data of its file, for JSON; the inverse of `device_of`."""
+    from autocompress.specs import user_profiles
+
+    return user_profiles.as_document(profile)
+
+
+def device_of(document: Mapping[str, Any], where: str) -> DeviceProfile:
+    """The profile that `device_document` made these data of; AutocompressError, which names `where`, else."""
+    from autocompress.specs import device_schema, yaml_file
+
+    return device_schema.to_device(yaml_file.checked(document, device_schema.DeviceFile, where))
+
+
+def space_document(space: SearchSpace) -> dict[str, Any]:
+    """A search space as the plain data of its file, for JSON; the inverse of `space_of`."""
+    from autocompress.specs import space_schema
+
+    return space_schema.to_document(space)
+
+
+def space_of(document: Mapping[str, Any], where: str) -> SearchSpace:
+    """The space that `space_document` made these data of; AutocompressError, which names `where`, else."""
+    from autocompress.specs import space_schema, yaml_file
+
+    return space_schema.to_space(yaml_file.checked(document, space_schema.SpaceFile, where))
 
 
 def load_space(name_or_path: str | Path) -> SearchSpace:

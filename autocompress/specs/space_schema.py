@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -168,6 +169,17 @@ def to_space(file: SpaceFile) -> SearchSpace:
         rules=tuple(map(_rule, file.rules)),
         widths=_widths(file.channels),
     )
+
+
+def to_document(space: SearchSpace) -> dict[str, Any]:
+    """A space as the plain data of such a file; the inverse of `to_space`."""
+    rules = [{key: value for key, value in asdict(rule).items() if value is not None} for rule in space.rules]
+    listed = [{k: list(v) if isinstance(v, tuple) else v for k, v in rule.items()} for rule in rules]
+    document: dict[str, Any] = {"schema": 1, "name": space.name, "activations": list(space.activations)}
+    document["rules"] = listed
+    if space.widths is not None:
+        document["channels"] = {"keep": list(space.widths.keep), "divisor": space.widths.divisor}
+    return document
 
 
 def _widths(channels: ChannelsFile | None) -> Widths | None:

@@ -74,10 +74,15 @@ def _copied(path: Path) -> Path:
     return copy
 
 
+def as_document(profile: DeviceProfile) -> dict[str, Any]:
+    """The profile as the plain data of such a file."""
+    document: dict[str, Any] = _plain({"schema": 1} | asdict(profile))
+    return document
+
+
 def as_yaml(profile: DeviceProfile) -> str:
     """The profile as a YAML file that `load_device` reads back equal."""
-    data = {"schema": 1} | _plain(asdict(profile))
-    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_LINE))
+    return str(yaml.dump(_flow(as_document(profile)), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_LINE))
 
 
 class _Flow(dict[str, Any]):
@@ -105,9 +110,18 @@ _Dumper.add_representer(list, _sequence)
 
 
 def _plain(value: Any) -> Any:
-    """Dicts and lists all the way down; short mappings of plain values alone are written in one line."""
+    """Dicts and lists all the way down."""
     if isinstance(value, Mapping):
-        made = {str(key): _plain(item) for key, item in value.items()}
-        small = all(not isinstance(item, dict | list) for item in made.values()) and len(str(made)) <= 2 * _LINE
-        return _Flow(made) if small else made
+        return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flow(value: Any, top: bool = True) -> Any:
+    """Short mappings of plain values alone, below the top, are to be written in one line."""
+    if isinstance(value, list):
+        return [_flow(item, False) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: _flow(item, False) for key, item in value.items()}
+    small = all(not isinstance(item, dict | list) for item in made.values()) and len(str(made)) <= 2 * _LINE
+    return _Flow(made) if small and not top else made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,14 +22,26 @@ def load(path: Path, model: type[_Model]) -> _Model:
     """The file as a `model`; AutocompressError in one line with every fault and its `$.path`."""
     data, faults = _data(_text(path))
     if data is not None:
-        try:
-            checked = model.model_validate(data)
-        except ValidationError as error:
-            faults += faults_of(error, data, model)
-        else:
-            if not faults:
-                return checked
+        found, wrong = _checked(data, model)
+        faults += wrong
+        if found is not None and not faults:
+            return found
     raise faulty_file(path, [str(fault) for fault in faults])
+
+
+def checked(data: Mapping[str, Any], model: type[_Model], where: str) -> _Model:
+    """Plain data, stored as such a file would hold them, as a `model`; AutocompressError as `load`."""
+    found, faults = _checked(dict(data), model)
+    if found is None:
+        raise faulty_file(Path(where), [str(fault) for fault in faults])
+    return found
+
+
+def _checked(data: dict[str, Any], model: type[_Model]) -> tuple[_Model | None, list[Fault]]:
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        return None, faults_of(error, data, model)
 
 
 def _text(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +21,10 @@ from autocompress.records.constraint import parse_constraint
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report.units import latency_words
-from autocompress.search.request import Request
 from autocompress.search.setup import versions
+from autocompress.search.specification import Budget, Provenance, Resources, Specification
 from autocompress.search.study import Search
+from autocompress.session import cores, open_search
 from autocompress.specs import Sweep, load_device, load_space
 from autocompress.sweep import compare
 from autocompress.sweep.compare import Pairs, Race
@@ -60,33 +60,24 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
     task = load_task(cell.task.task, cell.task.model, cell.task.data, cell.task.metric, asked)
     profile = at_host(load_device(cell.device.profile), cell.device.host)
     with latency_on(profile, wait_s=sweep.host_wait_s, say=say) as latency:
-        request = Request(
+        specification = Specification(
             task=task,
             profile=profile,
             space=load_space(cell.space.space),
             latency_source=latency.source,
-            runs=job.runs,
             sampler=sweep.sampler,
             seed=sweep.seed,
-            name=study_name(sweep, cell, *_made_with(task), *_runtime(latency)),
-            trials=1,  # replaced when the study is open
             objectives=sweep.objectives,
             size=sweep.size,
             constraints=tuple(parse_constraint(text) for text in cell.budget.constraints),
-            threads=max(1, len(os.sched_getaffinity(0)) // len(sweep.devices)),
-            words={
-                "task": cell.task.task,
-                "model": cell.task.model,
-                "data": cell.task.data,
-                "metric": cell.task.metric,
-                "output": cell.task.output,
-                "signature": cell.task.signature,
-                "device": cell.device.profile,
-                "host": cell.device.host,
-                "space": cell.space.space,
-            },
         )
-        with Search(request, latency.bind(task.original)) as opened:
+        name = study_name(sweep, cell, *_made_with(task), *_runtime(latency))
+        resources = Resources(runs=job.runs, name=name, threads=max(1, cores() // len(sweep.devices)))
+        named = {"device": cell.device.profile, "host": cell.device.host, "space": cell.space.space}
+        budget, provenance = Budget(trials=1), Provenance(named=named)  # the budget is given when it is searched
+        with open_search(
+            specification, resources, latency, budget=budget, provenance=provenance, screens=False
+        ) as opened:
             work = _Work(job, opened, latency.host, say)
             try:
                 first = work.canary()
@@ -176,7 +167,7 @@ class _Work:
         return [*found, *self._measured_checks(was, now, kept, label)]
 
     def _metric_check(self, was: FileFigures, now: Evaluation, label: str) -> Check:
-        task, accepted = self._opened.request.task, self._job.accepted
+        task, accepted = self._opened.specification.task, self._job.accepted
         if accepted is not None and accepted.data_sha256 != task.data_sha256:
             return Check(
                 file=label, metric="accuracy", before=was.accuracy, after=now.accuracy, note="the data changed"
@@ -226,13 +217,11 @@ class _Work:
         if time_s is not None and time_s <= 0:
             self._say("no time left to search")
         elif trials is None or held < trials:
-            request = self._opened.request
-            self._opened.request = replace(request, trials=trials, time_budget_s=time_s)
-            self._opened.run(lambda record: self._said(record, trials))
+            tonight = Budget(trials=trials, time_budget_s=time_s)
+            self._opened.run(lambda record: self._said(record, trials), tonight)
             return
-        self._opened.request = replace(self._opened.request, trials=max(1, held), time_budget_s=None)
-        if held:
-            self._opened.run(lambda _: None)  # the careful figures of the front, where some are missing
+        if held:  # the careful figures of the front, where some are missing
+            self._opened.run(lambda _: None, Budget(trials=held))
 
     def _reserved_s(self) -> float:
         """What the figures of the front will take, at a second a pair and file."""
@@ -252,11 +241,11 @@ class _Work:
             cell=self._job.cell.name,
             state="away" if isinstance(fault, DeviceError) else "failed",
             reason=str(fault),
-            study=self._opened.request.study_name,
-            metric=self._opened.request.task.metric.name,
-            higher_is_better=self._opened.request.task.metric.higher_is_better,
-            data_sha256=self._opened.request.task.data_sha256,
-            latency_source=self._opened.request.latency_source,
+            study=self._opened.name,
+            metric=self._opened.specification.task.metric.name,
+            higher_is_better=self._opened.specification.task.metric.higher_is_better,
+            data_sha256=self._opened.specification.task.data_sha256,
+            latency_source=self._opened.specification.latency_source,
             trials=_complete(self._opened.record()),
             checks=tuple(
                 replace(check, p=None, note=note)
@@ -268,7 +257,7 @@ class _Work:
 
     def found(self, first: tuple[float, ...] | None) -> CellNight:
         """The cell as it stands at the end of the night."""
-        record, request, accepted = self._opened.record(), self._opened.request, self._job.accepted
+        record, specification, accepted = self._opened.record(), self._opened.specification, self._job.accepted
         found = Front(record)
         trials = found.trials
         front = self._front([trials[n] for n in spread(len(trials), self._rules.files)])
@@ -279,7 +268,7 @@ class _Work:
             study=record.name,
             metric=record.metric_name,
             higher_is_better=record.higher_is_better,
-            data_sha256=request.task.data_sha256,
+            data_sha256=specification.task.data_sha256,
             latency_source=record.latency_source,
             canary_ms=None if first is None or last is None else (first, last),
             trials=_complete(record),

@@ -72,7 +72,8 @@ def checked(
         x_calibration=x.get("x_calibration", x["x_validation"]),
         x_validation=x["x_validation"],
         x_test=x["x_test"],
-        **labels,
+        y_validation=labels["y_validation"],
+        y_test=labels["y_test"],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.archive import read_archive
 from autocompress.tasks.arrays import fit_inputs, fit_labels
 from autocompress.tasks.check import checked
-from autocompress.tasks.task import NOTHING, Array, LoadedTask, SignatureChoice, Task
+from autocompress.tasks.task import NOTHING, Array, LoadedTask, SignatureChoice, Task, asked_by
 from autocompress.tasks.user_file import beside, split_name, task_of_file
 
 BUILT_IN = {"digits": "autocompress.tasks.digits", "fashion-mnist": "autocompress.tasks.fashion_mnist"}
@@ -30,6 +31,32 @@ def load_task(
     is called), or `model` (a network's path), `data` (an `.npz`) and `metric`; nothing at all: `digits`.
     `metric` with a task replaces the task's own, as does what is `asked` of outputs and signatures. Raises
     AutocompressError for anything that cannot be used."""
+    loaded = _loaded(task, model, data, metric, asked)
+    return replace(loaded, source=_source(task or (None if model else DEFAULT), model, data, metric, asked))
+
+
+def load_again(source: Mapping[str, str | None]) -> LoadedTask:
+    """The task that has this `source`; of a study of an older version its first output is judged, as it was."""
+    named = {name: source.get(name) for name in ("task", "model", "data", "metric")}
+    return replace(load_task(**named, asked=asked_by(source)), source=source)
+
+
+def _source(
+    task: str | None, model: str | Path | None, data: str | Path | None, metric: str | None, asked: SignatureChoice
+) -> dict[str, str | None]:
+    """What loads the same task again from whatever folder: the paths of files made absolute."""
+    file, _ = (None, "") if task is None else split_name(task)
+    if file is not None and file.exists():
+        task = task and str(file.resolve()) + task.removeprefix(str(file))
+    paths = {
+        name: None if path is None else str(Path(path).resolve()) for name, path in (("model", model), ("data", data))
+    }
+    return {"task": task, **paths, "metric": metric, "output": asked.output, "signature": asked.signature}
+
+
+def _loaded(
+    task: str | None, model: str | Path | None, data: str | Path | None, metric: str | None, asked: SignatureChoice
+) -> LoadedTask:
     if task is not None and (model is not None or data is not None):
         raise AutocompressError("task and model are both given; give --task, or --model with --data and --metric")
     chosen = None if metric is None else get_metric(metric)

@@ -72,8 +72,9 @@ class LoadedTask:
     (or as the converter wrote it): sizes of the baseline and `network_sha256` are of `original`.
     `data_sha256` covers the calibration, validation and test data. Labels are None with `fidelity`, whose
     labels are the float network's outputs. `train` reads and checks the training data; None: there are
-    none. `notes` are for people to read. `signature`: the network's outputs, and which of them `metric` judges;
-    `output`: the same for the record, None in studies that say nothing of outputs."""
+    none. `source`: what `load_again` takes, None where no file or name stands for the task. `notes` are for people to
+    read. `signature`: the network's outputs, and which of them `metric` judges; `output`: the same for the record, None
+    in studies that say nothing of outputs."""
 
     name: str
     network: bytes
@@ -87,6 +88,7 @@ class LoadedTask:
     network_sha256: str
     data_sha256: str
     train: Callable[[], TrainingData] | None = None
+    source: Mapping[str, str | None] | None = None
     notes: tuple[str, ...] = ()
     signature: Signature = FIRST
     output: JudgedOutput | None = None

@@ -239,6 +239,8 @@ class Host:
             raise DeviceError(f"{asked}; ask for {cores} or fewer in the device profile")
 
     def _how_to_install(self) -> str:
+        if self.runtime == "tflite-runtime" and _release(self._facts["python"]) >= (3, 12):
+            return f"; {self.runtime} has no wheel for Python 3.12 and later: take an older one, or ai-edge-litert"
         venv = f"`python3 -m venv venv && venv/bin/pip install {self.runtime}`"  # PEP 668: there is no other way
         named = f" and name it: --host {ssh.with_python(self.name)}" if ssh.is_ssh(self._argv) else ""
         return f"; run `python3 -m pip install {self.runtime}` there, or where that is not allowed {venv}{named}"
@@ -338,6 +340,11 @@ def _process_runs(figures: Sequence[Mapping[str, Any]], body: bytes) -> list[Pro
         )
         for run, end in zip(figures, ends, strict=True)
     ]
+
+
+def _release(python: str) -> tuple[int, ...]:
+    """(major, minor) of a Python's version."""
+    return tuple(int(part) for part in python.split(".")[:2])
 
 
 def _reason(answer: Mapping[str, Any]) -> str:

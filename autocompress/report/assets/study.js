@@ -224,8 +224,8 @@ function drawImportance() {
     { title: "layer", value: (r) => r.layer, text: (r) => r.layer }, { title: "technique", value: (r) => r.technique, text: (r) => r.technique },
     { title: "value", value: (r) => r.value, text: (r) => amount(r) + (r.used ? "" : " (next)") },
     { title: "saves, bytes", value: (r) => Math.round(r.saves_bytes) }, { title: "saves, ms", value: (r) => r.saves_latency_ms },
-    { title: "costs of the metric", value: (r) => r.costs }, { title: "damage by tables", value: (r) => r.table_damage },
-    { title: "damage after trials", value: (r) => r.damage }, { title: "trials with it", value: (r) => r.trials },
+    { title: "costs of the metric", value: (r) => r.costs }, { title: "sensitivity by tables", value: (r) => r.table_sensitivity },
+    { title: "sensitivity after trials", value: (r) => r.sensitivity }, { title: "trials with it", value: (r) => r.trials },
   ], rows);
 }
 

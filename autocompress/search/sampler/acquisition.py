@@ -1,8 +1,8 @@
 """The configuration worth evaluating next: the greatest expected gain in hypervolume among thousands of predicted ones.
 
 Candidates come from four places: members of the front, solutions of the tables for many prices of a byte (argmin over
-each layer's choices of sensitivity + price x bytes + price x latency, as in SPDY and OBC), crossings and mutations of both;
-then the best of them climb over all their neighbours, one layer changed."""
+each layer's choices of sensitivity + price x bytes + price x latency, as in SPDY and OBC), crossings and mutations of
+both; then the best of them climb over all their neighbours, one layer changed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from autocompress.search.sampler.ehvi import CellDecomposition, normal_below
-from autocompress.search.sampler.encoding import EncodedSpace, Row
+from autocompress.search.sampler.encoding import EncodedSpace, Key, Row, key_of, keys_of
 from autocompress.search.sampler.posterior import Posterior, Prediction
 
 Array = np.ndarray[Any, Any]
-Key = bytes  # a row as what sets of thousands hold
 _PRICES = 48  # of a byte, for each kind of activations
 _TABLE_PRICES = 300
 _MUTANTS, _CROSSINGS = 96, 64
@@ -197,18 +196,6 @@ class AcquisitionOptimizer:
             if len(new := self._new(row)):
                 return _row(new[0])
         return next((row for row in self._space.all_rows() if key_of(row) not in self._known), None)
-
-
-def key_of(row: Row) -> Key:
-    """The key of one row."""
-    return np.array(row, dtype=np.int64).tobytes()
-
-
-def keys_of(x: Array) -> list[Key]:
-    """The keys of rows x (n, 1 + L)."""
-    whole = np.ascontiguousarray(x, dtype=np.int64)
-    keys: list[Key] = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel().tolist()
-    return keys
 
 
 def _row(x: Array) -> Row:

@@ -23,17 +23,17 @@ from threadpoolctl import ThreadpoolController
 
 from autocompress import pareto
 from autocompress.records.study import Constraint, Importance, value_name
-from autocompress.search.sampler.acquisition import Acquisition, AcquisitionOptimizer, Key, PredictedConstraint, key_of
+from autocompress.search.sampler.acquisition import Acquisition, AcquisitionOptimizer, PredictedConstraint
 from autocompress.search.sampler.attempts import Places
 from autocompress.search.sampler.ehvi import CellDecomposition
-from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Row, width_parameter
+from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key, Row, key_of, width_parameter
 from autocompress.search.sampler.history import History, KnownTrial, Reference, scale_of
 from autocompress.search.sampler.importance import importance_of
 from autocompress.search.sampler.posterior import MOST_TRIALS, Posterior, Trials
 
 Array = np.ndarray[Any, Any]
-# The first suggestions are the tables' own, for corrections learned from uniform baselines alone do not carry to the front; later
-# every other one is, as long as they have new ones: a hedge against what was learned from noise.
+# The first suggestions are the tables' own, for corrections learned from uniform baselines alone do not carry to the
+# front; later every other one is, as long as they have new ones: a hedge against what was learned from noise.
 _FROM_TABLES = 6
 OWN_BETWEEN = 2  # suggestions between two uniform baselines: a uniform baseline seldom stays on the front
 _EXPLORED = 0.1  # of the suggestions look for what one draw of the posterior promises, farther out than the reference;
@@ -50,8 +50,9 @@ _VALUES = {
 
 
 class GuidedSampler(BaseSampler):
-    """See the module. `encoded_space` is asked for the tables at the first suggestion. `uniform_baselines`: the parameters of uniform
-    configurations, which stand among the first suggestions, one behind each OWN_BETWEEN others."""
+    """See the module. `encoded_space` is asked for the tables at the first suggestion. `uniform_baselines`: the
+    parameters of uniform configurations, which stand among the first suggestions, one behind each OWN_BETWEEN
+    others."""
 
     def __init__(
         self,

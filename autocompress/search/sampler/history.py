@@ -15,9 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress import pareto
 from autocompress.records.constraint import meets
 from autocompress.records.study import Constraint, Evaluation
-from autocompress.search.sampler.acquisition import Key, key_of
 from autocompress.search.sampler.attempts import died_unborn, first_try
-from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Row
+from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key, Row, key_of
 
 Array = np.ndarray[Any, Any]
 

@@ -15,11 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.sampler.attempts import Places
-from autocompress.search.sampler.encoding import ACTIVATIONS, width_parameter
+from autocompress.search.sampler.encoding import ACTIVATIONS, WHOLE, Widths, width_parameter
 
 Choices = Mapping[str, tuple[LayerChoice, ...]]  # by layer name, in layer order
-Widths = Mapping[str, tuple[int, ...]]  # by channel group: how many channels it may keep, all first
-WHOLE: Widths = {}
 
 
 class Reseeded(BaseSampler):
@@ -111,6 +109,13 @@ def suggest(
     return Configuration(activations=str(kind), layers=layers, channels=fewer(kept, widths))
 
 
+def configuration_of(
+    trial: FrozenTrial, activations: Sequence[str], choices: Choices, widths: Widths = WHOLE
+) -> Configuration:
+    """The (normalised) configuration of a stored trial."""
+    return suggest(optuna.trial.FixedTrial(trial.params), activations, choices, widths).normalised()
+
+
 def fewer(kept: Mapping[str, int], widths: Widths) -> dict[str, int]:
     """What a configuration says of channels: only the groups that lose some."""
     return {name: count for name, count in kept.items() if count < widths[name][0]}
@@ -119,10 +124,10 @@ def fewer(kept: Mapping[str, int], widths: Widths) -> dict[str, int]:
 def uniform_baselines(
     activations: Sequence[str], choices: Choices, widths: Widths = WHOLE
 ) -> tuple[Configuration, ...]:
-    """The uniform uniform baselines: for each bit-width of integers that the space offers, widest first, and each activations,
-    all layers at that bit-width, dense and unclustered; a layer that does not offer it takes the next wider one it has.
-    Then the widest of them with all groups of channels one step narrower, two, ...; one that has no such step its
-    last."""
+    """The uniform uniform baselines: for each bit-width of integers that the space offers, widest first, and each
+    activations, all layers at that bit-width, dense and unclustered; a layer that does not offer it takes the next
+    wider one it has. Then the widest of them with all groups of channels one step narrower, two, ...; one that has no
+    such step its last."""
     offered = sorted({c.bits for row in choices.values() for c in row if _plain(c) and c.is_integer}, reverse=True)
     plain = [{name: _nearest(row, bits) for name, row in choices.items()} for bits in offered]
     found = [Configuration(activations=kind, layers=layers) for layers in plain for kind in activations]

@@ -5,11 +5,11 @@ Two regressions, both Bayesian with normal priors, so that they say how sure the
 *Linear* for latencies, file sizes and memory: the tables' sum is the prior mean, and a few features of the
 configuration are regressed on what the trials differ from it (Bishop 2006, eq. 3.53-3.54 and 3.58); downloads have a
 regression of their own (effects.py).
-*Sensitivity* for the outputs' divergence from the float network: D = a + sum_l exp(log d_l(choice) + f . theta), with a the
-share of the activations' precision, d_l the tables' sensitivity and f features of the choice. Sequential reconstruction
-mends much of what the tables say, some layers' and some techniques' sensitivity more than others': that is theta, with prior
-mean 0. The divergence is far less noisy than the metric (every sample's outputs move, few change their class), so a
-few trials teach much. A third, monotone curve leads from sensitivity to loss of the metric."""
+*Sensitivity* for the outputs' divergence from the float network: D = a + sum_l exp(log d_l(choice) + f . theta), with a
+the share of the activations' precision, d_l the tables' sensitivity and f features of the choice. Sequential
+reconstruction mends much of what the tables say, some layers' and some techniques' sensitivity more than others': that
+is theta, with prior mean 0. The divergence is far less noisy than the metric (every sample's outputs move, few change
+their class), so a few trials teach much. A third, monotone curve leads from sensitivity to loss of the metric."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ def fit_linear(features: Array, values: Array, prior: Array, least_noise: float)
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceFeatures:
-    """What the sensitivity model knows of n choices of each of L layers: `log_sensitivity` (n, L) of the tables, `own` features
-    (n, L, h) whose weights each layer has for itself, `shared` ones (n, L, g) with the same weights in all layers."""
+    """What the sensitivity model knows of n choices of each of L layers: `log_sensitivity` (n, L) of the tables, `own`
+    features (n, L, h) whose weights each layer has for itself, `shared` ones (n, L, g) with the same weights in all
+    layers."""
 
     log_sensitivity: Array
     own: Array
@@ -72,9 +73,9 @@ class ChoiceFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityModel:
-    """A fitted sensitivity model: the parameters' mean (p,) and a square root of their covariance (p, p); `noise` is the
-    standard deviation of log D. Parameters: `offsets` log shares of the activations, then L x h own weights, then the
-    shared ones."""
+    """A fitted sensitivity model: the parameters' mean (p,) and a square root of their covariance (p, p); `noise` is
+    the standard deviation of log D. Parameters: `offsets` log shares of the activations, then L x h own weights, then
+    the shared ones."""
 
     mean: Array
     root: Array
@@ -107,8 +108,8 @@ def fit_sensitivity(
     prior: Array,
     least_noise: float = 0.03,
 ) -> SensitivityModel:
-    """The sensitivity model for n trials: `activations` (n,) indices, `observed` divergences (n,); `prior_mean` and `prior`
-    (variances) of all parameters. Gauss-Newton on log D; the covariance is Laplace's approximation."""
+    """The sensitivity model for n trials: `activations` (n,) indices, `observed` divergences (n,); `prior_mean` and
+    `prior` (variances) of all parameters. Gauss-Newton on log D; the covariance is Laplace's approximation."""
     layers, each = seen.own.shape[-2:]
     offsets = len(prior_mean) - layers * each - seen.shared.shape[-1]
     theta, target, noise = prior_mean.copy(), np.log(np.maximum(observed, _FLOOR)), 0.3
@@ -211,8 +212,8 @@ def fit_curve(sensitivity: Array, activations: Array, loss: Array, deviation: Ar
 
 
 def _of_powers(sensitivity: Array, hot: Array) -> Array:
-    """For each of K powers the features of n trials: the kind of activations (n, A) `hot`, the sensitivity raised; (K, n,
-    A + 1)."""
+    """For each of K powers the features of n trials: the kind of activations (n, A) `hot`, the sensitivity raised; (K,
+    n, A + 1)."""
     raised = sensitivity[None] ** _POWERS[:, None]
     kinds = np.broadcast_to(hot, (len(_POWERS), *hot.shape))
     return np.concatenate([kinds, raised[:, :, None]], axis=2)

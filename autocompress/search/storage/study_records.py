@@ -1,12 +1,13 @@
 """The study in Optuna's storage, the only database: opening, resuming, and reading it back as plain records.
 
-User attributes of a study: `schema` (of all that follows), `identity` (what it was made with), `baseline`, `output`
-(what of the network is judged; none: its first output), `int8_download_bytes`, `notes`, `versions`, `importance`,
-`runs` (each start of a search: command, user, host, time), `test:SHA256` (metric on the test split and its interval),
-`measured:PATTERN` (the careful latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they
-are measured) and `search` (what the present search was asked for, see asked.py). Of a trial: `worker` (whose it is),
-`evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of
-one that was stopped early or screened (then with the predicted `latency_ms`)."""
+User attributes of a study: `schema` (of all that follows), `identity` (digests of what it was made with),
+`specification` (what it is: see stored_specification.py), `baseline`, `output` (what of the network is judged; none:
+its first output), `int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each start of a search: command,
+user, host, time), `test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful latency of
+front members, by their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search` (what the
+present search goes on to, see workers/goal.py). Of a trial: `worker` (whose it is), `evaluation` (written before its
+values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early or
+screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ from autocompress.records.study import Evaluation, Importance, SearchRun, StudyR
 from autocompress.search.storage.patient import open_storage, retry, running
 
 INTERRUPTED = "its worker ended before it was evaluated"  # the reason of a failed trial that holds none
-SCHEMA = 1  # raise it when what is stored of a study cannot be read as before
+SCHEMA = 2  # raise it when what is stored of a study cannot be read as before
+READABLE = (1, 2)  # 1 held the words of a command where 2 has a specification
 STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped_early",
@@ -206,7 +208,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         wall_s=wall_s,
         versions=attrs.get("versions", {}),
         notes=tuple(attrs.get("notes", ())),
-        importance=tuple(Importance(**row) for row in attrs.get("importance", ())),
+        importance=tuple(_importance(row) for row in attrs.get("importance", ())),
         hashes={
             key.removesuffix("_sha256"): value
             for key, value in asdict(identity).items()
@@ -225,14 +227,19 @@ def _kernels(table: Mapping[str, Any]) -> Kernels:
     return {op: tuple((int(bits), str(kind)) for bits, kind in pairs) for op, pairs in table.items()}
 
 
+def _importance(row: Mapping[str, Any]) -> Importance:
+    """A stored row; what is called sensitivity now was called damage in schema 1."""
+    return Importance(**{key.replace("damage", "sensitivity"): value for key, value in row.items()})
+
+
 def check_schema(name: str, attrs: Mapping[str, Any]) -> None:
     """AutocompressError for a study that this version cannot read. The first ones say nothing: theirs is 1."""
     found = attrs.get("schema", 1)
-    if found != SCHEMA:
+    if found not in READABLE:
         wrote = attrs.get("versions", {}).get("autocompress")
         raise AutocompressError(
-            f"study '{name}' has schema {found}, this version reads {SCHEMA}; read it with the version of autocompress "
-            f"that wrote it{f' ({wrote})' if wrote else ''}, or search again under a new name"
+            f"study '{name}' has schema {found}, this version reads {SCHEMA} and older; read it with the version of "
+            f"autocompress that wrote it{f' ({wrote})' if wrote else ''}, or search again under a new name"
         )
 
 

@@ -9,7 +9,7 @@ import optuna
 
 from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
-from autocompress.search.request import Request
+from autocompress.search.specification import Budget, Specification
 
 _KEY = "search"
 
@@ -32,16 +32,15 @@ class SearchGoal:
         return by_count or (self.ends_at is not None and time.time() >= self.ends_at)
 
 
-def announce(study: optuna.Study, request: Request, by: str) -> None:
+def announce(study: optuna.Study, specification: Specification, budget: Budget, by: str) -> None:
     """Say in the study what is searched from now on; its time begins."""
-    budget_s = request.time_budget_s
     goal = SearchGoal(
         by=by,
-        trials=request.trials,
-        ends_at=None if budget_s is None else time.time() + budget_s,
-        until_flat=request.until_flat,
-        sampler=request.sampler,
-        seed=request.seed,
+        trials=budget.trials,
+        ends_at=None if budget.time_budget_s is None else time.time() + budget.time_budget_s,
+        until_flat=budget.until_flat,
+        sampler=specification.sampler,
+        seed=specification.seed,
     )
     study.set_user_attr(_KEY, asdict(goal))
 

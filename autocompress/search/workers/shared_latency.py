@@ -9,41 +9,48 @@ from pathlib import Path
 
 from optuna.study import Study
 
-from autocompress.evaluate.evaluator import SEARCH_PROCESSES, Known, Latency
+from autocompress.measure.latency import SEARCH_PROCESSES, Known, Latency
 from autocompress.measure.latency_cache import OtherWorkers, PatternLatency
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation
-from autocompress.search.request import Request
+from autocompress.search.specification import Specification
 from autocompress.search.storage import study_records
 from autocompress.search.workers.locks import ProcessorLock, TrialLock
 
 
 class SharedLatency:
-    """`latency`: the search's `Latency`. `known`: a file's, where telling it costs nothing; `expected`: what a model
-    says of it; `screens`: whether a measured search lets that decide what is measured at all."""
+    """A `CandidateLatency`; `screens`: whether the device's model decides what is measured at all."""
 
     def __init__(
         self,
-        request: Request,
+        specification: Specification,
         latency: Latency,
         expected: Known | None,
-        floor: ProcessorLock,
+        processors: ProcessorLock,
         folder: Path,
         study: Callable[[], Study],
     ) -> None:
-        self._host, self._measure = request.profile.host, latency
-        self._processors, self._folder, self._study = floor, folder, study
-        measures = request.latency_source == "measured"
-        self._patterns = PatternLatency(self._undisturbed, self._others()) if measures else None
-        self.latency = self._patterns or latency
-        self.screens = measures and expected is not None
-        self.expected = expected if measures else self.known
+        self._host, self._latency, self._expected = specification.profile.host, latency, expected
+        self._processors, self._folder, self._study = processors, folder, study
+        self._measures = specification.latency_source == "measured"
+        self._patterns = PatternLatency(self._undisturbed, self._others()) if self._measures else None
+        self.screens = self._measures and expected is not None
+
+    def measure(self, file: bytes, processes: int) -> Measurement:
+        """The latency, of a kernel pattern that was measured before the same again."""
+        return self._latency(file, processes) if self._patterns is None else self._patterns(file, processes)
 
     def known(self, file: bytes) -> Measurement | None:
         """A latency that costs nothing: modelled, or measured before for the same kernels."""
         if self._patterns is not None:
             return self._patterns.known(file, SEARCH_PROCESSES)
-        return self._measure(file, SEARCH_PROCESSES)
+        return self._latency(file, SEARCH_PROCESSES)
+
+    def expected(self, file: bytes) -> Measurement | None:
+        """What a model says of a file; None where there is none."""
+        if not self._measures:
+            return self.known(file)
+        return None if self._expected is None else self._expected(file)
 
     def undisturbed(self) -> contextlib.AbstractContextManager[None]:
         """While a measurement runs: nobody builds where it runs."""
@@ -58,7 +65,7 @@ class SharedLatency:
 
     def _undisturbed(self, file: bytes, processes: int) -> Measurement:
         with self.undisturbed():
-            return self._measure(file, processes)
+            return self._latency(file, processes)
 
     def _others(self) -> OtherWorkers:
         @contextlib.contextmanager
