@@ -1,4 +1,4 @@
-"""The picture of a front: benchmarks/front_svg.py on studies made by hand."""
+"""The picture of a front: benchmarks/report/front_svg.py on studies made by hand."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from autocompress.sweep.summary import Findings
 from autocompress.tasks import load_task
 
 RULES = VerdictRules()
-PAIRS = Path(__file__).parents[1] / "benchmarks" / "pairs.json"
+PAIRS = Path(__file__).parents[1] / "benchmarks" / "sweep" / "pairs.json"
 
 
 def written(folder: Path, text: str, name: str = "s.yaml") -> Path:
@@ -337,7 +337,7 @@ def test_a_slow_week_is_one_event() -> None:
 
 
 def measured_pairs(start: int, count: int, slower: float = 1.0) -> Pairs:
-    """Really measured pairs, as benchmarks/gather_pairs.py stored them."""
+    """Really measured pairs, as benchmarks/sweep/gather_pairs.py stored them."""
     found = json.loads(PAIRS.read_text())["pairs"][start : start + count]
     ratios = tuple(float(np.log(row["int8_ms"] / row["float_ms"] * slower)) for row in found)
     return Pairs(log_ratios=ratios, memory_bytes=tuple(row["memory_bytes"] for row in found))

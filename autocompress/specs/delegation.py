@@ -1,7 +1,7 @@
 """Which kernels of a runtime leave XNNPACK: a table, probed with single layers of two sizes an op.
 
-`benchmarks/delegation.py` prints it again and what each kernel takes against the float one of the same shape. By
-ai-edge-litert's profiler (whose kernel ran) and by the DELEGATE nodes of the execution plan (tflite-runtime has no
+`benchmarks/latency/delegation.py` prints it again and what each kernel takes against the float one of the same shape.
+By ai-edge-litert's profiler (whose kernel ran) and by the DELEGATE nodes of the execution plan (tflite-runtime has no
 profiler). On x86-64; which ops and types XNNPACK takes is decided where the runtime builds its graph, not by
 processor."""
 
