@@ -17,7 +17,7 @@ from fixed_batch import samples
 from searches import asked_for
 
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.evaluate import evaluator, quality
+from autocompress.evaluate import calibration, quality
 from autocompress.measure.latency import latency_on
 from autocompress.metrics import get_metric
 from autocompress.network.tflite import flatbuffer
@@ -178,7 +178,7 @@ def test_a_float_network_that_ends_the_runtime_is_one_line(
         end_by(signal.SIGSEGV)
 
     if where == "the proof of a batch":
-        monkeypatch.setattr(evaluator, "proven_batch", end)
+        monkeypatch.setattr(calibration, "proven_batch", end)
     elif where == "the ranges":
         monkeypatch.setattr("autocompress.network.graph.trace.activation_ranges", end)
     else:
@@ -191,7 +191,7 @@ def test_a_float_network_that_ends_the_runtime_is_one_line(
 def test_a_network_that_the_runtime_does_not_survive_is_no_task(
     task: LoadedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autocompress.network.tflite.interpreter.Runner", Fragile)
+    monkeypatch.setattr("autocompress.tasks.signatures.Runner", Fragile)
     made = Task(name="t", network=task.network, metric="fidelity", x_validation=samples(4), x_test=samples(4))
     with pytest.raises(AutocompressError, match="model 'x': the runtime ended with SIGSEGV"):
         checked(made, task.network, get_metric("fidelity"), "", "model 'x'")

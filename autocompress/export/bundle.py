@@ -23,7 +23,7 @@ from autocompress.report.card import Shipped, markdown, model_card
 from autocompress.tasks.load import BUILT_IN
 
 FORMATS = ("tflite", "c", "android")
-_FOLDER = Path(__file__).parent / "bundle"
+_FOLDER = Path(__file__).parent / "programs"
 _PROGRAMS = {"predict.py": ".tflite", "verify.py": ".json"}  # and what each works on
 _OURS = '"""Made by autocompress export.'  # how the programs of a bundle begin
 

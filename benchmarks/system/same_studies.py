@@ -2,8 +2,8 @@
 
 `python -m benchmarks.system.same_studies COMMIT`: that commit (checked out into a temporary folder) against this tree,
 each searching three studies with the same seeds: `digits`, `fashion-mnist` with fewer channels, and one that is cut and
-goes on. Compared are the parameters of every trial, its values, and the SHA-256 of its file; latencies are modelled. The
-two take turns, so that a slow phase of the machine hits both. About 10 minutes."""
+goes on. Compared are the parameters of every trial, its values, and the SHA-256 of its file; latencies are modelled.
+The two take turns, so that a slow phase of the machine hits both. About 10 minutes."""
 
 from __future__ import annotations
 
