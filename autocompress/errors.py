@@ -12,6 +12,11 @@ class AutocompressError(Exception):
 
     exit_code = 2
 
+    @property
+    def remedy(self) -> str | None:
+        """The next step: what stands behind the first semicolon of the message; None where there is none."""
+        return str(self).partition("; ")[2] or None
+
 
 class UnmetError(AutocompressError):
     """The work finished, but something that was asked for was not met. Exit code 1."""

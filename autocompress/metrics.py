@@ -305,3 +305,45 @@ _ALL = [
     ),
 ]
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+
+
+def is_built_in(name: str) -> bool:
+    """Whether every process knows the metric of this name."""
+    return any(metric.name == name for metric in _ALL)
+
+
+def register_metric(
+    name: str,
+    function: Callable[[Array, Array], Any],
+    *,
+    higher_is_better: bool,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    needs_labels: bool = True,
+) -> Metric:
+    """Make a function of outputs (n, ...) and labels (n, ...) a metric of this process, under `name`.
+
+    It gives a score a sample, (n,), whose mean is the metric. AutocompressError for a name that a built-in metric has,
+    and at the first use for scores of another shape."""
+    if is_built_in(name):
+        raise AutocompressError(f"'{name}' is a metric of autocompress; give yours another name")
+
+    def fault(outputs_shape: Shape, y: Array, inputs_shape: Shape | None) -> str | None:
+        return None
+
+    def scores(outputs: Array, y: Array) -> Samples:
+        found = np.asarray(function(outputs, y), np.float64)
+        if found.shape != (len(outputs),):
+            raise AutocompressError(
+                f"metric '{name}' gives shape {found.shape}; give a score a sample, ({len(outputs)},)"
+            )
+        return found
+
+    METRICS[name] = Metric(
+        name=name,
+        higher_is_better=higher_is_better,
+        needs_labels=needs_labels,
+        bounds=bounds,
+        labels=fault,
+        samples=scores,
+    )
+    return METRICS[name]

@@ -32,7 +32,7 @@ FENCES = {
     "keras": KERAS,
     "tensorflow_model_optimization": {"finetune"},
     "optuna": {"search"},
-    "rich": {"cli", "report.terminal", "report.measurement", "report.units"},
+    "rich": {"cli", "report.terminal", "report.live_progress", "report.measurement", "report.units"},
     "pydantic": {"specs"},
     "yaml": {"specs", "cli"},
 }

@@ -22,6 +22,8 @@ from autocompress.specs import (
 Latency = Callable[[bytes, int], Measurement]  # (file, processes) -> what it takes on the device
 Known = Callable[[bytes], Measurement | None]
 SEARCH_PROCESSES, FRONT_PROCESSES = 3, 5
+DeviceKind = Callable[[DeviceProfile], Latency]
+KINDS: dict[str, DeviceKind] = {}  # beside those that every profile has: its host, or its latency model
 _TRIES = 3
 _OTHER_RUNTIME = {"local": "local-tflite-runtime", "local-tflite-runtime": "local"}
 
@@ -60,10 +62,15 @@ class LatencySource:
     """Latencies on one device. `source` is "measured" or "modelled"."""
 
     def __init__(
-        self, profile: DeviceProfile, host: PatientHost | None, connected: Callable[[DeviceProfile], PatientHost] | None
+        self,
+        profile: DeviceProfile,
+        host: PatientHost | None = None,
+        connected: Callable[[DeviceProfile], PatientHost] | None = None,
+        model: Latency | None = None,
     ) -> None:
-        """`host`: None where the profile's model answers; `connected` opens the host of another profile."""
-        self._profile, self._host, self._connected = profile, host, connected
+        """`host`: None where a model answers, `model` or else the profile's; `connected` opens the host of another
+        profile."""
+        self._profile, self._host, self._connected, self._model = profile, host, connected, model
         self.source = "modelled" if host is None else "measured"
 
     @property
@@ -73,6 +80,8 @@ class LatencySource:
 
     def bind(self, baseline: bytes) -> Latency:
         """A function (file, processes) -> Measurement; measurements are interleaved with `baseline`."""
+        if self._model is not None:
+            return self._model
         if self._host is None:
             assert self._profile.latency_model is not None
             model = self._profile.latency_model
@@ -154,19 +163,35 @@ def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = sil
 
     AutocompressError for a profile that can neither be measured nor modelled; DeviceError where its host fails."""
     with ExitStack() as stack:
-        if profile.host is not None:
+        if profile.kind is not None:
+            yield LatencySource(profile, model=_of_kind(profile.kind)(profile))
+        elif profile.host is not None:
 
             def connected(each: DeviceProfile) -> PatientHost:
                 return stack.enter_context(patient_host(each, wait_s=wait_s, say=say))
 
             yield LatencySource(profile, connected(profile), connected)
         elif profile.latency_model is not None:
-            yield LatencySource(profile, None, None)
+            yield LatencySource(profile)
         else:
             raise AutocompressError(
                 f"device '{profile.name}' has no latency model and no host: measure with --host user@name, "
                 "or in a copy of its profile with host: {command: [...]}"
             )
+
+
+def register_device_kind(name: str, latency_of: DeviceKind) -> None:
+    """Make a way to know latencies available in this process under `name`: a profile whose `kind` is that name gets
+    them from `latency_of(profile)`, a function of a file and a number of processes."""
+    KINDS[name] = latency_of
+
+
+def _of_kind(name: str) -> DeviceKind:
+    if name not in KINDS:
+        raise AutocompressError(
+            f"device kind '{name}' is not registered in this process; call autocompress.register_device_kind first"
+        )
+    return KINDS[name]
 
 
 def patient_host(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> PatientHost:

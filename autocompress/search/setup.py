@@ -61,6 +61,8 @@ def identity_of(
     kernels = offered_kernels(specification.profile, modelled=leaves_out is not None)
     told = asdict(replace(specification.profile, host=None, latency_model=None, kernels=kernels))
     device: dict[str, Any] = {key: value for key, value in told.items() if key not in _DESCRIPTIVE}
+    if device["kind"] is None:  # as before there were any
+        del device["kind"]
     return study_records.Identity(
         task=task.name,
         network_sha256=task.network_sha256,

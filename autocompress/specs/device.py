@@ -169,6 +169,7 @@ class DeviceProfile:
     description: str
     runtime: Runtime
     host: str | Mapping[str, Any] | None
+    kind: str | None = None
     cores: int | None = None
     clock_mhz: float | None = None
     memory_bytes: int | None

@@ -248,6 +248,9 @@ class DeviceFile(Strict):
     host: Host = Field(
         None, description="null: modelled; local; {ssh: user@name, python: path}; {command: [argv, ...]}"
     )
+    kind: Name | None = Field(
+        None, description="a device kind that a Python program registers; null: the host measures, else the model tells"
+    )
     cores: Annotated[int, Field(ge=1)] | None = None
     clock_mhz: Positive | None = None
     memory_bytes: Annotated[int, Field(gt=0)] | None = None
@@ -289,6 +292,7 @@ def to_device(file: DeviceFile) -> DeviceProfile:
         description=file.description,
         runtime=Runtime(name=file.runtime.name, threads=file.runtime.threads),
         host=file.host,
+        kind=file.kind,
         cores=file.cores,
         clock_mhz=file.clock_mhz,
         memory_bytes=file.memory_bytes,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.metrics import METRICS, Metric, get_metric
+from autocompress.metrics import METRICS, Metric, get_metric, register_metric
 from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.archive import read_archive
 from autocompress.tasks.arrays import fit_inputs, fit_labels
@@ -94,8 +94,6 @@ def _load_files(model: Path, data: Path, metric: Metric, asked: SignatureChoice)
 
 
 def _load_named(name: str, metric: Metric | None, asked: SignatureChoice) -> LoadedTask:
-    from autocompress.network.tflite.convert import to_float_tflite
-
     file, attribute = split_name(name)
     if file is not None:
         made = task_of_file(file, attribute)
@@ -103,10 +101,36 @@ def _load_named(name: str, metric: Metric | None, asked: SignatureChoice) -> Loa
         made = importlib.import_module(BUILT_IN[name]).task()
     else:
         raise unknown_name("task", name, [*BUILT_IN, "FILE.py[:ATTR]"])
-    prefix, network = f"task '{name}': ", made.network
+    return _load_object(made, metric, asked, f"task '{name}': ", file)
+
+
+def loaded_task(task: Task) -> LoadedTask:
+    """A task object, checked. One of two files has a `source`; one of arrays has none until these are stored.
+    AutocompressError for anything that cannot be used."""
+    if callable(task.metric):
+        own = register_metric(task.metric.__name__, task.metric, higher_is_better=True)
+        task = replace(task, metric=own.name)
+    if isinstance(task.network, str | Path) and task.data is not None:
+        choice = SignatureChoice(output=task.output, signature=task.signature)
+        loaded = load_task(None, task.network, task.data, str(task.metric), choice)
+        return replace(loaded, name=task.name or loaded.name)
+    name = task.name or (Path(task.network).stem if isinstance(task.network, str | Path) else "task")
+    return _load_object(replace(task, name=name), None, NOTHING, f"task '{name}': ", None)
+
+
+def _load_object(
+    made: Task, metric: Metric | None, asked: SignatureChoice, prefix: str, file: Path | None
+) -> LoadedTask:
+    """A task object; `file` is where it was written, whose folder relative paths count from."""
+    from autocompress.network.tflite.convert import to_float_tflite
+
+    network = made.network
     if not isinstance(network, bytes | str | Path):
         raise AutocompressError(f"{prefix}network is a {type(network).__name__}; give bytes or a path")
+    chosen = metric or get_metric(str(made.metric))
+    if made.data is not None:
+        fields, _ = read_archive(beside(file, made.data), chosen)
+        made = replace(made, **fields)
     model = network if isinstance(network, bytes) else to_float_tflite(beside(file, network))
-    output, signature = asked.output or made.output, asked.signature or made.signature
-    asked = replace(asked, output=output, signature=signature)
-    return checked(made, model, metric or get_metric(str(made.metric)), prefix, f"{prefix}its network", asked)
+    choice = replace(asked, output=asked.output or made.output, signature=asked.signature or made.signature)
+    return checked(made, model, chosen, prefix, f"{prefix}its network", choice)

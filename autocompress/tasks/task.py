@@ -20,21 +20,23 @@ TrainingData = tuple[dict[str, Array], Array | None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A task as its author writes it.
+    """A task as its author writes it: a network, data and a metric. `name` is made of the network's path unless given.
 
     `network` is a `.tflite` as bytes, or the path of a `.tflite`, `.keras`, `.h5` or SavedModel folder (a
     relative one beside the task's file, else in the current folder). `metric` is a name, as in
-    `autocompress.metrics`. Inputs `x_*` have shape (n, ...) as the network takes them: one array, or a
-    mapping by input name for several inputs. Labels `y_*` may be left out only with the metric `fidelity`.
-    Without `x_calibration` the validation inputs serve. `x_train` and `y_train`, for fine-tuning, may be
-    functions without arguments that read the data when needed. `output`: the name of the output that the metric
-    judges, of several; `signature`: the key of the signature that is meant, of several."""
+    `autocompress.metrics`, or a function of outputs and labels that gives a score a sample, more is better. `data` is
+    the path of an `.npz` with the arrays below, instead of them. Inputs `x_*` have shape (n, ...) as the network takes
+    them: one array, or a mapping by input name for several inputs. Labels `y_*` may be left out only with the metric
+    `fidelity`. Without `x_calibration` the validation inputs serve. `x_train` and `y_train`, for fine-tuning, may be
+    functions without arguments that read the data when needed. `output`: the name of the output that the metric judges,
+    of several; `signature`: the key of the signature that is meant, of several."""
 
-    name: str
     network: bytes | str | Path
-    metric: str
-    x_validation: Inputs
-    x_test: Inputs
+    metric: str | Callable[[Array, Array], Any]
+    name: str = ""
+    data: str | Path | None = None
+    x_validation: Inputs | None = None
+    x_test: Inputs | None = None
     y_validation: Array | None = None
     y_test: Array | None = None
     x_calibration: Inputs | None = None
