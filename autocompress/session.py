@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autocompress.measure.host.client import at_host
-from autocompress.measure.host.retry import WAIT_S, Say, silent
-from autocompress.measure.latency import LatencySource, latency_on
+from autocompress.latency.host.client import at_host
+from autocompress.latency.host.retry import WAIT_S, Say, silent
+from autocompress.latency.source import LatencySource, latency_on
 from autocompress.records.constraint import parse_constraint
 from autocompress.search.specification import Budget, Provenance, Resources, Specification
 from autocompress.search.storage import stored_specification

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.records.study import StudyRecord
 from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.study import Search

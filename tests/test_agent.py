@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.measure.host import agent
+from autocompress.latency.host import agent
 
 SOURCE = Path(agent.__file__).read_text()
 SHA_A, SHA_B = "a" * 64, "b" * 64

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autocompress.compress.build import Builder, read_layers, verify
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.template import make_template
+from autocompress.compression.build import Builder, read_layers, verify
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.template import make_template
 from autocompress.devices import probe
 from autocompress.errors import CandidateError
 from autocompress.export import c_source
 from autocompress.export.programs import verify as program
-from autocompress.measure.model.operators import operators
+from autocompress.latency.model.operators import operators
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import LAYER_OPS, Layer, layers_of
 from autocompress.network.tflite import flatbuffer

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.template import make_template
+from autocompress.compression.template import make_template
 from autocompress.devices import calibrate, designs
 from autocompress.errors import AutocompressError
-from autocompress.measure.model import fit as fitting
-from autocompress.measure.model.fit import Sample, calibrated_model, cross_validate, fit
-from autocompress.measure.model.operators import Operator, Tensor, operators
-from autocompress.measure.model.predict import predict
-from autocompress.measure.model.terms import terms_of
+from autocompress.latency.model import fit as fitting
+from autocompress.latency.model.fit import Sample, calibrated_model, cross_validate, fit
+from autocompress.latency.model.operators import Operator, Tensor, operators
+from autocompress.latency.model.predict import predict
+from autocompress.latency.model.terms import terms_of
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder

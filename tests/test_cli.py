@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.cli.options import Waits, seconds
 from autocompress.errors import AutocompressError
-from autocompress.measure.model.operators import operators
+from autocompress.latency.model.operators import operators
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 
@@ -273,7 +273,7 @@ def test_bad_models(tmp_path: Path) -> None:
 
 
 def _quantized() -> bytes:
-    from autocompress.compress.template import make_template
+    from autocompress.compression.template import make_template
     from autocompress.network.graph.layers import layers_of
     from autocompress.network.tflite import flatbuffer
 

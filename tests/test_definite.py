@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress import definite
-from autocompress.compress.solve import Problem, output_error, solve
-from autocompress.compress.survey import survey
-from autocompress.compress.tables import probe_choices, sensitivity_curve
+from autocompress.compression import definite
+from autocompress.compression.solve import Problem, output_error, solve
+from autocompress.compression.survey import survey
+from autocompress.compression.tables import probe_choices, sensitivity_curve
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import LayerChoice
 

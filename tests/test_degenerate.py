@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.build import Builder, read_layers
-from autocompress.compress.reconstruct import Reconstruction
+from autocompress.compression.build import Builder, read_layers
+from autocompress.compression.reconstruct import Reconstruction
 from autocompress.network.graph import trace
 from autocompress.network.graph.finite import first_refused, not_finite, unfit
 from autocompress.network.graph.layers import layers_of

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_models import dense_model
 
-from autocompress.compress.download import _parsed, coded_bytes, compressed, deflated, download_bytes
+from autocompress.compression.download import _parsed, coded_bytes, compressed, deflated, download_bytes
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.short_floats import SCALE_BITS, short
 from autocompress.tasks import load_task

@@ -16,7 +16,7 @@ from searches import Asked, asked_for
 from autocompress import stats
 from autocompress.evaluate import early_stopping, validation
 from autocompress.evaluate.quality import Split
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.records.front import FLAT_TRIALS, Front, complete, is_flat
 from autocompress.records.study import Constraint, StudyRecord
 from autocompress.report import study_document

@@ -19,7 +19,7 @@ from processes import Background, children, is_dead, measurers, wait_for
 from tiny_models import dense_model, int4_conv_model
 
 from autocompress.errors import CandidateError
-from autocompress.measure.host.client import Host, local_host
+from autocompress.latency.host.client import Host, local_host
 from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records

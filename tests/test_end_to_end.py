@@ -27,7 +27,7 @@ from test_convert import MAKE_FILES
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.template import quantize_plainly
+from autocompress.compression.template import quantize_plainly
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer

@@ -27,7 +27,7 @@ from network_data import UnavailableError, apt
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.build import decoded
+from autocompress.compression.build import decoded
 from autocompress.export import android, c_source
 from autocompress.export.programs import verify
 from autocompress.export.stored_weights import stored_weights

@@ -24,8 +24,8 @@ from tiny_models import dense_model
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.build import Builder, read_layers
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.build import Builder, read_layers
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.finetune import checkpoint, constraint, losses, memory
 from autocompress.finetune.constraint import ConstrainedLayer, _short

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from autocompress import pareto
-from autocompress.compress.tables import LayerTable, Tables
+from autocompress.compression.tables import LayerTable, Tables
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation

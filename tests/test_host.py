@@ -19,13 +19,13 @@ from runtimes import BOTH, HAS_TFLITE, LITERT, TFLITE, needs_tflite
 from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
-from autocompress.measure.host.client import Host, drifted, local_host, throttled
-from autocompress.measure.host.connection import agent_command
+from autocompress.latency.host.client import Host, drifted, local_host, throttled
+from autocompress.latency.host.connection import agent_command
 
 MODEL, BASELINE = dense_model(inputs=128, outputs=64), dense_model(inputs=256, outputs=128)
 SEARCH = """
 import sys
-from autocompress.measure.host.client import Host
+from autocompress.latency.host.client import Host
 from tiny_models import dense_model
 with Host(sys.argv[1:], runtime="ai-edge-litert", threads=1) as host:
     print("measuring", flush=True)

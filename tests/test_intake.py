@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.template import make_template, quantize_plainly
+from autocompress.compression.template import make_template, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of

@@ -18,7 +18,7 @@ from searches import asked_for
 
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate import calibration, quality
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.metrics import get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner

@@ -13,12 +13,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "autocompress"
 # From the ground up. A module imports from floors below its own, or from its own room.
 FLOORS = (
-    {"pareto", "stats", "errors", "files", "interrupts", "measure.host.agent"},
+    {"pareto", "stats", "errors", "files", "interrupts", "latency.host.agent"},
     {"records"},
     {"metrics"},
     {"specs"},
     {"network"},
-    {"tasks", "compress", "measure", "report"},
+    {"tasks", "compression", "latency", "report"},
     {"evaluate", "export", "finetune"},
     {"devices", "search"},
     {"session"},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.compress import levels as lv
+from autocompress.compression import levels as lv
 
 Array = np.ndarray[Any, Any]
 TABLES = st.lists(st.integers(-127, 127), min_size=1, max_size=20).map(lambda v: np.unique([*v, 0]).astype(float))

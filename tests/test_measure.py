@@ -19,7 +19,7 @@ from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.quality import device_accuracy
-from autocompress.measure.latency import Unscreened
+from autocompress.latency.source import Unscreened
 from autocompress.metrics import get_metric
 from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile, OpTime
 from autocompress.report.measurement import document, histogram, print_measurement

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autocompress.compress.compensated_probe import CompensatedProbe
-from autocompress.compress.divergence import divergence
-from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, untouched
-from autocompress.compress.solve import solve
+from autocompress.compression.compensated_probe import CompensatedProbe
+from autocompress.compression.divergence import divergence
+from autocompress.compression.reconstruct import FloatLayer, Reconstruction, SolvedLayer, untouched
+from autocompress.compression.solve import solve
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.graph.segments import Patchable

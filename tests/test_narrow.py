@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.channel_pruning import (
+from autocompress.compression.channel_pruning import (
     CRITERIA,
     eliminate,
     order,
@@ -24,8 +24,8 @@ from autocompress.compress.channel_pruning import (
     prune_channels,
     width_sensitivities,
 )
-from autocompress.compress.divergence import divergence
-from autocompress.compress.reconstruct import Reconstruction
+from autocompress.compression.divergence import divergence
+from autocompress.compression.reconstruct import Reconstruction
 from autocompress.errors import AutocompressError
 from autocompress.evaluate.networks import BaseNetwork, BaseNetworks
 from autocompress.network.graph.channels import Channels, prune

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.build import Builder, read_layers
-from autocompress.compress.output_scales import least_widths, widened
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.template import Slot, make_template
+from autocompress.compression.build import Builder, read_layers
+from autocompress.compression.output_scales import least_widths, widened
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.template import Slot, make_template
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.divergence import divergence
+from autocompress.compression.divergence import divergence
 from autocompress.errors import AutocompressError
 from autocompress.evaluate.quality import Split
 from autocompress.export import android

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import dense_model, refused_model
 
-from autocompress.compress.template import quantize_plainly
+from autocompress.compression.template import quantize_plainly
 from autocompress.errors import AutocompressError
-from autocompress.measure.latency_cache import PatternLatency
+from autocompress.latency.cache import PatternLatency
 from autocompress.network.graph import trace
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of

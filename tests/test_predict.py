@@ -13,9 +13,9 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.template import pattern_file
+from autocompress.compression.template import pattern_file
 from autocompress.errors import AutocompressError
-from autocompress.measure.model import predict
+from autocompress.latency.model import predict
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder

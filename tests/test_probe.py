@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.devices import probe as probing
 from autocompress.devices.probe import probe
-from autocompress.measure.host.client import Host
+from autocompress.latency.host.client import Host
 from autocompress.specs import load_device
 
 PAIRS = ((32, "float32"), (8, "float32"), (4, "float32"), (8, "int8"))

@@ -24,8 +24,8 @@ from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import CandidateError, DeviceError
 from autocompress.evaluate.quality import device_accuracy
-from autocompress.measure.host import agent, client, op_profile
-from autocompress.measure.host.client import Host
+from autocompress.latency.host import agent, client, op_profile
+from autocompress.latency.host.client import Host
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner

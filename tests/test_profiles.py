@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from autocompress.measure.model import predict
+from autocompress.latency.model import predict
 from autocompress.specs import FIGURES, device_names, load_device, load_space
 from autocompress.specs.legality import allowed_activations, allowed_choices
 

@@ -14,9 +14,9 @@ import pytest
 from tiny_models import crashing_model, dense_model
 
 from autocompress.errors import CandidateError, DeviceError
-from autocompress.measure.host.agent import RUNTIMES
-from autocompress.measure.host.client import Host
-from autocompress.measure.host.connection import Connection
+from autocompress.latency.host.agent import RUNTIMES
+from autocompress.latency.host.client import Host
+from autocompress.latency.host.connection import Connection
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 MODEL = dense_model(inputs=128, outputs=64)

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 from searches import asked_for
 
-from autocompress.measure.latency import latency_on
-from autocompress.measure.model.predict import predict
+from autocompress.latency.model.predict import predict
+from autocompress.latency.source import latency_on
 from autocompress.records.front import Front, complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, StudyRecord

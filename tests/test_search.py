@@ -17,8 +17,8 @@ from searches import Asked, asked_for
 from standstill import counted, stop_when
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, UnmetError
-from autocompress.measure.host.client import at_host
-from autocompress.measure.latency import Latency, latency_on
+from autocompress.latency.host.client import at_host
+from autocompress.latency.source import Latency, latency_on
 from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.compress.divergence import divergence
-from autocompress.compress.solve import Problem, output_error, solve
-from autocompress.compress.survey import survey
-from autocompress.compress.tables import (
+from autocompress.compression.divergence import divergence
+from autocompress.compression.solve import Problem, output_error, solve
+from autocompress.compression.survey import survey
+from autocompress.compression.tables import (
     PROBES,
     VERSION,
     LayerTable,
@@ -170,7 +170,7 @@ def test_a_truncated_file_is_ignored_with_a_note_and_made_again(tmp_path: Path, 
 
 
 def test_tables_of_another_version_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autocompress.compress.tables.VERSION", VERSION + 1)
+    monkeypatch.setattr("autocompress.compression.tables.VERSION", VERSION + 1)
     kept_tables(tmp_path, "k", tables)
     monkeypatch.undo()
     _, note = kept_tables(tmp_path, "k", tables)
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_written_costs_a_note_only(tmp_path: Path) -> No
 def test_two_processes_end_with_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[2])\n"
-        "from test_sensitivity import tables\nfrom autocompress.compress.tables import kept_tables\n"
+        "from test_sensitivity import tables\nfrom autocompress.compression.tables import kept_tables\n"
         "kept_tables(pathlib.Path(sys.argv[1]), 'k', tables)\n"
     )
     here = str(Path(__file__).parent)

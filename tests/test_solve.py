@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress import levels as lv
-from autocompress.compress import solve as sv
-from autocompress.compress.solve import Problem, output_error, solve
+from autocompress.compression import levels as lv
+from autocompress.compression import solve as sv
+from autocompress.compression.solve import Problem, output_error, solve
 from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]

@@ -16,17 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress import solve as sv
-from autocompress.compress.build import Builder, read_layers
-from autocompress.compress.download import download_bytes
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.solve import Problem
-from autocompress.compress.sparse_storage import SparseStorage, with_sparse_weights
+from autocompress.compression import solve as sv
+from autocompress.compression.build import Builder, read_layers
+from autocompress.compression.download import download_bytes
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.solve import Problem
+from autocompress.compression.sparse_storage import SparseStorage, with_sparse_weights
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.export.programs import verify as program
 from autocompress.finetune.constraint import ConstrainedLayer
-from autocompress.measure.host.client import Host, local_host
-from autocompress.measure.model.predict import predict
+from autocompress.latency.host.client import Host, local_host
+from autocompress.latency.model.predict import predict
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import SparsePath, runs_sparse, sparse_path
@@ -499,7 +499,7 @@ def test_why_a_convolution_behind_the_mean_keeps_all_weights_dense(without_avx: 
 
 def forced_sparse(network: bytes) -> bytes:
     """The network with its 1x1 convolutions stored sparse, whatever follows."""
-    from autocompress.compress.sparse_storage import _stored
+    from autocompress.compression.sparse_storage import _stored
 
     found = {layer.name: layer.weight for layer in layers(network)[1:] if layer.op == "CONV_2D"}
     return _stored(network, found)

@@ -15,12 +15,12 @@ from test_sparse import layers, mobile, names_stored_sparse, path_of, stored, wi
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.compress.solve import Problem
-from autocompress.compress.survey import survey
-from autocompress.compress.tables import table_key
+from autocompress.compression.solve import Problem
+from autocompress.compression.survey import survey
+from autocompress.compression.tables import table_key
 from autocompress.errors import AutocompressError
-from autocompress.measure import latency
-from autocompress.measure.latency import LatencySource
+from autocompress.latency import source
+from autocompress.latency.source import LatencySource
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import LayerChoice
@@ -169,7 +169,7 @@ def test_a_calibrated_model_says_nothing_of_a_file_with_sparse_kernels() -> None
         return "said"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "predict", predicted)
+        patch.setattr(source, "predict", predicted)
         expected = LatencySource(profile, Measured(), None).expected()  # type: ignore[arg-type]
         assert expected is not None
         assert expected(dense) == "said"

@@ -27,15 +27,15 @@ from autocompress.errors import (
     NotStartedError,
     UnreachableError,
 )
-from autocompress.measure.host import ssh
-from autocompress.measure.host.client import Host
-from autocompress.measure.host.retry import PatientHost
+from autocompress.latency.host import ssh
+from autocompress.latency.host.client import Host
+from autocompress.latency.host.retry import PatientHost
 
 MODEL = dense_model(inputs=128, outputs=64)
 SEARCH = """
 import sys
-from autocompress.measure.host.client import Host
-from autocompress.measure.host.ssh import host_of, ssh_argv
+from autocompress.latency.host.client import Host
+from autocompress.latency.host.ssh import host_of, ssh_argv
 from tiny_models import dense_model
 with Host(ssh_argv(host_of("board")), runtime="ai-edge-litert", threads=1) as host:
     print("measuring", flush=True)

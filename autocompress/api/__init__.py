@@ -14,7 +14,7 @@ from autocompress.api.one_configuration import Compressed, compress
 from autocompress.api.results import Front, Latency, StudyView, Trial
 from autocompress.api.study import Study
 from autocompress.errors import AutocompressError, DeviceError, UnmetError
-from autocompress.measure.latency import register_device_kind
+from autocompress.latency.source import register_device_kind
 from autocompress.metrics import register_metric
 from autocompress.search.sampler.stock import register_sampler
 from autocompress.specs import DeviceProfile, SearchSpace

@@ -12,9 +12,9 @@ from autocompress.api.study import Study
 from autocompress.devices.measure_file import measure_file
 from autocompress.errors import AutocompressError
 from autocompress.export.bundle import ExportOptions
-from autocompress.measure.host.client import at_host
-from autocompress.measure.host.retry import Say, silent
-from autocompress.measure.latency import latency_on
+from autocompress.latency.host.client import at_host
+from autocompress.latency.host.retry import Say, silent
+from autocompress.latency.source import latency_on
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.measurement import MeasuredFile
 from autocompress.records.study import Constraint

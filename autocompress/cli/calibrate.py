@@ -62,7 +62,7 @@ def calibrate(
 
 def _profile(device: str, host: str | None, name: str | None) -> DeviceProfile:
     """The profile to calibrate, at the host and under the name asked for."""
-    from autocompress.measure.host.client import at_host
+    from autocompress.latency.host.client import at_host
     from autocompress.specs import check_device_name, load_device
 
     profile = at_host(load_device(device), host)

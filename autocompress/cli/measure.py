@@ -46,7 +46,7 @@ def measure(
 ) -> None:
     """Measure one .tflite on a device: latency and its distribution, operators, memory, load time, environment."""
     from autocompress.devices.measure_file import measure_file
-    from autocompress.measure.host.client import at_host
+    from autocompress.latency.host.client import at_host
     from autocompress.report.measurement import document, print_measurement
     from autocompress.specs import load_device
     from autocompress.tasks import SignatureChoice

@@ -48,8 +48,8 @@ def probe(
     The profile goes to your own profiles ($XDG_CONFIG_HOME/autocompress/device_profiles, by default below ~/.config); a
     former one of that name is kept as NAME.yaml.bak."""
     from autocompress.devices.probe import probe as run
-    from autocompress.measure.host.agent import RUNTIMES
-    from autocompress.measure.host.ssh import host_of
+    from autocompress.latency.host.agent import RUNTIMES
+    from autocompress.latency.host.ssh import host_of
     from autocompress.specs import check_device_name, save_device
 
     if runtime is not None and runtime not in RUNTIMES:

@@ -83,8 +83,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
-    from autocompress.measure.host.client import at_host
-    from autocompress.measure.latency import latency_on
+    from autocompress.latency.host.client import at_host
+    from autocompress.latency.source import latency_on
     from autocompress.records.constraint import parse_constraint
     from autocompress.search.specification import Budget, Provenance, Resources, Specification
     from autocompress.search.workers.processes import WorkerProcesses

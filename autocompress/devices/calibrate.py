@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autocompress.compress.template import make_template, quantize_plainly
+from autocompress.compression.template import make_template, quantize_plainly
 from autocompress.devices.designs import Design, designed_set
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.measure.host.retry import WAIT_S, PatientHost, Say, silent
-from autocompress.measure.latency import patient_host
-from autocompress.measure.model.fit import Sample, calibrated_model, cross_validate, summary
-from autocompress.measure.model.operators import operators
-from autocompress.measure.model.terms import terms_of
+from autocompress.latency.host.retry import WAIT_S, PatientHost, Say, silent
+from autocompress.latency.model.fit import Sample, calibrated_model, cross_validate, summary
+from autocompress.latency.model.operators import operators
+from autocompress.latency.model.terms import terms_of
+from autocompress.latency.source import patient_host
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autocompress.compress.download import download_bytes
+from autocompress.compression.download import download_bytes
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate.quality import device_accuracy
-from autocompress.measure.host.client import Host, local_host
-from autocompress.measure.host.retry import WAIT_S, Say, silent
-from autocompress.measure.latency import patient_host
-from autocompress.measure.model.predict import energy_mj, predict
+from autocompress.latency.host.client import Host, local_host
+from autocompress.latency.host.retry import WAIT_S, Say, silent
+from autocompress.latency.model.predict import energy_mj, predict
+from autocompress.latency.source import patient_host
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.measurement import DeviceAccuracy, MeasuredFile, Measurement, OpProfile

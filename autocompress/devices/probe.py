@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import read_layers
-from autocompress.compress.sparse_storage import with_sparse_weights
-from autocompress.compress.template import make_template
+from autocompress.compression.build import read_layers
+from autocompress.compression.sparse_storage import with_sparse_weights
+from autocompress.compression.template import make_template
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
-from autocompress.measure.host.agent import RUNTIMES
-from autocompress.measure.host.client import Host, profile_host
+from autocompress.latency.host.agent import RUNTIMES
+from autocompress.latency.host.client import Host, profile_host
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import LAYER_OPS, Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import stores_sparse

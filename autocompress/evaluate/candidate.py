@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from autocompress.compress.download import download_bytes
+from autocompress.compression.download import download_bytes
 from autocompress.records.configuration import Configuration
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.download import download_bytes
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.sparse_storage import SparseStorage
-from autocompress.compress.tables import Tables, build_tables, kept_tables, table_key
-from autocompress.compress.template import Ranges, quantize_plainly
+from autocompress.compression.download import download_bytes
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.sparse_storage import SparseStorage
+from autocompress.compression.tables import Tables, build_tables, kept_tables, table_key
+from autocompress.compression.template import Ranges, quantize_plainly
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate.artifacts import ArtifactStore
 from autocompress.evaluate.calibration import CalibrationData, of_float
@@ -25,8 +25,8 @@ from autocompress.evaluate.networks import BaseNetwork, BaseNetworks, WidthEffec
 from autocompress.evaluate.quality import Quality
 from autocompress.evaluate.splits import DataSplits
 from autocompress.evaluate.validation import Validator
-from autocompress.measure.latency import FRONT_PROCESSES, SEARCH_PROCESSES, CandidateLatency
-from autocompress.measure.model.predict import energy_mj
+from autocompress.latency.model.predict import energy_mj
+from autocompress.latency.source import FRONT_PROCESSES, SEARCH_PROCESSES, CandidateLatency
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import SparsePath, sparse_path
 from autocompress.network.tflite import flatbuffer

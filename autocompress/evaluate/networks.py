@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder, Unpacks
-from autocompress.compress.channel_pruning import (
+from autocompress.compression.build import Builder, Unpacks
+from autocompress.compression.channel_pruning import (
     INPUT_AXIS,
     Elimination,
     eliminate,
@@ -21,10 +21,10 @@ from autocompress.compress.channel_pruning import (
     prune_channels,
     width_sensitivities,
 )
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
-from autocompress.compress.sparse_storage import SparseStorage
-from autocompress.compress.tables import Run
-from autocompress.compress.template import Ranges
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.sparse_storage import SparseStorage
+from autocompress.compression.tables import Run
+from autocompress.compression.template import Ranges
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network.graph import trace
 from autocompress.network.graph.channels import ChannelGroup, Channels

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.divergence import divergence
+from autocompress.compression.divergence import divergence
 from autocompress.evaluate import early_stopping
 from autocompress.evaluate.early_stopping import StoppedEarly, StoppingThreshold
 from autocompress.evaluate.quality import Split

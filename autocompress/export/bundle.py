@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autocompress.compress.download import compressed
+from autocompress.compression.download import compressed
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
 from autocompress.export import android
 from autocompress.export.c_source import c_files, identifier, mixed_layers

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import decoded
+from autocompress.compression.build import decoded
 from autocompress.network.graph.layers import INPUTS, LAYER_OPS, makers_of, stored_tensor
 from autocompress.network.tflite import flatbuffer
 

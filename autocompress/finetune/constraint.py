@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.finetune.schedule import share_of_zeros
 from autocompress.network.graph.layers import Layer
 from autocompress.network.keras import model

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.finetune.constraint import ConstrainedLayer
 from autocompress.finetune.heads import packed
 from autocompress.network.graph.layers import Layer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import CandidateError
 from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import Configuration, LayerChoice

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, unknown_name
 
 Array = np.ndarray[Any, Any]

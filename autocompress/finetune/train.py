@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.finetune import checkpoint, losses
 from autocompress.finetune.batches import HELD_OUT_BATCH, Batches, samples_trained_on

@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress import pareto
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate.evaluator import Material
 from autocompress.records.configuration import Configuration

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.download import coded_bytes, download_bytes
-from autocompress.compress.tables import Tables
+from autocompress.compression.download import coded_bytes, download_bytes
+from autocompress.compression.tables import Tables
 from autocompress.errors import CandidateError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.network.graph.layers import Layer

@@ -16,7 +16,7 @@ from autocompress import interrupts
 from autocompress.errors import AutocompressError, CandidateError, UnmetError
 from autocompress.evaluate.early_stopping import StoppedEarly
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.measure.latency import Known, Latency
+from autocompress.latency.source import Known, Latency
 from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.search import finalize, setup

@@ -12,9 +12,9 @@ from typing import Any
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.files import unchanged
-from autocompress.measure.host.client import at_host
-from autocompress.measure.host.retry import PatientHost
-from autocompress.measure.latency import LatencySource, latency_on
+from autocompress.latency.host.client import at_host
+from autocompress.latency.host.retry import PatientHost
+from autocompress.latency.source import LatencySource, latency_on
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import parse_constraint

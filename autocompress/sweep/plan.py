@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from autocompress.errors import AutocompressError, faulty_file, unknown_name
-from autocompress.measure.host.client import at_host
+from autocompress.latency.host.client import at_host
 from autocompress.metrics import get_metric
 from autocompress.records.constraint import parse_constraint
 from autocompress.search.storage.study_records import digest_of

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autocompress.compress.build import Builder
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.build import Builder
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer

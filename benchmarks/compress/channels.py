@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.channel_pruning import CRITERIA, order, prune_channels
-from autocompress.compress.reconstruct import Reconstruction
+from autocompress.compression.channel_pruning import CRITERIA, order, prune_channels
+from autocompress.compression.reconstruct import Reconstruction
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer

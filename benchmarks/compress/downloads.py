@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import zopfli.zlib
 
-from autocompress.compress import download
+from autocompress.compression import download
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.measure.latency import Unscreened
+from autocompress.latency.source import Unscreened
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.specs import load_device

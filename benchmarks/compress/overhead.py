@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder
-from autocompress.compress.download import download_bytes
-from autocompress.compress.reconstruct import Reconstruction
-from autocompress.compress.template import quantize_plainly
+from autocompress.compression.build import Builder
+from autocompress.compression.download import download_bytes
+from autocompress.compression.reconstruct import Reconstruction
+from autocompress.compression.template import quantize_plainly
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import INPUTS, Layer, layers_of
 from autocompress.network.tflite import flatbuffer

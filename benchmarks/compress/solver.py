@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.build import Builder, read_layers
-from autocompress.compress.reconstruct import Reconstruction, SolvedLayer
+from autocompress.compression.build import Builder, read_layers
+from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner

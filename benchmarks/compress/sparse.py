@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.download import download_bytes
-from autocompress.compress.sparse_storage import with_sparse_weights
-from autocompress.measure.host.client import Host, local_host
-from autocompress.measure.latency import steady
+from autocompress.compression.download import download_bytes
+from autocompress.compression.sparse_storage import with_sparse_weights
+from autocompress.latency.host.client import Host, local_host
+from autocompress.latency.source import steady
 from autocompress.network.graph import xnnpack_sparse
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer, sparse

@@ -29,11 +29,11 @@ import numpy as np
 
 from autocompress import stats
 from autocompress.cli.finetune import trainer
-from autocompress.compress.download import download_bytes
-from autocompress.compress.template import quantize_plainly
+from autocompress.compression.download import download_bytes
+from autocompress.compression.template import quantize_plainly
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.finetune.recipe import Progress, Recipe
-from autocompress.measure.latency import FRONT_PROCESSES, Unscreened, latency_on
+from autocompress.latency.source import FRONT_PROCESSES, Unscreened, latency_on
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.specs import load_device

@@ -40,8 +40,8 @@ from autocompress import stats
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.finetune.recipe import Lesson, Progress, Recipe
 from autocompress.finetune.train import finetune
-from autocompress.measure.host.client import Host
-from autocompress.measure.latency import FRONT_PROCESSES, SEARCH_PROCESSES, LatencySource, Unscreened, latency_on
+from autocompress.latency.host.client import Host
+from autocompress.latency.source import FRONT_PROCESSES, SEARCH_PROCESSES, LatencySource, Unscreened, latency_on
 from autocompress.network.graph.channels import prune
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autocompress.measure.host.client import LEAST_RUN_S, Host, local_host
+from autocompress.latency.host.client import LEAST_RUN_S, Host, local_host
 from autocompress.tasks import load_task
 from benchmarks.goals import Goal, judge, print_run, print_table
 from benchmarks.latency.published_points import convert

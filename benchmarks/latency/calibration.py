@@ -23,8 +23,8 @@ import numpy as np
 
 from autocompress.devices.calibrate import calibrate, specimens
 from autocompress.devices.designs import Design
-from autocompress.measure.host.client import local_host
-from autocompress.measure.model.predict import predict
+from autocompress.latency.host.client import local_host
+from autocompress.latency.model.predict import predict
 from autocompress.records.measurement import Measurement
 from autocompress.specs import CalibratedModel, load_device
 from autocompress.specs.user_profiles import as_yaml

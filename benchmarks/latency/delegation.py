@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.template import make_template
+from autocompress.compression.template import make_template
 from autocompress.devices.probe import PAIRS
 from autocompress.errors import CandidateError
-from autocompress.measure.host.client import Host, local_host
+from autocompress.latency.host.client import Host, local_host
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.tflite import flatbuffer

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.measure.model import predict
+from autocompress.latency.model import predict
 from autocompress.specs import Coefficients, FittedPoint, LatencyModel, load_device
 
 SOURCE = "google/XNNPACK README (end2end-bench, 2022-02-08)"

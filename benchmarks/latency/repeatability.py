@@ -15,8 +15,8 @@ import time
 
 import numpy as np
 
-from autocompress.measure.host.client import LEAST_RUN_S, WARMUP_S, Host, local_host
-from autocompress.measure.latency import steady
+from autocompress.latency.host.client import LEAST_RUN_S, WARMUP_S, Host, local_host
+from autocompress.latency.source import steady
 from autocompress.records.measurement import Measurement
 from autocompress.tasks import load_task
 from benchmarks.goals import Goal, judge, print_run, print_table

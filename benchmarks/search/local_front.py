@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from autocompress import stats
-from autocompress.compress.template import quantize_plainly
-from autocompress.measure.latency import latency_on
+from autocompress.compression.template import quantize_plainly
+from autocompress.latency.source import latency_on
 from autocompress.network.graph import trace
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of

@@ -25,8 +25,8 @@ import numpy as np
 import optuna
 
 from autocompress import pareto
-from autocompress.compress.download import download_bytes
-from autocompress.measure.latency import latency_on
+from autocompress.compression.download import download_bytes
+from autocompress.latency.source import latency_on
 from autocompress.records.study import StudyRecord
 from autocompress.search.storage.study_records import load_study, read_record
 from autocompress.specs import load_device, load_space

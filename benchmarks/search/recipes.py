@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.download import download_bytes
+from autocompress.compression.download import download_bytes
 from autocompress.errors import CandidateError
 from autocompress.evaluate.quality import Split
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.network.graph import trace
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete, volume
 from autocompress.records.study import Evaluation, StudyRecord

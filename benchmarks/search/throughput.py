@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.records.study import StudyRecord
 from autocompress.search.sampler.stock import uniform_baselines
 from autocompress.search.specification import Budget, Resources, Specification

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from autocompress import stats
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front, complete
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autocompress.compress.template import quantize_plainly
+from autocompress.compression.template import quantize_plainly
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.files import write_whole
-from autocompress.measure.host.client import Host, profile_host
-from autocompress.measure.latency import Unscreened, latency_on
+from autocompress.latency.host.client import Host, profile_host
+from autocompress.latency.source import Unscreened, latency_on
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer

@@ -28,7 +28,7 @@ from optuna.distributions import CategoricalDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState, create_trial
 
-from autocompress.measure.latency import latency_on
+from autocompress.latency.source import latency_on
 from autocompress.records.study import Evaluation
 from autocompress.search.sampler.encoding import ACTIVATIONS
 from autocompress.search.sampler.guided import OWN_BETWEEN

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.measure.host.client import local_host
-from autocompress.measure.latency import Unscreened, latency_on
+from autocompress.latency.host.client import local_host
+from autocompress.latency.source import Unscreened, latency_on
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.configuration import Configuration, LayerChoice

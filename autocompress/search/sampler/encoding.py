@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.tables import Tables
+from autocompress.compression.tables import Tables
 from autocompress.evaluate.networks import WidthEffects
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.sampler.container_costs import Cost

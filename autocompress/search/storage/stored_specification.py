@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 
 from autocompress.errors import AutocompressError
-from autocompress.measure.host.client import at_host
+from autocompress.latency.host.client import at_host
 from autocompress.search.specification import Provenance, Specification
 from autocompress.search.storage import study_records
 from autocompress.specs import (

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from autocompress.errors import AutocompressError
-from autocompress.measure.host.agent import open_lock
+from autocompress.latency.host.agent import open_lock
 
 # Of waiting for another process on the floor; once one was found stopped, as long as it takes others to pause.
 _SILENT_S, _LONGEST_S, _AFTERWARDS_S, _POLL_S = 30.0, 600.0, 2.0, 0.01

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from optuna.study import Study
 
-from autocompress.measure.latency import SEARCH_PROCESSES, Known, Latency
-from autocompress.measure.latency_cache import OtherWorkers, PatternLatency
+from autocompress.latency.cache import OtherWorkers, PatternLatency
+from autocompress.latency.source import SEARCH_PROCESSES, Known, Latency
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation
 from autocompress.search.specification import Specification

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from autocompress.errors import AutocompressError
-from autocompress.measure.model.operators import DENSE_OPS, UNKNOWN_OP, Operator, operators
-from autocompress.measure.model.terms import LAYER_CLASSES, NETWORK, Key, terms_of
+from autocompress.latency.model.operators import DENSE_OPS, UNKNOWN_OP, Operator, operators
+from autocompress.latency.model.terms import LAYER_CLASSES, NETWORK, Key, terms_of
 from autocompress.records.measurement import Measurement
 from autocompress.specs import CalibratedModel, Coefficients, DeviceProfile, FittedPoint, LatencyModel
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.divergence import divergence
-from autocompress.compress.reconstruct import FloatLayer, Reconstruction, corrected_bias
-from autocompress.compress.tables import Run
+from autocompress.compression.divergence import divergence
+from autocompress.compression.reconstruct import FloatLayer, Reconstruction, corrected_bias
+from autocompress.compression.tables import Run
 from autocompress.network.graph import trace
 from autocompress.network.graph.channels import ChannelGroup, Channels, Kept
 from autocompress.network.graph.layers import Layer, layers_of

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.download import coded_bytes, deflated_bytes, download_bytes
-from autocompress.compress.template import constant_behind
+from autocompress.compression.download import coded_bytes, deflated_bytes, download_bytes
+from autocompress.compression.template import constant_behind
 from autocompress.network.graph import xnnpack_sparse
 from autocompress.network.graph.layers import INPUTS, Layer
 from autocompress.network.tflite import flatbuffer, sparse

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress import definite
-from autocompress.compress import levels as lv
+from autocompress.compression import definite
+from autocompress.compression import levels as lv
 from autocompress.network.tflite.short_floats import short
 from autocompress.network.tflite.sparse import block_of
 from autocompress.records.configuration import LayerChoice

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.compress.template import Ranges, Slot
+from autocompress.compression.reconstruct import SolvedLayer
+from autocompress.compression.template import Ranges, Slot
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite import flatbuffer

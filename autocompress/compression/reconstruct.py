@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.solve import Problem, Solution, solve
+from autocompress.compression.solve import Problem, Solution, solve
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer
 from autocompress.network.graph.segments import Segments, State

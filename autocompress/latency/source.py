@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from autocompress.errors import AutocompressError, DeviceError
-from autocompress.measure.host.client import Host, profile_host
-from autocompress.measure.host.retry import WAIT_S, PatientHost, Say, silent
-from autocompress.measure.model.predict import predict
+from autocompress.latency.host.client import Host, profile_host
+from autocompress.latency.host.retry import WAIT_S, PatientHost, Say, silent
+from autocompress.latency.model.predict import predict
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite import flatbuffer
 from autocompress.records.measurement import Measurement

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.compensated_probe import CompensatedProbe
-from autocompress.compress.divergence import divergence
-from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
-from autocompress.compress.solve import Problem, output_error, solve
-from autocompress.compress.survey import survey
+from autocompress.compression.compensated_probe import CompensatedProbe
+from autocompress.compression.divergence import divergence
+from autocompress.compression.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
+from autocompress.compression.solve import Problem, output_error, solve
+from autocompress.compression.survey import survey
 from autocompress.files import exclusive, write_whole
 from autocompress.network.graph import trace
 from autocompress.network.tflite.outputs import FIRST, Signature

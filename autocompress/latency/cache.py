@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from autocompress.measure.latency import Latency
+from autocompress.latency.source import Latency
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.records.measurement import Measurement
 

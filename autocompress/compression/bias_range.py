@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import SolvedLayer
+from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.network.tflite.short_floats import short
 
 Array = np.ndarray[Any, Any]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autocompress.errors import AutocompressError
-from autocompress.measure.model.terms import NETWORK, Key
+from autocompress.latency.model.terms import NETWORK, Key
 from autocompress.specs import CalibratedModel, CalibratedRuntime, Cost, CrossValidation
 
 WHOLE = "network"  # the kind of design that errors are claimed for: a lone operator is not what is deployed

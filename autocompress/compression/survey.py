@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress import levels as lv
-from autocompress.compress.download import coded_bytes
-from autocompress.compress.solve import Problem
-from autocompress.compress.sparse_storage import sparse_bytes
+from autocompress.compression import levels as lv
+from autocompress.compression.download import coded_bytes
+from autocompress.compression.solve import Problem
+from autocompress.compression.sparse_storage import sparse_bytes
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import LayerChoice
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.bias_range import MOST_BIAS, with_room
-from autocompress.compress.output_scales import least_widths, widened
-from autocompress.compress.reconstruct import SolvedLayer
-from autocompress.compress.sparse_storage import SparseStorage, with_sparse_weights
-from autocompress.compress.template import QuantizedTemplate, Ranges, Slot, make_template, pattern_file
+from autocompress.compression.bias_range import MOST_BIAS, with_room
+from autocompress.compression.output_scales import least_widths, widened
+from autocompress.compression.reconstruct import SolvedLayer
+from autocompress.compression.sparse_storage import SparseStorage, with_sparse_weights
+from autocompress.compression.template import QuantizedTemplate, Ranges, Slot, make_template, pattern_file
 from autocompress.errors import CandidateError
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import INPUTS, Layer

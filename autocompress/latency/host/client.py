@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from autocompress import stats
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, unknown_name
-from autocompress.measure.host import agent, ssh
-from autocompress.measure.host.connection import Connection
-from autocompress.measure.host.op_profile import PROFILED_RUNTIME, profile_of
-from autocompress.measure.host.ssh import host_of, ssh_argv
-from autocompress.measure.model.operators import least_memory_bytes
+from autocompress.latency.host import agent, ssh
+from autocompress.latency.host.connection import Connection
+from autocompress.latency.host.op_profile import PROFILED_RUNTIME, profile_of
+from autocompress.latency.host.ssh import host_of, ssh_argv
+from autocompress.latency.model.operators import least_memory_bytes
 from autocompress.records.measurement import Environment, Measurement, OpProfile
 from autocompress.specs import DeviceProfile
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.errors import DeviceError, NotStartedError, UnreachableError
-from autocompress.measure.host import agent, ssh
+from autocompress.latency.host import agent, ssh
 
 # Read by every Python since 2.4, so that an old one can say so itself. The folder where the command starts is no place
 # to import from: it may hold a json.py.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compress.reconstruct import FloatLayer, Reconstruction, SolvedLayer, fitted, untouched
+from autocompress.compression.reconstruct import FloatLayer, Reconstruction, SolvedLayer, fitted, untouched
 from autocompress.network.tflite.outputs import FIRST, Signature
 
 Array = np.ndarray[Any, Any]

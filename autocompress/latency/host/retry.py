@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from autocompress.errors import CandidateError, DeviceError, NotStartedError, UnreachableError
-from autocompress.measure.host.client import Host
+from autocompress.latency.host.client import Host
 from autocompress.records.measurement import Measurement
 
 T = TypeVar("T")

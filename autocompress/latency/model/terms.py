@@ -29,7 +29,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from autocompress.measure.model.operators import Operator, Tensor
+from autocompress.latency.model.operators import Operator, Tensor
 
 Key = tuple[str, str, str]  # dtype, class, term
 NETWORK, UNKNOWN = "network", "unknown"
