@@ -55,9 +55,9 @@ class Screened(StoppedEarly):
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingThreshold:
-    """What a candidate must not be surely below. `scores` (n,): a front member's metric of each sample, None: no rival;
-    `name` says whose. `least`: the bound of a constraint on the metric, None: none. `rises`: more is better (then
-    `least` is a lower bound, else an upper one)."""
+    """What a candidate must not be surely below. `scores` (n,): a front member's metric of each sample, None: there is
+    none; `name` says whose. `least`: the bound of a constraint on the metric, None: none. `rises`: more is better
+    (then `least` is a lower bound, else an upper one)."""
 
     scores: Array | None
     name: str

@@ -202,7 +202,7 @@ class Search:
         self._record, self._changed = self.record(), False
 
     def _settle(self) -> None:
-        """Take the turn once, to settle what dead workers left."""
+        """Hold the trial lock once, to settle what dead workers left."""
         with self._trial_lock:
             study_records.recover(self.study, self.values, self._registry.is_dead)
 

@@ -1,7 +1,7 @@
 """How long the builder takes for a ResNet-8: file and verification, beside ai-edge-quantizer's own call.
 
 For patterns of containers and activations: the first build of a pattern (ai-edge-quantizer makes its
-skeleton), the next ones (our values written into it), and in the same first build the time inside
+template), the next ones (our values written into it), and in the same first build the time inside
 ai-edge-quantizer, from its constructor to the end of `quantize()`. Repeated with fresh builders,
 patterns in turn.
 Under a minute: `python -m benchmarks.compress.builder`."""

@@ -61,7 +61,7 @@ PUBLISHED = {
 
 
 def bench_of(task: LoadedTask, seed: int) -> Evaluator:
-    """A workbench that measures no latency; fully connected layers may be stored with 4 bits, which the runtime has
+    """An evaluator that measures no latency; fully connected layers may be stored with 4 bits, which the runtime has
     kernels for."""
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     device = load_device("local")

@@ -105,7 +105,7 @@ class Row:
 
 
 def bench_of(task: LoadedTask, network: bytes) -> Evaluator:
-    """A workbench for a network on the data of the task; it measures nothing."""
+    """An evaluator for a network on the data of the task; it measures nothing."""
     nothing = Measurement(latency_ms=1.0, latency_source="modelled")
     changed = dataclasses.replace(task, network=network, original=network)
     return Evaluator(

@@ -1,6 +1,6 @@
 """The guided sampler against Optuna's on one task: hypervolume by candidates, and the size that an accuracy costs.
 
-Every sampler runs a real search of its own (storage, constraints, the uniform corners: first, and guided has its own
+Every sampler runs a real search of its own (storage, constraints, the uniform baselines: first, and guided has its own
 suggestions between them), on the same task, device, space and seeds. A configuration that two of them propose is
 evaluated once, so that none pays for another's work; `cost` counts it for each all the same. What building the layer
 tables took counts as so many candidates as would have been evaluated in that time. `tables` are solves on the
@@ -94,7 +94,7 @@ class Shared:
                 self.known[found.configuration.digest] = (found, attrs["divergence"]), float(attrs["wall_s"])
 
     def wrap(self, evaluator: Evaluator) -> None:
-        """Make a workbench look here first."""
+        """Make an evaluator look here first."""
         evaluate: Callable[..., Any] = evaluator.evaluate
 
         def remembered(configuration: Configuration, *rest: Any) -> Any:
@@ -156,7 +156,7 @@ def prepared(search: Search, noted: Path) -> float:
 
 def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided: Line, shared: Shared) -> Line:
     """Argmin of sensitivity + price x bytes on the uncorrected tables, for TABLE_SOLVES prices, behind the same
-    corners."""
+    uniform baselines."""
     profile = load_device(asked.device)
     with latency_on(profile) as latency:
         specification = Specification(
@@ -196,7 +196,7 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
 
 
 def corners_of(search: Search, guided: Line) -> list[Evaluation]:
-    """The uniform corners among a line's evaluations."""
+    """The uniform baselines among a line's evaluations."""
     from autocompress.search.sampler.stock import uniform_baselines
 
     wanted = {

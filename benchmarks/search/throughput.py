@@ -5,7 +5,7 @@ few of our trials one candidate of the plain pipeline (plain_pipeline.py). Ours 
 storage: sampler `random`, device rpi4 (modelled latency), default space, once with the solver's independent
 tier, once with sequential reconstruction. A trial has two times: from its creation in the storage to its end
 there, and from one stored evaluation to the next, which holds everything else too; the ratio is of the
-second, the longer. Corners and the trials right after a plain candidate are left out of the medians. 100
+second, the longer. Uniform baselines and the trials right after a plain candidate are left out of the medians. 100
 trials are what a search does by default: the independent tier remembers solved layers, so it speeds up.
 About 5 minutes: `python -m benchmarks.search.throughput`."""
 
@@ -191,7 +191,7 @@ def print_plain(candidates: Sequence[PlainCandidate]) -> None:
 
 
 def print_first(side: Side) -> None:
-    """The first trials, which trace the network and make skeletons."""
+    """The first trials, which trace the network and make templates."""
     first = side.trials[: sum(trial.uniform_baseline for trial in side.trials) + 3]
     shown = " ".join(f"{trial.trial_s:.2f}{'c' if trial.uniform_baseline else ''}" for trial in first)
     print(f"  {side.tier}: opening (baseline, ranges) {side.opening_s:.2f} s")

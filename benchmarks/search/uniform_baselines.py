@@ -1,11 +1,11 @@
-"""Whether a search does better than the plain corners of its space: 100 trials of guided, fashion-mnist on rpi4.
+"""Whether a search does better than the uniform baselines of its space: 100 trials of guided, fashion-mnist on rpi4.
 
-For each uniform corner (all layers dense at one bit-width, for each activation precision) the front must have a point
-no larger and at least as accurate on validation data; shown is the smallest such point that is no corner, or else a
-corner. The same on test data, where only points that are no corners count, and one must be at least a tenth smaller;
-the paired interval says what of it is luck. Then the front with its test accuracies, the share of its points that are
-no corners, and its hypervolume. About 3 minutes: `python -m benchmarks.search.uniform_baselines`, with another sampler
-`--sampler tpe`."""
+For each uniform baseline (all layers dense at one bit-width, for each activation precision) the front must have a point
+no larger and at least as accurate on validation data; shown is the smallest such point that is none of them, or else
+one that is. The same on test data, where only other points count, and one must be at least a tenth smaller; the
+paired interval says what of it is luck. Then the front with its test accuracies, the share of its points that are
+no uniform baselines, and its hypervolume. About 3 minutes: `python -m benchmarks.search.uniform_baselines`, with
+another sampler `--sampler tpe`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PROGRESS_EVERY = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Cover:
-    """A corner with its trial (None where it failed) and the front's point that covers it (None: missed)."""
+    """A uniform baseline with its trial (None where it failed) and the front's point that covers it (None: missed)."""
 
     uniform_baseline: Configuration
     trial: TrialRecord | None
@@ -49,7 +49,7 @@ class Cover:
 
 
 def searched(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, tuple[Configuration, ...]]:
-    """The study after the search, and the corners of its space as the device can run them."""
+    """The study after the search, and the uniform baselines of its space as the device can run them."""
     task, device = load_task("fashion-mnist"), load_device("rpi4")
     with latency_on(device) as latency:
         specification = Specification(
@@ -79,7 +79,7 @@ def evaluation_of(trial: TrialRecord) -> Evaluation:
 
 
 def covers_of(record: StudyRecord, uniform_baselines: Sequence[Configuration]) -> list[Cover]:
-    """Each corner with what covers it."""
+    """Each uniform baseline with what covers it."""
     known = {uniform_baseline.digest for uniform_baseline in uniform_baselines}
     by_digest: dict[str, TrialRecord] = {}
     for trial, evaluation in complete(record):
@@ -93,8 +93,8 @@ def covers_of(record: StudyRecord, uniform_baselines: Sequence[Configuration]) -
 
 
 def smallest_cover(record: StudyRecord, uniform_baseline: TrialRecord, known: set[str]) -> TrialRecord | None:
-    """The smallest point of the strict front that is no larger than the corner and at least as accurate; one that is
-    no corner itself where there is any. By values as they are: what the search found, not what can be told apart."""
+    """The smallest point of the strict front that is no larger than the baseline and at least as accurate; one that
+    is none itself where there is any. By values as they are: what the search found, not what can be told apart."""
     wanted = evaluation_of(uniform_baseline)
 
     def covers(trial: TrialRecord) -> bool:
@@ -109,7 +109,7 @@ def smallest_cover(record: StudyRecord, uniform_baseline: TrialRecord, known: se
 
 
 def print_covers(covers: Sequence[Cover]) -> None:
-    """The corners and what covers each."""
+    """The uniform baselines and what covers each."""
     table = []
     for cover in covers:
         name = study_document.summary(cover.uniform_baseline)
@@ -135,9 +135,9 @@ def print_covers(covers: Sequence[Cover]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Tested:
-    """A corner on test data, and the smallest point of the front, no corner, that covers it there; where none does, the
-    most accurate that is no larger (None: all are larger). `gain` of that point over the corner, `interval` its paired
-    95 % interval."""
+    """A uniform baseline on test data, and the smallest other point of the front that covers it there; where none does,
+    the most accurate that is no larger (None: all are larger). `gain` of that point over the baseline, `interval` its
+    paired 95 % interval."""
 
     uniform_baseline: Configuration
     accuracy: float
@@ -153,12 +153,12 @@ class Tested:
 
     @property
     def ratio(self) -> float | None:
-        """How large the point is as a share of the corner."""
+        """How large the point is as a share of the baseline."""
         return None if self.by is None else self.by.download_bytes / self.download_bytes
 
 
 def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[Tested]:
-    """Each corner that could be built against the front, on the test split; nothing was chosen by it."""
+    """Each uniform baseline that could be built against the front, on the test split; nothing was chosen by it."""
     split = test_split(load_task("fashion-mnist"))
     known = {cover.uniform_baseline.digest for cover in covers}
 
@@ -174,7 +174,7 @@ def tested_of(record: StudyRecord, covers: Sequence[Cover], runs: Path) -> list[
 
 
 def against(uniform_baseline: Evaluation, scores: Array, points: Sequence[tuple[Evaluation, Array]]) -> Tested:
-    """A corner against points, by their scores of each test sample."""
+    """A uniform baseline against points, by their scores of each test sample."""
     found = Tested(
         uniform_baseline=uniform_baseline.configuration,
         accuracy=float(scores.mean()),
@@ -191,7 +191,7 @@ def against(uniform_baseline: Evaluation, scores: Array, points: Sequence[tuple[
 
 
 def print_tested(tested: Sequence[Tested]) -> None:
-    """The corners on test data and what covers each."""
+    """The uniform baselines on test data and what covers each."""
     table = []
     for row in tested:
         cells = [study_document.summary(row.uniform_baseline), f"{row.accuracy:.4f}", str(row.download_bytes)]
@@ -231,7 +231,7 @@ def print_front(record: StudyRecord, uniform_baselines: Sequence[Configuration])
 
 
 def goals_of(covers: Sequence[Cover], tested: Sequence[Tested]) -> list[Goal]:
-    """All corners covered on validation data; on test data by points that are no corners, one much smaller."""
+    """All uniform baselines covered on validation data; on test data by other points, one much smaller."""
     covered = [row.ratio for row in tested if row.covered and row.ratio is not None]
     worse = sum(row.interval[1] < 0 for row in tested)
     smallest = min(covered, default=1.0)
@@ -263,7 +263,7 @@ def print_summary(record: StudyRecord, covers: Sequence[Cover]) -> None:
 
 
 def main() -> int:
-    """Search and compare; exit code 1 where a corner is not covered."""
+    """Search and compare; exit code 1 where a uniform baseline is not covered."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--trials", type=int, default=100, help="complete trials (default 100)")

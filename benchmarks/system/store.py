@@ -1,7 +1,7 @@
 """What 10,000 stored trials of a ten-layer network cost: loading, the report, and the guided sampler's own time.
 
 The network is the ResNet-8 of `fashion-mnist` on rpi4 with its real layer tables. The trials' configurations are drawn
-at random; their evaluations are made up from the tables (damage, bytes, modelled latency of the usual containers);
+at random; their evaluations are made up from the tables (sensitivity, bytes, modelled latency of the usual containers);
 their file is the float network's, for the report looks at files. They are written as Optuna's storage writes a trial,
 but many in a transaction. Loading and the report run in processes of their own, as commands do; a suggestion is asked
 of the opened search, so with what it reads of the storage.

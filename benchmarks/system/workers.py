@@ -96,7 +96,7 @@ def rates(asked: argparse.Namespace) -> list[Goal]:
     """Both searches and the goal on them."""
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
-        searched(runs, "tables", 2, 12, asked.sampler)  # past the corners: the layer tables are there
+        searched(runs, "tables", 2, 12, asked.sampler)  # past the uniform baselines: the layer tables are there
         found = [searched(runs, f"w{n}", n, asked.trials, asked.sampler) for n in (1, 2)]
     print_table(
         f"Candidates a minute, sampler {asked.sampler}",

@@ -1,7 +1,7 @@
 """The guided sampler: layer tables as a prior, corrected by every trial, the greatest expected hypervolume gain next.
 
-A stock sampler learns each layer's sensitivity by trial and error; layer tables know it before the first trial, but
-not what sequential reconstruction mends, nor how the metric answers. So the tables are the prior of a model with few
+A stock sampler learns each layer's sensitivity by trial and error; layer tables know it before the first trial, but not
+what sequential reconstruction makes up for, nor how the metric answers. So the tables are the prior of a model with few
 parameters, and trials correct those. Everything that a suggestion depends on is the seed, the trial's number and the
 trials stored: an uninterrupted study repeats bit for bit, and storage, resuming and parallel workers stay Optuna's.
 Trials that run already count as what is expected of them."""

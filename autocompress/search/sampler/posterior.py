@@ -63,8 +63,8 @@ class Prediction:
 
 
 class Posterior:
-    """Beliefs fitted to trials. `download_unit`: the bytes that a download of 1 stands for; `scale`: the loss of the
-    metric that counts as much as 1 of the others. `rng` draws the sensitivity model's parameters."""
+    """The surrogate models fitted to trials. `download_unit`: the bytes that a download of 1 stands for; `scale`: the
+    loss of the metric that counts as much as 1 of the others. `rng` draws the sensitivity model's parameters."""
 
     def __init__(
         self,

@@ -4,12 +4,13 @@ Two regressions, both Bayesian with normal priors, so that they say how sure the
 
 *Linear* for latencies, file sizes and memory: the tables' sum is the prior mean, and a few features of the
 configuration are regressed on what the trials differ from it (Bishop 2006, eq. 3.53-3.54 and 3.58); downloads have a
-regression of their own (effects.py).
+regression of their own (size_model.py).
 *Sensitivity* for the outputs' divergence from the float network: D = a + sum_l exp(log d_l(choice) + f . theta), with a
 the share of the activations' precision, d_l the tables' sensitivity and f features of the choice. Sequential
-reconstruction mends much of what the tables say, some layers' and some techniques' sensitivity more than others': that
-is theta, with prior mean 0. The divergence is far less noisy than the metric (every sample's outputs move, few change
-their class), so a few trials teach much. A third, monotone curve leads from sensitivity to loss of the metric."""
+reconstruction makes up for much of what the tables say, some layers' and some techniques' sensitivity more than
+others': that is theta, with prior mean 0. The divergence is far less noisy than the metric (every sample's outputs
+move, few change their class), so a few trials teach much. A third, monotone curve leads from sensitivity to loss of the
+metric."""
 
 from __future__ import annotations
 

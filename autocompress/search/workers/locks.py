@@ -1,7 +1,7 @@
 """Locks between processes, each a file that the kernel unlocks when its holder dies.
 
-`Turn`: one worker at a time looks at the study and begins a trial. `Roll`: which workers live. `Floor`: who computes on
-this machine, any number of builds at once or one measurement alone."""
+`TrialLock`: one worker at a time looks at the study and begins a trial. `WorkerRegistry`: which workers live.
+`ProcessorLock`: who computes on this machine, any number of builds at once or one measurement alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO
 from autocompress.errors import AutocompressError
 from autocompress.latency.host.agent import open_lock
 
-# Of waiting for another process on the floor; once one was found stopped, as long as it takes others to pause.
+# Of waiting for another process at a lock; once one was found stopped, as long as it takes others to pause.
 _SILENT_S, _LONGEST_S, _AFTERWARDS_S, _POLL_S = 30.0, 600.0, 2.0, 0.01
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class TrialLock:
 
 
 class WorkerRegistry:
-    """Which workers of a study live, as a context manager that puts this process on it. A worker is a file that it
+    """Which workers of a study live, as a context manager that registers this process. A worker is a file that it
     keeps locked; `name` is this one's. Of workers on other machines nothing is known here."""
 
     def __init__(self, folder: Path) -> None:
