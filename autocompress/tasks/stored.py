@@ -18,8 +18,8 @@ DATA = "data.npz"
 
 
 def store_task(task: LoadedTask, folder: Path) -> LoadedTask:
-    """The task as it is read back from files in `folder`, which are its `source`; as it is where it has a source already,
-    or a metric that no other process knows. Its training data are not kept."""
+    """The task as it is read back from files in `folder`, which are its `source`; as it is where it has a source
+    already, or a metric that no other process knows. Its training data are not kept."""
     if task.source is not None or not is_built_in(task.metric.name):
         return task
     folder.mkdir(parents=True, exist_ok=True)
