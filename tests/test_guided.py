@@ -129,7 +129,7 @@ def guided(
         reference=lambda: reference(where),
         objectives=objectives or ("metric", "latency", "size"),
         size="download",
-        constraints=constraints,
+        constraints=lambda: constraints,
         uniform_baselines=[
             parameters(uniform_baseline, land.activations, land.choices) for uniform_baseline in uniform_baselines
         ],
@@ -340,7 +340,7 @@ def test_guided_works_where_the_metric_falls_and_no_plain_int8_file_is_known() -
         reference=lambda: falling,
         objectives=("metric", "size"),
         size="file",
-        constraints=(),
+        constraints=lambda: (),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)

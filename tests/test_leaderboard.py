@@ -26,9 +26,10 @@ from autocompress import pareto
 from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.constraint import parse_constraint
 from autocompress.records.front import Front, feasible, scaled
 from autocompress.records.study import Constraint, SearchRun, StudyRecord
-from autocompress.report.leaderboard import groups_of, parse_limit, plain_int8
+from autocompress.report.leaderboard import groups_of, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
 from autocompress.search.storage.all_studies import read_all
 from autocompress.search.storage.study_records import load_study, read_record
@@ -55,7 +56,7 @@ def call(*arguments: str | Path) -> Any:
     ],
 )
 def test_a_limit_may_hang_on_the_float_network(text: str, bound: float) -> None:
-    constraint = parse_limit(text).constraint(make_record().baseline)
+    constraint = parse_constraint(text).resolved(make_record().baseline)
     assert constraint is not None
     assert constraint.bound == pytest.approx(bound)
     assert constraint.name + constraint.relation in "".join(text.split())
@@ -66,13 +67,13 @@ def test_a_limit_may_hang_on_the_float_network(text: str, bound: float) -> None:
 )
 def test_a_limit_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(AutocompressError, match="is not NAME<=NUMBER"):
-        parse_limit(text)
+        parse_constraint(text)
     with pytest.raises(AutocompressError, match="did you mean 'accuracy'"):
-        parse_limit("acuracy>=0.9")
+        parse_constraint("acuracy>=0.9")
 
 
 def test_a_limit_on_what_the_baseline_lacks_is_met_by_none() -> None:
-    (group,) = groups_of([make_record(*ALL)], [parse_limit("energy_mj<=float")])
+    (group,) = groups_of([make_record(*ALL)], [parse_constraint("energy_mj<=float")])
     assert [best.point for best in group.best] == [None, None, None]
 
 
@@ -90,7 +91,7 @@ def test_front_and_best_are_their_definitions(studies, higher) -> None:
         )
         for k, points in enumerate(studies)
     ]
-    (group,) = groups_of(records, [parse_limit("accuracy>=0.91"), parse_limit("download_bytes<=2000")])
+    (group,) = groups_of(records, [parse_constraint("accuracy>=0.91"), parse_constraint("download_bytes<=2000")])
     every = [(-a if higher else a, lat / 10, size * 1000) for points in studies for a, lat, size in points]
     expected = {v for v in every if not any(w != v and all(p <= q for p, q in zip(w, v, strict=True)) for w in every)}
     found = [
@@ -143,12 +144,12 @@ def test_hypervolumes_that_cannot_be_told_apart_share_a_rank() -> None:
 def test_a_common_front_is_thinned_and_so_are_the_best() -> None:
     a = make_record(make_trial(0, 0.910, 0.100, 20_000), name="a")
     b = make_record(make_trial(0, 0.911, 0.101, 20_050), make_trial(1, 0.90, 0.09, 10_000), name="b")
-    (group,) = groups_of([a, b], [parse_limit("accuracy>=0.905")])
+    (group,) = groups_of([a, b], [parse_constraint("accuracy>=0.905")])
     assert [(p.record.name, p.trial.number) for p in group.front] == [("a", 0), ("b", 1)]
     assert [(p.record.name, p.trial.number) for p in group.others] == [("b", 0)]
     found = {best.wanted: best.point and best.point.record.name for best in group.best}
     assert found == {"fastest": "a", "smallest": "a"}
-    (group,) = groups_of([a, b], [parse_limit("accuracy>=0.905")], usable=lambda point: point.record.name != "a")
+    (group,) = groups_of([a, b], [parse_constraint("accuracy>=0.905")], usable=lambda point: point.record.name != "a")
     assert [(p.record.name, p.trial.number) for p in group.front] == [("b", 0), ("b", 1)]
     assert all(best.point is not None and best.point.trial.number == 0 for best in group.best)
 

@@ -118,3 +118,17 @@ def test_a_device_kind_of_ones_own_gives_the_latencies(tmp_path: Path) -> None:
     with ac.open_study(tmp_path / "s", ac.task("digits"), device, space="quick") as study:
         found = list(study.search(trials=2))
     assert [trial.latency.ms for trial in found] == [trial.file_bytes / 1e4 for trial in found]
+
+
+@pytest.mark.slow
+def test_a_constraint_may_hang_on_the_float_network(tmp_path: Path) -> None:
+    asked = ["accuracy >= float - 1 point", "download_bytes<=float - 70 %"]
+    with ac.open_study(tmp_path / "s", ac.task("digits"), "rpi4", space="quick", constraints=asked) as study:
+        list(study.search(trials=6))
+        least, most = study.baseline.accuracy - 0.01, 0.3 * study.baseline.download_bytes
+    held = ac.read_study(tmp_path / "s")
+    assert held.front
+    assert all(trial.accuracy >= least and trial.download_bytes <= most for trial in held.front)
+    assert [str(constraint) for constraint in held.record.constraints] == [asked[0], asked[1]]
+    with ac.open_study(tmp_path / "s") as again:  # as it was made
+        assert [constraint.bound for constraint in again.record.constraints] == pytest.approx([least, most])

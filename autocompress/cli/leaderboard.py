@@ -48,13 +48,14 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Show all studies: per task and device the front, the best by constraint, and how the studies rank."""
-    from autocompress.report.leaderboard import groups_of, parse_limit
+    from autocompress.records.constraint import parse_constraint
+    from autocompress.report.leaderboard import groups_of
     from autocompress.report.leaderboard_text import document
     from autocompress.search.storage.all_studies import read_all
 
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
-    limits = [parse_limit(text) for text in constraint or ()]
+    limits = [parse_constraint(text) for text in constraint or ()]
     records, faults = read_all(runs, storage)
     damaged: dict[str, str] = {}
     groups = groups_of(records, limits, _usable(runs, damaged))

@@ -9,20 +9,48 @@ from collections.abc import Iterable
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records.study import CONSTRAINT_NAMES, Constraint, Evaluation
 
+_FORM = r"\s*(\w+)\s*(<=|>=)\s*(?:(float)\s*(?:([+-])\s*([\d.]+(?:e-?\d+)?)\s*(points?|%)?)?|([^\s]+))\s*"
+
 
 def parse_constraint(text: str) -> Constraint:
-    """A constraint from `NAME<=NUMBER` or `NAME>=NUMBER`; AutocompressError for anything else."""
-    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
-    if found is None:
-        raise AutocompressError(f"constraint '{text}' is not NAME<=NUMBER or NAME>=NUMBER, as in 'latency_ms<=8'")
-    name, relation, number = found.groups()
+    """A constraint from `NAME<=NUMBER`, `NAME>=float`, `NAME>=float-N`, `... N point` (of .01) or `... N %` of the
+    float network's value; AutocompressError for anything else."""
+    found = re.fullmatch(_FORM, text)
+    try:
+        if found is None:
+            raise ValueError
+        name, relation, base, sign, by, unit, plain = found.groups()
+        size = float(plain if base is None else by or 0)
+    except ValueError:
+        raise AutocompressError(
+            f"constraint '{text}' is not NAME<=NUMBER or NAME>=float-NUMBER; write it as 'latency_ms<=8', "
+            "'accuracy>=float - 1 point' or 'download_bytes<=float - 80 %'"
+        ) from None
     if name not in CONSTRAINT_NAMES:
         raise unknown_name("constraint", name, CONSTRAINT_NAMES)
-    try:
-        bound = float(number)
-    except ValueError as fault:
-        raise AutocompressError(f"constraint '{text}': '{number}' is no number") from fault
-    return Constraint(name=name, relation=relation, bound=bound)
+    if base is None:
+        return Constraint(name=name, relation=relation, bound=size)
+    signed = -size if sign == "-" else size
+    return Constraint(
+        name=name,
+        relation=relation,
+        bound=0.0 if unit == "%" else signed * (0.01 if unit is not None else 1.0),
+        factor=1 + signed / 100 if unit == "%" else 1.0,
+        text=" ".join(text.split()),
+    )
+
+
+def resolved(constraints: Iterable[Constraint], baseline: Evaluation) -> tuple[Constraint, ...]:
+    """The constraints of a study with their bounds as numbers. AutocompressError where the float network lacks a
+    value."""
+    found = []
+    for constraint in constraints:
+        if (plain := constraint.resolved(baseline)) is None:
+            raise AutocompressError(
+                f"constraint '{constraint}': the float network has no {constraint.name}; give a number"
+            )
+        found.append(plain)
+    return tuple(found)
 
 
 def value_of(evaluation: Evaluation, name: str) -> float | None:

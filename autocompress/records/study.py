@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from autocompress.records.configuration import Configuration
@@ -60,14 +61,27 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
-    """A hard bound on a validation value, as `latency_ms<=8`: `name` one of CONSTRAINT_NAMES, `relation` <= or >=."""
+    """A hard bound on a validation value, as `latency_ms<=8`: `name` one of CONSTRAINT_NAMES, `relation` <= or >=. One
+    that hangs on the float network has a `factor`: its bound is that much of the float network's value plus `bound`.
+    `text`: as it was written, where that says more."""
 
     name: str
     relation: str
     bound: float
+    factor: float | None = None
+    text: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}{self.relation}{self.bound:g}"
+        return self.text or f"{self.name}{self.relation}{self.bound:g}"
+
+    def resolved(self, baseline: Evaluation) -> Constraint | None:
+        """The constraint with its bound as a number; None where the float network lacks the value."""
+        if self.factor is None:
+            return self
+        value = baseline.value(self.name)
+        if value is None or not math.isfinite(value):
+            return None
+        return replace(self, bound=value * self.factor + self.bound, factor=None)
 
 
 def value_name(objective: str, size: str) -> str:

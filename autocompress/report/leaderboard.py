@@ -8,7 +8,6 @@ points of the fronts of its studies, because only those have careful latencies a
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from functools import partial
 import numpy as np
 
 from autocompress import pareto
-from autocompress.errors import AutocompressError, unknown_name
-from autocompress.records.constraint import value_of, violation
+from autocompress.records.constraint import parse_constraint, value_of, violation
 from autocompress.records.front import Front, complete, feasible, scaled, volume
 from autocompress.records.noise import CERTAIN, Z95, Figures
-from autocompress.records.study import CONSTRAINT_NAMES, Constraint, Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.records.thinning import thinned
 from autocompress.report.progress import Step, hypervolume_steps
 
@@ -31,25 +29,6 @@ _DAY_S = 86_400
 _OBJECTIVES = ("metric", "latency", "size")
 _OBJECTIVE_OF = {"accuracy": "metric", "latency_ms": "latency", "download_bytes": "size"}
 WANTED = {"accuracy": "most accurate", "latency_ms": "fastest", "download_bytes": "smallest"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limit:
-    """A bound that may hang on the float network: `value` of it (0 for a plain number) times `factor` plus `offset`."""
-
-    name: str
-    relation: str
-    text: str
-    of_float: bool
-    factor: float
-    offset: float
-
-    def constraint(self, baseline: Evaluation) -> Constraint | None:
-        """The bound for a study with this baseline; None where the baseline lacks the value."""
-        value = value_of(baseline, self.name) if self.of_float else 0.0
-        if value is None:
-            return None
-        return Constraint(name=self.name, relation=self.relation, bound=value * self.factor + self.offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +44,7 @@ class Point:
 class Best:
     """The point that is `wanted` (one of WANTED's values) among those that meet `limit`; None where none does."""
 
-    limit: Limit
+    limit: Constraint
     wanted: str
     point: Point | None
 
@@ -107,43 +86,13 @@ class Group:
     nights: tuple[Night, ...]
 
 
-def parse_limit(text: str) -> Limit:
-    """A limit from `NAME<=NUMBER`, `NAME>=float`, `NAME>=float-N`, `... N point` (of .01) or `... N %` of the float
-    network's value; AutocompressError for anything else."""
-    form = (
-        r"\s*(\w+)\s*(<=|>=)\s*(?:(float)\s*(?:([+-])\s*([\d.]+(?:e-?\d+)?)\s*(points?|%)?)?|(-?[\d.]+(?:e-?\d+)?))\s*"
-    )
-    found = re.fullmatch(form, text)
-    try:
-        if found is None:
-            raise ValueError
-        name, relation, base, sign, by, unit, plain = found.groups()
-        size = float(plain if base is None else by or 0)
-    except ValueError:
-        raise AutocompressError(
-            f"constraint '{text}' is not NAME<=NUMBER or NAME>=float-NUMBER, as in 'latency_ms<=8', "
-            "'accuracy>=float - 1 point' or 'download_bytes<=float - 80 %'"
-        ) from None
-    if name not in CONSTRAINT_NAMES:
-        raise unknown_name("constraint", name, CONSTRAINT_NAMES)
-    signed = -size if sign == "-" else size
-    return Limit(
-        name=name,
-        relation=relation,
-        text=" ".join(text.split()),
-        of_float=base is not None,
-        factor=1 + signed / 100 if unit == "%" else 1.0,
-        offset=0.0 if unit == "%" else signed * (0.01 if unit is not None else 1.0),
-    )
-
-
-def default_limits(record: StudyRecord) -> tuple[Limit, ...]:
+def default_limits(record: StudyRecord) -> tuple[Constraint, ...]:
     """What loses next to nothing: one point of a metric in [0, 1], one percent of one that has no upper end."""
-    return (parse_limit("accuracy >= float - 1 point" if record.higher_is_better else "accuracy <= float + 1 %"),)
+    return (parse_constraint("accuracy >= float - 1 point" if record.higher_is_better else "accuracy <= float + 1 %"),)
 
 
 def groups_of(
-    records: Sequence[StudyRecord], limits: Sequence[Limit] = (), usable: Callable[[Point], bool] = lambda _: True
+    records: Sequence[StudyRecord], limits: Sequence[Constraint] = (), usable: Callable[[Point], bool] = lambda _: True
 ) -> tuple[Group, ...]:
     """The groups by task and device. Without `limits`: `default_limits`. `usable` says whether a point may be shown
     (its file may have changed); it is asked only of those that would be."""
@@ -188,7 +137,7 @@ def _key(record: StudyRecord) -> tuple[tuple[str, str], ...]:
 def _group(
     key: tuple[tuple[str, str], ...],
     records: Sequence[StudyRecord],
-    limits: Sequence[Limit],
+    limits: Sequence[Constraint],
     usable: Callable[[Point], bool],
 ) -> Group:
     points = [
@@ -231,7 +180,7 @@ def _front(points: Sequence[Point], usable: Callable[[Point], bool]) -> tuple[Po
         left = [point for point in left if point not in damaged]
 
 
-def _best(points: Sequence[Point], limit: Limit, name: str, usable: Callable[[Point], bool]) -> Point | None:
+def _best(points: Sequence[Point], limit: Constraint, name: str, usable: Callable[[Point], bool]) -> Point | None:
     """The usable point within the limit whose value called `name` is best beyond noise; of those that cannot be told
     from it the better metric, then the smaller and the faster."""
     fitting = [point for point in points if _fits(point, limit) and value_of(point.evaluation, name) is not None]
@@ -244,8 +193,8 @@ def _best(points: Sequence[Point], limit: Limit, name: str, usable: Callable[[Po
     return None
 
 
-def _fits(point: Point, limit: Limit) -> bool:
-    constraint = limit.constraint(point.record.baseline)
+def _fits(point: Point, limit: Constraint) -> bool:
+    constraint = limit.resolved(point.record.baseline)
     return constraint is not None and violation(point.evaluation, constraint) == 0
 
 

@@ -46,7 +46,7 @@ def _group(group: Group) -> dict[str, Any]:
         "higher_is_better": group.standings[0].record.higher_is_better,
         "front": [point_values(point, int8) | {"configuration": _configuration(point)} for point in group.front],
         "best": [
-            {"constraint": b.limit.text, "wanted": b.wanted, "point": b.point and point_values(b.point, int8)}
+            {"constraint": str(b.limit), "wanted": b.wanted, "point": b.point and point_values(b.point, int8)}
             for b in group.best
         ],
         "studies": [standing_values(standing) for standing in group.standings],

@@ -146,6 +146,7 @@ def check_specification(specification: Specification) -> None:
 
 def _check_constraints(constraints: Sequence[Constraint], metric: Metric) -> None:
     lowest, highest = metric.bounds
+    constraints = [each for each in constraints if each.factor is None]  # others are known with the baseline
     for constraint in constraints:
         low, high = (lowest, highest) if constraint.name == "accuracy" else (0.0, float("inf"))
         below = constraint.relation == "<=" and constraint.bound < low

@@ -6,6 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import optuna
@@ -17,6 +18,7 @@ from autocompress.errors import AutocompressError, CandidateError, UnmetError
 from autocompress.evaluate.early_stopping import StoppedEarly
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.latency.source import Known, Latency
+from autocompress.records.constraint import resolved as resolved_constraints
 from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.search import finalize, setup
@@ -46,7 +48,7 @@ from autocompress.search.specification import (
 from autocompress.search.storage import study_records
 from autocompress.search.storage.finished_trials import FinishedTrials
 from autocompress.search.storage.patient import running
-from autocompress.search.trial_evaluation import TrialEvaluation
+from autocompress.search.trial_evaluation import EndsSearch, TrialEvaluation
 from autocompress.search.workers.goal import SearchGoal, announce, goal_of, withdraw
 from autocompress.search.workers.locks import ProcessorLock, TrialLock, WorkerRegistry, locked
 from autocompress.search.workers.shared_latency import SharedLatency
@@ -54,15 +56,6 @@ from autocompress.search.workers.shared_latency import SharedLatency
 OnTrial = Callable[[StudyRecord], None]
 MOST_FAILURES = 20  # in a row, then the search ends
 _POLL_S = 0.2  # while others run what is still to come
-
-
-class _Left(BaseException):
-    """Carries what ends a search out of Optuna, which would store any Exception as a failure of the trial: a device or
-    a storage that is away, Ctrl-C, and every fault of ours. The trial stays running and is recovered when the search
-    goes on."""
-
-    def __init__(self, why: BaseException) -> None:
-        self.why = why
 
 
 class Search:
@@ -146,7 +139,7 @@ class Search:
             reference=lambda: self._reference,
             objectives=specification.objectives,
             size=specification.size,
-            constraints=specification.constraints,
+            constraints=lambda: self.specification.constraints,
             uniform_baselines=self._uniform_parameters[1],
         )
 
@@ -192,6 +185,9 @@ class Search:
             self._settle()
             setup.queue(self.study, self._uniform_parameters[0])
             announce(self.study, specification, self.budget, self._registry.name)
+        bounds = resolved_constraints(specification.constraints, self.baseline)
+        specification = self.specification = replace(specification, constraints=bounds)
+        check_specification(specification)
         finished = self._finished_trials = FinishedTrials(self.study)
         finished.read()
         spared = {each.normalised().digest for each in self._uniform_baselines}
@@ -305,9 +301,9 @@ class Search:
         try:
             with interrupts.held():  # in the middle of Optuna's own work they make a failed trial, or a fault
                 self.study.optimize(self._objective, n_trials=1, catch=(CandidateError,))
-        except _Left as left:
+        except EndsSearch as left:
             ended = left.why
-        except ValueError:  # Optuna's, which is told of a trial that has ended; what evaluations raise is a _Left
+        except ValueError:  # Optuna's, which is told of a trial that has ended; what evaluations raise is a EndsSearch
             if self._taken():
                 return
             raise
@@ -346,10 +342,10 @@ class Search:
             raise
         except UpdateFinishedTrialError as end:
             if not self._taken():
-                raise _Left(end) from None
+                raise EndsSearch(end) from None
             raise
         except BaseException as end:
-            raise _Left(end) from None
+            raise EndsSearch(end) from None
 
     def _tried(self, trial: optuna.Trial) -> tuple[float, ...]:
         self._number = trial.number

@@ -17,6 +17,15 @@ from autocompress.search.dominance import Dominance
 from autocompress.search.storage.finished_trials import FinishedTrials
 
 
+class EndsSearch(BaseException):
+    """Carries what ends a search out of Optuna, which would store any Exception as a failure of the trial: a device or
+    a storage that is away, Ctrl-C, and every fault of ours. The trial stays running and is recovered when the search
+    goes on."""
+
+    def __init__(self, why: BaseException) -> None:
+        self.why = why
+
+
 class TrialEvaluation:
     """Evaluations for the trials of one study, in one process."""
 

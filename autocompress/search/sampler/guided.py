@@ -62,16 +62,17 @@ class GuidedSampler(BaseSampler):
         reference: Callable[[], Reference],
         objectives: Sequence[str],
         size: str,
-        constraints: Sequence[Constraint],
+        constraints: Callable[[], Sequence[Constraint]],
         uniform_baselines: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._seed, self._landscape, self._reference = seed, encoded_space, reference
         self._objectives = tuple(value_name(name, size) for name in objectives)
-        self._constraints, self._uniform_baselines, self._places = (
-            tuple(constraints),
-            tuple(uniform_baselines),
-            Places(),
-        )
+        self._bounds, self._uniform_baselines, self._places = constraints, tuple(uniform_baselines), Places()
+
+    @cached_property
+    def _constraints(self) -> tuple[Constraint, ...]:
+        """Known with the float network's values."""
+        return tuple(self._bounds())
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters, drawn together; none for a trial whose parameters are all given."""

@@ -26,7 +26,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import AutocompressError, CandidateError, unknown_name
-from autocompress.records.constraint import parse_constraint
+from autocompress.records.constraint import parse_constraint, resolved
 from autocompress.records.kernels import Kernels
 from autocompress.records.measurement import Measurement
 from autocompress.records.output import JudgedOutput
@@ -199,7 +199,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         seed=identity.seed,
         objectives=identity.objectives,
         size=identity.size,
-        constraints=tuple(parse_constraint(text) for text in identity.constraints),
+        constraints=resolved(map(parse_constraint, identity.constraints), baseline),
         baseline=baseline,
         int8_download_bytes=attrs.get("int8_download_bytes"),
         trials=tuple(_with_careful_latency(row, attrs) for row in trials),
