@@ -68,7 +68,9 @@ def search(
     objective: Annotated[
         list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
     ] = None,
-    constraint: Annotated[list[str] | None, typer.Option(help="As 'latency_ms<=8' or 'accuracy>=float - 1 point'; may be repeated.")] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="As 'latency_ms<=8' or 'accuracy>=float - 1 point'; may be repeated.")
+    ] = None,
     size: Annotated[str, typer.Option(help="What size means: download (gzip) or file.")] = "download",
     study: Annotated[str | None, typer.Option(help="Study name; the same name goes on where it stopped.")] = None,
     finetune: Annotated[

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from itertools import zip_longest
 
 from rich import box
 from rich.console import Console
@@ -20,21 +19,22 @@ from rich.table import Table
 from rich.text import Text
 
 from autocompress.records.constraint import value_of, violation
-from autocompress.records.front import STATES, Front, complete, evaluated_count, nearest, why_empty
+from autocompress.records.front import STATES, Front, complete, evaluated, evaluated_count, nearest, why_empty
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
 from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
+from autocompress.report.units import alike_line, all_alike, latency_words
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import kilobytes as _kb
-from autocompress.report.units import latency_words
 from autocompress.report.units import text as _text
 
 _STATUS_EVERY_S = 10.0  # between status lines where there is no terminal
 _APART_WIDTH = 120  # columns from which test value and file size stand in columns of their own
 _ONE_LINE_WIDTH = 190  # columns from which a point of the front takes one line
-_WIDTHS_60 = (8, 10, 12, 8)  # of all columns but the configuration's, so that no number is cut
-_WIDTHS_80 = (8, 18, 13, 13)
+# Of all columns but the configuration's, by the first word of their headers, so that no number is cut.
+_WIDTHS_60 = {"trial": 8, "validation": 10, "latency": 12, "download": 8}
+_WIDTHS_80 = {"trial": 8, "validation": 18, "latency": 13, "download": 13}
 _LAYERS_NAMED = 4  # of those that keep all channels, a reason
 
 Part = tuple[str, str]  # text, style
@@ -203,7 +203,8 @@ def print_front(console: Console, record: StudyRecord, *, runs: str = "runs", op
     console.print(_text(console, f"{title} ({', '.join(counts)})", "bold"))
     if trials:
         console.print(_table(console, front))
-        for line in (*rough_lines(record), *kernel_lines(record, front.pick("knee"))):
+        alike = alike_line([e.measurement for e in (record.baseline, *map(evaluated, trials))])
+        for line in (*(alike or rough_lines(record)), *kernel_lines(record, front.pick("knee"))):
             console.print(_text(console, line))
         _print_next(console, record, trials, runs, options)
     else:
@@ -247,11 +248,14 @@ def _table(console: Console, front: Front) -> Table:
     points = [([(str(t.number), ""), *picked.get(t.number, [])], t.evaluation) for t in front.trials]
     listed = [([("baseline", "")], record.baseline), *((name, e) for name, e in points if e is not None)]
     lines = [_cells(record, name, evaluation, console.width) for name, evaluation in listed]
+    if all_alike([evaluation.measurement for _, evaluation in listed]):
+        lines = [{header: parts for header, parts in cells.items() if header != "latency"} for cells in lines]
     between = " " if console.width >= _ONE_LINE_WIDTH else "\n"
     apart = 0 if between == " " else 1
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), leading=apart)
-    fixed = () if console.width >= _APART_WIDTH else _WIDTHS_80 if console.width >= 80 else _WIDTHS_60
-    for header, width in zip_longest(lines[0], fixed):
+    fixed = {} if console.width >= _APART_WIDTH else _WIDTHS_80 if console.width >= 80 else _WIDTHS_60
+    for header in lines[0]:
+        width = fixed.get(header.partition(" ")[0])
         table.add_column(_text(console, header), overflow="fold", width=width)
     for cells in lines:
         texts = ([_text(console, *part) for part in parts] for parts in cells.values())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.text import Text
 
 from autocompress.records.measurement import Measurement
+from autocompress.records.noise import UNKNOWN_ERROR
 
 _ASCII = str.maketrans({"µ": "u", "×": "x", "·": "-", "±": "+-", "█": "#", "–": "-"})
 
@@ -30,6 +33,22 @@ def latency_words(measurement: Measurement, *, short: bool = False) -> str:
         return "measured, doubtful" if measurement.doubtful else "measured"
     said = certainty(measurement, short=short)
     return f"modelled {said}" if said.startswith("±") else f"modelled, {said}"
+
+
+def all_alike(measurements: Sequence[Measurement]) -> bool:
+    """Whether a column of these latencies says nothing: all are outside what the model was fitted to, and no further
+    apart than what such values must be to be told apart."""
+    values = [measurement.latency_ms for measurement in measurements]
+    extrapolated = all(measurement.extrapolated for measurement in measurements)
+    return len(values) > 1 and extrapolated and max(values) <= (1 + UNKNOWN_ERROR) * min(values)
+
+
+def alike_line(measurements: Sequence[Measurement]) -> list[str]:
+    """What is said instead of such a column."""
+    if not all_alike(measurements):
+        return []
+    low, high = (digits(pick(measurement.latency_ms for measurement in measurements)) for pick in (min, max))
+    return [f"latency: {low} to {high} ms for all, modelled, {EXTRAPOLATED}: it tells none of them apart"]
 
 
 def digits(value: float) -> str:
