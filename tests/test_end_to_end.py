@@ -44,7 +44,7 @@ rules:
   - {match: ".*", sparsity: [0, 0.4], bits: [32, 16, 8, 4], clusters: [none, 12]}
   - {op: DEPTHWISE_CONV_2D, sparsity: [0, 0.3], bits: [32, 8], clusters: [none, 12]}
 """
-TRIALS = 7  # four uniform corners (8 and 4 bits under both activations), then mixtures
+TRIALS = 7  # four uniform baselines (8 and 4 bits under both activations), then mixtures
 LAYER_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 DTYPES = {32: np.float32, 16: np.float16, 8: np.int8, 4: np.int8}
 
@@ -69,7 +69,7 @@ class Searched:
         return (self.runs / evaluation.artifact).read_bytes()
 
     def uniform_baseline(self, activations: str) -> bytes:
-        """The file of the uniform 8-bit corner."""
+        """The file of the uniform 8-bit baseline."""
         for evaluation in self.evaluations:
             asked = evaluation.configuration
             plain = all(c.bits == 8 and not c.sparsity and c.clusters is None for c in asked.layers.values())

@@ -54,7 +54,7 @@ activations: [float32, int8]
 rules:
   - {match: ".*", sparsity: [0.6], bits: [8], clusters: [8]}
 """
-STATIC_TRIAL = 1  # of the two corners of SPACE
+STATIC_TRIAL = 1  # of the two uniform baselines of SPACE
 
 
 def crushed(weight: np.ndarray, choice: LayerChoice, axis: int) -> SolvedLayer:
@@ -633,7 +633,7 @@ def test_the_limit_of_the_process_counts() -> None:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two corners that lose much, in `runs/s`."""
+    """A study of two uniform baselines that lose much, in `runs/s`."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "space.yaml").write_text(SPACE)
     done = command(

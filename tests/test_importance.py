@@ -1,4 +1,4 @@
-"""What techniques save and cost: the figures of the sampler's beliefs, and the lines people read."""
+"""What techniques save and cost: the figures of the sampler's posterior, and the lines people read."""
 
 from __future__ import annotations
 

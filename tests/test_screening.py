@@ -35,7 +35,7 @@ def task() -> LoadedTask:
     return dataclasses.replace(loaded, **splits, **labels)
 
 
-# Ten corners, which are never screened, so that the few trials of these tests go beyond them.
+# Ten uniform baselines, which are never screened, so that the few trials of these tests go beyond them.
 SPACE = dataclasses.replace(load_space("default"), activations=("float32", "int8"))
 
 
@@ -135,7 +135,7 @@ def test_a_model_that_is_much_too_fast_screens_nothing(task: LoadedTask, tmp_pat
 
 
 def test_a_model_that_is_much_too_slow_costs_trials_but_no_wrong_value(task: LoadedTask, tmp_path: Path) -> None:
-    """At most four are screened in a row, corners never are, and what is stored is measured."""
+    """At most four are screened in a row, uniform baselines never are, and what is stored is measured."""
     device = Device()
     record, _ = searched(task, tmp_path, device.expected(100.0), device)
     states = [trial.state for trial in record.trials]

@@ -258,7 +258,7 @@ def _nearest(values: Any, table: Any) -> Any:
 
 
 def _short(values: Any, bits: int) -> Any:
-    """`scales.short` of float32 values, in TensorFlow: what the file keeps of scales and biases."""
+    """`short_floats.short` of float32 values, in TensorFlow: what the file keeps of scales and biases."""
     import tensorflow as tf
 
     dropped = 23 - bits  # of float32's mantissa

@@ -1,7 +1,7 @@
 """All outputs of a network as training sees them: where each ends, and one loss over all of them.
 
 Each output is held to the float network's; labels, where they are used, count for the judged one alone. What a network
-gives stays packed between its pieces (see `network.outputs`)."""
+gives stays packed between its pieces (see `network.tflite.outputs`)."""
 
 from __future__ import annotations
 

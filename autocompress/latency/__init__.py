@@ -1,1 +1,1 @@
-"""What a candidate is worth: accuracy of the exported file, latency on a device or by its model."""
+"""Latency of a file: measured on a device, or by its model."""

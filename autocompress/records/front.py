@@ -6,8 +6,8 @@ that cannot be told from the fastest, the most accurate.
 
 The hypervolume is that of all feasible complete trials by their values as they are (strict dominance). It measures a
 search and compares nights: it must not fall when a trial is added, nor jump when noise tips which of two equals is
-shown. The samplers' own dominance (`search/history.py`) is strict too: what they add to a front they see is an expected
-gain of hypervolume, and a seed keeps its study.
+shown. The samplers' own dominance (`search/sampler/history.py`) is strict too: what they add to a front they see is an
+expected gain of hypervolume, and a seed keeps its study.
 """
 
 from __future__ import annotations

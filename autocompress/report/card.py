@@ -33,8 +33,8 @@ class Shipped:
 
 
 def model_card(record: StudyRecord, trial: TrialRecord, shipped: Shipped) -> dict[str, Any]:
-    """The card of `rows.card` with intervals, deltas to the float network, what is stored and asked layer by layer,
-    hashes, licence and the command to repeat."""
+    """The card of `study_document.card` with intervals, deltas to the float network, what is stored and asked layer by
+    layer, hashes, licence and the command to repeat."""
     card = study_document.card(record, trial)
     assert trial.evaluation is not None
     asked = trial.evaluation.configuration.normalised().layers

@@ -19,7 +19,7 @@ MOST_STOPS = 4  # in a row, early or screened, then one trial is evaluated to th
 
 
 class Dominance:
-    """Early stopping by the complete trials of a study, the rivals of a candidate. `scores` gives the metric of each
+    """Early stopping by the complete trials of a study that may dominate a candidate. `scores` gives the metric of each
     one; configurations whose digest is in `spared` are always evaluated to the end."""
 
     def __init__(

@@ -28,7 +28,7 @@ _FIXED = 0.2  # of the latency, where nothing is known
 def encode_space(
     evaluator: Evaluator, activations: Sequence[str], choices: Mapping[str, tuple[LayerChoice, ...]], tables: Tables
 ) -> EncodedSpace:
-    """the encoded space of a study: tables, and what its files weigh and take where models say so."""
+    """The encoded space of a study: tables, and what its files weigh and take where models say so."""
     layers, baseline, width_effects = evaluator.layers, evaluator.baseline, evaluator.width_effects()
     widths = width_effects.widths if width_effects is not None else {}
     longest = max(map(len, (*choices.values(), *widths.values())))

@@ -78,7 +78,7 @@ class LatencyRuntime:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedPoint:
-    """One published or measured latency and the features of its network (as `measure.predict` counts them):
+    """One published or measured latency and the features of its network (as `measure.model.predict` counts them):
     millions of multiply-accumulates, megabytes moved (1e6 bytes), operators."""
 
     model: str
@@ -134,8 +134,8 @@ class CrossValidation:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What operators of one class in one dtype cost: milliseconds per unit of each term (`measure.terms` says what
-    is counted), and the largest value of each term that one measured operator had."""
+    """What operators of one class in one dtype cost: milliseconds per unit of each term (`measure.model.terms` says
+    what is counted), and the largest value of each term that one measured operator had."""
 
     ms_per: Mapping[str, float]
     largest: Mapping[str, float]

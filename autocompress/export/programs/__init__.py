@@ -1,1 +1,1 @@
-"""The programs that an exported bundle carries. They need nothing of ours; `search/export.py` copies them as text."""
+"""The programs that an exported bundle carries. They need nothing of ours; `export/bundle.py` copies them as text."""

@@ -1,10 +1,10 @@
 """Fitting a calibrated latency model to measured files, and saying how far off it is on others.
 
-The latency of a file is the sum of what its terms (`measure.terms`) cost. The costs are the ones >= 0 with about the
-least sum of absolute *relative* errors over all files at once: a network of 10 us counts as much as one of 10 ms, and a
-disturbed measurement does not bend the fit. A negative cost has no meaning and is what makes unconstrained fits fail
-outside their points. It is solved by non-negative least squares (Lawson and Hanson 1974, chapter 23), reweighted by the
-inverse of the errors before (Holland and Welsch 1977)."""
+The latency of a file is the sum of what its terms (`measure.model.terms`) cost. The costs are the ones >= 0 with about
+the least sum of absolute *relative* errors over all files at once: a network of 10 us counts as much as one of 10 ms,
+and a disturbed measurement does not bend the fit. A negative cost has no meaning and is what makes unconstrained fits
+fail outside their points. It is solved by non-negative least squares (Lawson and Hanson 1974, chapter 23), reweighted
+by the inverse of the errors before (Holland and Welsch 1977)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Latency without the device, by the model that a device profile carries.
 
-A calibrated model sums the costs of the terms that `measure.terms` counts. A model of published points is
+A calibrated model sums the costs of the terms that `measure.model.terms` counts. A model of published points is
 a * MMAC + b * MB + c * ops, fitted to points that the profile carries.
 What this one counts, for each operator of the main graph:
 - MMAC: millions of multiply-accumulates of CONV_2D, FULLY_CONNECTED and TRANSPOSE_CONV; a depthwise
@@ -8,7 +8,7 @@ What this one counts, for each operator of the main graph:
 - MB: bytes / 1e6 of the first activation input, the first output and the layer's weights at their stored
   width; RESHAPE moves nothing.
 - ops: 1.
-`measure.operators` says which operators there are: none that only expand constants."""
+`measure.model.operators` says which operators there are: none that only expand constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much hypervolume a candidate is expected to add to a front, given normal posterior about its objectives.
+"""How much hypervolume a candidate is expected to add to a front, given normal posteriors of its objectives.
 
 The box up to the reference is cut at every coordinate of the front into cells; a cell is dominated as a whole or not
 at all. Of a cell [l, u] a point y dominates prod_d (u_d - max(l_d, y_d))+ , and with independent objectives the

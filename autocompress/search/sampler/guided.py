@@ -148,7 +148,7 @@ class GuidedSampler(BaseSampler):
         return proposer.best(self._elites(land, rng)) if found is None else found
 
     def _corner(self, tried: set[Key]) -> Row | None:
-        """The next uniform uniform baseline that has not been tried; None where all have."""
+        """The next uniform baseline that has not been tried; None where all have."""
         rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._uniform_baselines)
         return next((row for row in rows if row is not None and key_of(row) not in tried), None)
 

@@ -1,4 +1,4 @@
-"""Where configurations come from: the uniform uniform baselines of the space first, then a sampler of Optuna's."""
+"""Where configurations come from: the uniform baselines of the space first, then a sampler of Optuna's."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def fewer(kept: Mapping[str, int], widths: Widths) -> dict[str, int]:
 def uniform_baselines(
     activations: Sequence[str], choices: Choices, widths: Widths = WHOLE
 ) -> tuple[Configuration, ...]:
-    """The uniform uniform baselines: for each bit-width of integers that the space offers, widest first, and each
+    """The uniform baselines: for each bit-width of integers that the space offers, widest first, and each
     activations, all layers at that bit-width, dense and unclustered; a layer that does not offer it takes the next
     wider one it has. Then the widest of them with all groups of channels one step narrower, two, ...; one that has no
     such step its last."""
