@@ -1,6 +1,6 @@
 """Opening searches: the one place that composes task, device, space, storage and sampler into a running search.
 
-Command line, sweeps, the Python interface and benchmarks all come through here."""
+The command line, sweeps and the Python interface come through here."""
 
 from __future__ import annotations
 
