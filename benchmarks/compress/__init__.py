@@ -1,0 +1,1 @@
+"""Benchmarks of compress: see ../README.md."""

@@ -1,0 +1,1 @@
+"""Benchmarks of finetune: see ../README.md."""

@@ -1,0 +1,1 @@
+"""Benchmarks of report: see ../README.md."""

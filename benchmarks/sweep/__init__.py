@@ -1,0 +1,1 @@
+"""Benchmarks of sweep: see ../README.md."""

@@ -1,0 +1,1 @@
+"""Benchmarks of system: see ../README.md."""

@@ -1,0 +1,1 @@
+"""Benchmarks of tasks: see ../README.md."""
