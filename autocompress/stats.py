@@ -115,17 +115,6 @@ def tukey_outliers(samples: npt.ArrayLike) -> int:
     return int(np.count_nonzero((x < q1 - fence) | (x > q3 + fence)))
 
 
-def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Spearman's rank correlation in [-1, 1], ties by their mean rank; NaN where one side is constant."""
-    x, y = _sample(a), _sample(b)
-    if x.shape != y.shape:
-        raise ValueError(f"paired samples must be equally many, got {x.size} and {y.size}")
-    rx, ry = _mean_ranks(x), _mean_ranks(y)
-    rx, ry = rx - rx.mean(), ry - ry.mean()
-    norm = math.sqrt(float(rx @ rx) * float(ry @ ry))
-    return math.nan if norm == 0 else float(np.clip((rx @ ry) / norm, -1.0, 1.0))
-
-
 def process_interval(values: npt.ArrayLike, seed: int = 0) -> Interval | None:
     """Interval of what processes typically give (a median latency each, or a ratio of two), all > 0; None for one.
 
@@ -198,9 +187,3 @@ def _resampled_medians(x: Floats, rng: np.random.Generator, resamples: int) -> F
     ends = [x[np.minimum((u * n).astype(np.int64), n - 1)] for u in (lower, upper)]
     medians: Floats = (ends[0] + ends[1]) / 2
     return medians
-
-
-def _mean_ranks(x: Floats) -> Floats:
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks

@@ -185,24 +185,6 @@ def _slow_ranks(x):
     return [sum(v < u for v in x) + (sum(v == u for v in x) + 1) / 2 for u in x]
 
 
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30))
-@settings(deadline=None)
-def test_spearman_is_pearson_of_the_mean_ranks(pairs):
-    a, b = zip(*pairs, strict=True)
-    got = stats.spearman(a, b)
-    if len(set(a)) == 1 or len(set(b)) == 1:
-        assert math.isnan(got)
-    else:
-        assert got == pytest.approx(np.corrcoef(_slow_ranks(a), _slow_ranks(b))[0, 1], abs=1e-9)
-
-
-@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=30, unique=True))
-@settings(deadline=None)
-def test_spearman_sees_only_the_order(x):
-    assert stats.spearman(x, np.exp(np.array(x) / 300)) == pytest.approx(1.0)
-    assert stats.spearman(x, [-v for v in x]) == pytest.approx(-1.0)
-
-
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=5))
 def test_few_processes_against_scipy(values):
     logs = np.log(values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,6 @@ class Lesson:
 
 
 Watch = Callable[[Progress], None]
-Checkpoint = Path
 
 
 def check_recipe(recipe: Recipe, labels: bool, *, rises: bool = False) -> None:

@@ -16,7 +16,6 @@ from autocompress.sweep.night import Canary, CellNight, Check, FileFigures, unpa
 
 _CANARIES = 3
 _Z95 = 1.959963984540054
-SEQUENTIAL = ("latency_ms", "peak_memory_bytes")
 THRESHOLDS = {
     "latency_ms": "latency",
     "accuracy": "metric",

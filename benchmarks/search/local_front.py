@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from autocompress import stats
 from autocompress.compression.template import quantize_plainly
@@ -184,7 +185,7 @@ def print_points(points: Sequence[Point], float_ms: float) -> None:
 
 def rank_correlation(points: Sequence[Point]) -> float:
     """Spearman's correlation of both latencies; NaN where one side is all ties."""
-    return stats.spearman(np.array([p.ours_ms for p in points]), np.array([p.theirs_ms for p in points]))
+    return float(spearmanr([p.ours_ms for p in points], [p.theirs_ms for p in points]).statistic)
 
 
 def with_pooled_rounds(points: Sequence[Point]) -> list[Point]:

@@ -287,7 +287,7 @@ def check_layers(card: dict[str, Any], model: bytes) -> list[tuple[bool, str]]:
 
 def bounds(asked: dict[str, Any] | None, weights: int) -> tuple[int, int | None]:
     """How many zeros and levels the configuration wants of a layer: at least, at most."""
-    if asked is None or asked["granularity"] == "channel":  # whole channels are gone, not zero
+    if asked is None:
         return 0, None
     most = None if asked["bits"] > 8 else asked["clusters"] or 2 ** asked["bits"] - 1
     return math.ceil(asked["sparsity"] * weights - 1e-9), most
