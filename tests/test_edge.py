@@ -18,6 +18,7 @@ from edge_host import Board
 from processes import Background, children, is_dead, measurers, wait_for
 from tiny_models import dense_model, int4_conv_model
 
+import autocompress
 from autocompress.errors import CandidateError
 from autocompress.latency.host.client import Host, local_host
 from autocompress.records.front import complete
@@ -25,7 +26,7 @@ from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records
 from autocompress.tasks import load_task
 
-TASKS = Path(study_records.__file__).parents[1] / "tasks"
+TASKS = Path(autocompress.__file__).parent / "tasks"
 RESNET = TASKS / "fashion_mnist" / "float.tflite"
 MODEL = dense_model(inputs=128, outputs=64)
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"

@@ -36,7 +36,7 @@ from autocompress.report.card import escaped
 from autocompress.tasks import load_task
 
 DIGITS = load_task("digits")
-PROGRAMS = Path(__file__).parent.parent / "autocompress" / "search" / "bundle"
+PROGRAMS = Path(__file__).parent.parent / "autocompress" / "export" / "programs"
 
 
 def call(*arguments: str | Path | int) -> Any:
