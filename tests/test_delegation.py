@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import importlib
 from types import ModuleType
 
 import pytest
@@ -15,18 +13,10 @@ from autocompress.network.graph.layers import LAYER_OPS, layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "delegation.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("delegation_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("benchmarks.latency.delegation")
 
 
 def test_the_tables_are_of_layers_and_kernels_that_are_tried() -> None:

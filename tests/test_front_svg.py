@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
 from test_rows import make_configuration, make_record, make_trial
@@ -15,9 +14,8 @@ PLAIN = make_configuration(conv_2d_0=LayerChoice(bits=8), conv_2d_1=LayerChoice(
 
 
 @pytest.fixture
-def front_svg(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    import front_svg
+def front_svg():
+    from benchmarks.report import front_svg
 
     return front_svg
 

@@ -344,9 +344,13 @@ def test_a_study_that_says_nothing_of_outputs_goes_on_with_the_first(files: Path
     search = ["search", "--device", "rpi4", "--runs", tmp_path, "--space", "quick", "--trials", "2", "--study", "old"]
     assert call(*search, *words, "--output", "output_1").exit_code == 0
     study = load_study(tmp_path, "old", None)
-    kept = {name: word for name, word in study.user_attrs["words"].items() if name not in ("output", "signature")}
+    stored = study.user_attrs["specification"]
+    said = stored["task"] | stored["named"]
+    kept = {name: word for name, word in said.items() if name not in ("output", "signature")}
     identity = {name: value for name, value in study.user_attrs["identity"].items() if name != "output"}
     study.set_user_attr("words", kept)  # as older versions wrote them
+    study.set_user_attr("specification", None)
+    study.set_user_attr("schema", 1)
     study.set_user_attr("identity", identity)
     study.set_user_attr("output", None)
     done = call("finetune", "old", "--trial", "0", "--runs", tmp_path, "--epochs", "1", "--time-budget", "20s")

@@ -214,9 +214,6 @@ def _values(run: Any, tensor: int) -> Array | None:
 
 def _widen(ranges: dict[str, tuple[float, float]], name: str, values: Array | None) -> None:
     if values is not None and values.size:
-        if not np.isfinite(values).all():  # the infinities of a mask, say
-            _widen(ranges, name, values[np.isfinite(values)])
-            return
         low, high = ranges.get(name, (np.inf, -np.inf))
         ranges[name] = (float(np.minimum(low, values.min())), float(np.maximum(high, values.max())))  # NaN stays
 

@@ -66,7 +66,7 @@ def store(study: optuna.Study, specification: Specification, provenance: Provena
 
 def is_stored(study: optuna.Study) -> bool:
     """Whether the study holds its specification: not one of schema 1."""
-    return KEY in study.user_attrs
+    return study.user_attrs.get(KEY) is not None
 
 
 def read(study: optuna.Study) -> StoredSpecification:
