@@ -131,7 +131,7 @@ def test_report_names_the_latency_source_and_the_next_command(studied: Path) -> 
     done = call("report", "a", "--runs", studied)
     assert done.exit_code == 0
     flat = " ".join(done.stdout.split())
-    assert "order of magnitude: modelled latencies outside what the model was fitted to" in flat
+    assert "for all, modelled, order of magnitude, outside what the model was fitted to" in flat
     assert f"autocompress export a --pick knee --runs {studied}" in done.stdout
 
 

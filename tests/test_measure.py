@@ -56,6 +56,7 @@ DOCUMENTED = [
     "accuracy",
     "accuracy_ci",
     "accuracy_samples",
+    "accuracy_output",
     "accuracy_kernels",
     "accuracy_here",
     "predictions_differ",

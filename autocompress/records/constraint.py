@@ -21,11 +21,12 @@ def parse_constraint(text: str) -> Constraint:
             raise ValueError
         name, relation, base, sign, by, unit, plain = found.groups()
         size = float(plain if base is None else by or 0)
-    except ValueError:
+    except ValueError as fault:
+        what = "is not NAME<=NUMBER or NAME>=float-NUMBER" if found is None else f": '{plain}' is no number"
         raise AutocompressError(
-            f"constraint '{text}' is not NAME<=NUMBER or NAME>=float-NUMBER; write it as 'latency_ms<=8', "
+            f"constraint '{text}'{'' if what.startswith(':') else ' '}{what}; write it as 'latency_ms<=8', "
             "'accuracy>=float - 1 point' or 'download_bytes<=float - 80 %'"
-        ) from None
+        ) from fault
     if name not in CONSTRAINT_NAMES:
         raise unknown_name("constraint", name, CONSTRAINT_NAMES)
     if base is None:
