@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import edge_host
 import pytest
 from edge_host import Board
 from marks import is_left_out, marks_of
+from network_data import UnavailableError, apt
+
+from autocompress.tasks.fashion_mnist import files
 
 # The files that take longest, which begin first: one that began last would run alone.
 LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end", "screening", "sparse_search", "ssh")
@@ -33,6 +37,14 @@ def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fashion_mnist() -> None:
+    """The Debian package that the built-in task reads, installed once a machine."""
+    if not files.DEBIAN_FOLDER.is_dir():
+        with contextlib.suppress(UnavailableError):  # the tests that need it then say what to install
+            apt("install", "-y", "dataset-fashion-mnist")
 
 
 @pytest.fixture

@@ -186,7 +186,8 @@ def test_predict_runs_samples(runs: Path, data: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", samples)
     done = run(tmp_path / "predict.py", tmp_path / "x.npy")
     assert done.returncode == 0, done.stderr
-    outputs, _ = verify.outputs_of((tmp_path / card["model"]).read_bytes(), {"x_test": samples}, "test", card["output"])
+    model = (tmp_path / card["model"]).read_bytes()
+    (outputs,), _ = verify.outputs_of(model, {"x_test": samples}, "test", card["output"])
     assert [int(n) for n in re.findall(r"largest output (\d+)", done.stdout)] == outputs.argmax(1).tolist()
     assert "0: largest output" in run(tmp_path / "predict.py").stdout
     np.save(tmp_path / "x.npy", samples[:, :4])
@@ -454,7 +455,7 @@ def test_metadata_say_what_the_network_is_and_change_nothing(runs: Path, data: P
     mean, deviation = (np.frombuffer(*span(unit, field)) for field in (0, 1))
     assert (mean.tolist(), deviation.tolist()) == ([1.0], [16.0])
     samples = {"x_test": np.load(data / "data.npz")["x_test"][:50]}
-    plain, described = (verify.outputs_of(file, samples, "test", None)[0] for file in (model, path.read_bytes()))
+    (plain,), (described,) = (verify.outputs_of(file, samples, "test", None)[0] for file in (model, path.read_bytes()))
     assert (plain == described).all()
     assert "no input normalisation" not in done.stderr
 
