@@ -38,7 +38,7 @@ from autocompress.metrics import get_metric
 from autocompress.network.graph import trace
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import Layer, layers_of
-from autocompress.network.keras import model
+from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.short_floats import short
@@ -153,7 +153,7 @@ def test_gradients_are_those_of_what_the_variables_stand_for(
     """Against TensorFlow's own derivative of the same weights written out, the levels' rounding left out."""
     tree = flatbuffer.read(digits_network)
     layers, start = crushed_network(digits_network, choice)
-    network = model.to_keras(tree)
+    network = keras_model.to_keras(tree)
     rng = np.random.default_rng(0)
     for layer, solved in zip(layers, start, strict=True):
         held = ConstrainedLayer(layer, choice, solved, network, fixed=fixed)
@@ -163,8 +163,8 @@ def test_gradients_are_those_of_what_the_variables_stand_for(
         held.put()
         found = held.solved()
         np.testing.assert_allclose(found.weight, solved.weight, rtol=2**-6, atol=1e-7)
-        kernel = model.kernel_of(network, layer)
-        np.testing.assert_array_equal(model.from_keras_order(layer, kernel.numpy()), found.weight)
+        kernel = keras_model.kernel_of(network, layer)
+        np.testing.assert_array_equal(keras_model.from_keras_order(layer, kernel.numpy()), found.weight)
 
 
 def check_derivatives(held: ConstrainedLayer, rng: np.random.Generator, smooth: bool) -> None:
@@ -201,7 +201,7 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
     """Deep Compression, eq. 3, by a slow loop."""
     choice = LayerChoice(bits=8, sparsity=0.5, clusters=6)
     layers, start = crushed_network(digits_network, choice)
-    network = model.to_keras(flatbuffer.read(digits_network))
+    network = keras_model.to_keras(flatbuffer.read(digits_network))
     rng = np.random.default_rng(1)
     for layer, solved in zip(layers, start, strict=True):
         held = ConstrainedLayer(layer, choice, solved, network, fixed=True)
@@ -209,7 +209,7 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
         rest = [tf.zeros_like(v) for v in held.weights[1:]]
         gradients = held.gradients([tf.constant(pull), *rest], held.put())
         (given,) = (g for g, v in zip(gradients, held.variables, strict=True) if v is held._table)
-        in_order = model.from_keras_order(layer, pull)
+        in_order = keras_model.from_keras_order(layer, pull)
         table = np.union1d(solved.levels, [0])
         for place, level in enumerate(table):
             expected = 0.0
@@ -224,7 +224,7 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
 ) -> None:
     tree = flatbuffer.read(digits_network)
     layers, start = crushed_network(digits_network, choice)
-    network = model.to_keras(tree)
+    network = keras_model.to_keras(tree)
     for layer, solved in zip(layers, start, strict=True):
         dense = flatbuffer.constant(tree, layer.weight)
         held = ConstrainedLayer(layer, choice, solved, network, fixed=False, dense=dense, target=0.8)
@@ -244,7 +244,7 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
 def test_a_weight_beyond_the_largest_level_can_come_back_and_goes_no_further(digits_network: bytes) -> None:
     choice = LayerChoice(bits=3)
     (layer, *_), (solved, *_) = crushed_network(digits_network, choice)
-    held = ConstrainedLayer(layer, choice, solved, model.to_keras(flatbuffer.read(digits_network)), fixed=False)
+    held = ConstrainedLayer(layer, choice, solved, keras_model.to_keras(flatbuffer.read(digits_network)), fixed=False)
     latent = held.variables[0]
     beyond = np.where(np.arange(latent.numpy().size) % 2, 3.4, -3.4).reshape(latent.shape) / held._size
     latent.assign(beyond.astype(np.float32))
@@ -534,7 +534,7 @@ def test_networks_of_every_maker_are_trained_on(maker: str, tmp_path: Path) -> N
     float_outputs = Runner(network).run(x)
 
     def error(solved: Any) -> float:
-        written = model.with_weights(network, layers, [(s.weight, s.bias) for s in solved])
+        written = keras_model.with_weights(network, layers, [(s.weight, s.bias) for s in solved])
         return float(np.abs(Runner(written).run(x) - float_outputs).mean())
 
     assert error(tuned.layers) < error(start)

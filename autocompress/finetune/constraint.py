@@ -16,7 +16,7 @@ import numpy as np
 from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.finetune.schedule import share_of_zeros
 from autocompress.network.graph.layers import Layer
-from autocompress.network.keras import model
+from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import sparse
 from autocompress.network.tflite.short_floats import SCALE_BITS
 from autocompress.records.configuration import LayerChoice
@@ -49,7 +49,7 @@ class ConstrainedLayer:
         import tensorflow as tf
 
         self._layer, self._choice, self._start = layer, choice, start
-        self._kernel, self._bias = model.kernel_of(network, layer), model.bias_of(network, layer)
+        self._kernel, self._bias = keras_model.kernel_of(network, layer), keras_model.bias_of(network, layer)
         shape = tuple(self._kernel.shape)
         self._broadcast = scale_shape(layer, shape)
         self._axes = [axis for axis, size in enumerate(self._broadcast) if size == 1]
@@ -77,7 +77,7 @@ class ConstrainedLayer:
         self._bias_unit = self._unit_of_bias(values)
 
     def _keras(self, weight: Array) -> Array:
-        ordered: Array = model.to_keras_order(self._layer.op, weight).reshape(self._kernel.shape)
+        ordered: Array = keras_model.to_keras_order(self._layer.op, weight).reshape(self._kernel.shape)
         return ordered
 
     def _first_scale(self, values: Array) -> Array:
@@ -136,7 +136,7 @@ class ConstrainedLayer:
         block = sparse.block_of(self._layer.outputs) if self._choice.granularity == "block" else 1
         if block == 1 or self._layer.output_axis != 0:
             return np.argsort(sizes, kind="stable")[:zeros]
-        places = model.from_keras_order(self._layer, np.arange(sizes.size).reshape(self._keep.shape))
+        places = keras_model.from_keras_order(self._layer, np.arange(sizes.size).reshape(self._keep.shape))
         blocks = places.reshape(-1, block, places[0].size).transpose(0, 2, 1).reshape(-1, block)
         scores = np.where(sizes < 0, -1.0, sizes * sizes)[blocks].sum(axis=1)
         found: Array = blocks[np.argsort(scores, kind="stable")[: -(-zeros // block)]].reshape(-1)
@@ -240,8 +240,10 @@ class ConstrainedLayer:
         if self._bias0 is not None and self._shift is not None:
             bias = _short(self._bias0 + self._shift * self._bias_unit, _BIAS_BITS).numpy()
         if self._ratio is None:
-            return SolvedLayer(weight=model.from_keras_order(self._layer, self._float_weight().numpy()), bias=bias)
-        levels = model.from_keras_order(self._layer, np.rint(self._levels()[0].numpy()).astype(np.int8))
+            return SolvedLayer(
+                weight=keras_model.from_keras_order(self._layer, self._float_weight().numpy()), bias=bias
+            )
+        levels = keras_model.from_keras_order(self._layer, np.rint(self._levels()[0].numpy()).astype(np.int8))
         scale = _short(self._scale(), SCALE_BITS).numpy().reshape(-1)
         per_channel = scale.reshape([-1 if axis == self._layer.output_axis else 1 for axis in range(levels.ndim)])
         return SolvedLayer(weight=(levels * per_channel).astype(np.float32), bias=bias, levels=levels, scale=scale)

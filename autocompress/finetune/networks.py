@@ -13,7 +13,7 @@ from autocompress.finetune.constraint import ConstrainedLayer
 from autocompress.finetune.heads import packed
 from autocompress.network.graph.layers import Layer
 from autocompress.network.graph.trace import is_bounded
-from autocompress.network.keras import model
+from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import Configuration
@@ -42,7 +42,7 @@ class Student:
         towards: Configuration,
     ) -> None:
         between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
-        self.network = model.to_keras(tree, outputs=ends, between=between)
+        self.network = keras_model.to_keras(tree, outputs=ends, between=between)
         present = {layer.name for layer in self.network.layers}
         pairs = [(x, s) for x, s in zip(layers, start, strict=True) if f"operator_{x.operator}" in present]
         self._names = [layer.name for layer, _ in pairs]
@@ -96,7 +96,7 @@ class Teacher:
     def __init__(self, tree: Any, ends: Sequence[int], x: Sequence[Array], batch: int) -> None:
         import tensorflow as tf
 
-        network = model.to_keras(tree, outputs=ends)
+        network = keras_model.to_keras(tree, outputs=ends)
         self._run = tf.function(
             lambda *inputs: packed(network(list(inputs), training=False)), reduce_retracing=True, autograph=False
         )

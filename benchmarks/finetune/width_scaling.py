@@ -45,7 +45,7 @@ from autocompress.latency.source import FRONT_PROCESSES, SEARCH_PROCESSES, Laten
 from autocompress.network.graph.channels import prune
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of
-from autocompress.network.keras import model
+from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
@@ -254,7 +254,7 @@ def ours(
     )
     whole = {group.name: group.channels for group in bench.base_networks.channels.groups}
     return Side(
-        network=model.with_weights(material.network, material.layers, weights),
+        network=keras_model.with_weights(material.network, material.layers, weights),
         channels=" ".join(str(count) for count in (whole | widths).values()),
         epochs=base.epochs + found.epochs * (1 - HELD_OUT),
     )
