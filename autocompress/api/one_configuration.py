@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from autocompress.evaluate.calibration import CalibrationData
 from autocompress.evaluate.candidate import Candidate
 from autocompress.evaluate.networks import BaseNetwork
 from autocompress.files import write_whole
-from autocompress.network.graph.layers import Layer, layers_of
+from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.convert import to_float_tflite
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
@@ -69,10 +70,12 @@ def compress(
     choice = LayerChoice(sparsity=sparsity, granularity=granularity, bits=bits, clusters=clusters)
     task, count = _task(network, calibration), threads or cores()
     layers = layers_of(flatbuffer.read(task.network))
-    chosen = {layer.name: choice if _runs(profile, layer, choice, activations) else LayerChoice() for layer in layers}
+    container = partial(container_bits, profile.kernels)
+    runs = {layer.name for layer in layers if container(layer.op, bits, activations) is not None}
+    chosen = {layer.name: choice if layer.name in runs else LayerChoice() for layer in layers}
     configuration = Configuration(activations=activations, layers=chosen).normalised()
     data = CalibrationData(task, layers, seed=seed, threads=count)
-    base = BaseNetwork(task.network, layers, lambda: data.inputs, _containers(profile), count)
+    base = BaseNetwork(task.network, layers, lambda: data.inputs, container, count)
     try:
         with threads_of(count):
             model = base.builder.build(configuration, base.solve(configuration, "sequential"))
@@ -102,11 +105,3 @@ def _task(network: bytes | str | Path, calibration: Inputs) -> LoadedTask:
         x_calibration=calibration,
     )
     return loaded_task(made)
-
-
-def _containers(profile: DeviceProfile) -> Any:
-    return lambda op, bits, activations: container_bits(profile.kernels, op, bits, activations)
-
-
-def _runs(profile: DeviceProfile, layer: Layer, choice: LayerChoice, activations: str) -> bool:
-    return container_bits(profile.kernels, layer.op, choice.bits, activations) is not None

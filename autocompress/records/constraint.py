@@ -22,9 +22,9 @@ def parse_constraint(text: str) -> Constraint:
         name, relation, base, sign, by, unit, plain = found.groups()
         size = float(plain if base is None else by or 0)
     except ValueError as fault:
-        what = "is not NAME<=NUMBER or NAME>=float-NUMBER" if found is None else f": '{plain}' is no number"
+        why = "" if found is None else f": '{plain}' is no number"
         raise AutocompressError(
-            f"constraint '{text}'{'' if what.startswith(':') else ' '}{what}; write it as 'latency_ms<=8', "
+            f"constraint '{text}' is not NAME<=NUMBER or NAME>=float-NUMBER{why}, as in 'latency_ms<=8', "
             "'accuracy>=float - 1 point' or 'download_bytes<=float - 80 %'"
         ) from fault
     if name not in CONSTRAINT_NAMES:
