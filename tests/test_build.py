@@ -231,7 +231,7 @@ def test_buffers_are_aligned_to_16_bytes(task: LoadedTask, layers: tuple[Layer, 
 
 @pytest.mark.parametrize("damage", ["a changed weight", "too few zeros", "too many levels", "another container"])
 def test_verification_finds_what_is_not_as_asked(
-    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, sensitivity: str
+    task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction, damage: str
 ) -> None:
     choice = LayerChoice(bits=8, sparsity=0.5, clusters=8)
     asked = configuration(layers, "float32", lambda n: choice)
@@ -239,12 +239,12 @@ def test_verification_finds_what_is_not_as_asked(
     built = Builder(task.network, layers, container, dict).build(asked, solved)
     containers = [8] * len(layers)
     verify(built, layers, containers, asked, solved)
-    if sensitivity == "a changed weight":
+    if damage == "a changed weight":
         solved[1] = _with_levels(solved[1], lambda levels: np.where(levels == 0, levels, -levels))
-    elif sensitivity == "another container":
+    elif damage == "another container":
         containers[0] = 32
     else:
-        changed = {"too few zeros": {"sparsity": 0.99}, "too many levels": {"clusters": 3}}[sensitivity]
+        changed = {"too few zeros": {"sparsity": 0.99}, "too many levels": {"clusters": 3}}[damage]
         asked = configuration(layers, "float32", lambda n: dataclasses.replace(choice, **changed))
     with pytest.raises(CandidateError, match="the built file breaks"):
         verify(built, layers, containers, asked, solved)

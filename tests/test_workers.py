@@ -353,8 +353,8 @@ def test_builds_and_measurements_take_turns_and_none_starves() -> None:
 
 
 STOPPED = """
-from autocompress.search.workers.locks import Floor
-with Floor().building():
+from autocompress.search.workers.locks import ProcessorLock
+with ProcessorLock().building():
     print("building", flush=True)
     input()
 """
