@@ -121,14 +121,16 @@ def test_a_tflite_comes_back_as_it_is(tmp_path: Path) -> None:
     assert to_float_tflite(path) == path.read_bytes()
 
 
-def test_conversion_prints_nothing_and_keeps_tensorflow_out(folder: Path) -> None:
+def test_conversion_prints_nothing_and_keeps_tensorflow_out(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from autocompress.network.tflite.convert import to_float_tflite; "
         "to_float_tflite(pathlib.Path(sys.argv[1])); assert 'tensorflow' not in sys.modules"
     )
     command = [sys.executable, "-c", code, str(folder / "keras3.keras")]
-    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}  # with nothing in it
+    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1], env=environment)
     assert done.stdout + done.stderr == b""
+    assert len(list(tmp_path.rglob("*.tflite"))) == 1
 
 
 def test_wrong_kinds_of_path_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:

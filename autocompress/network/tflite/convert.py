@@ -6,6 +6,7 @@ runs in a child process; the parent keeps what the child wrote, or its reason in
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.errors import AutocompressError, unknown_name
+from autocompress.network.tflite.conversion_cache import converted
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 SUFFIXES = (".tflite", *KERAS_SUFFIXES)
 REASON_CHARACTERS = 300
+_log = logging.getLogger(__name__)
 # -I: nothing of the user's folder (a keras.py, say) is imported; the parent's path comes as an argument.
 CHILD = """\
 import json, sys
@@ -31,7 +34,7 @@ convert_here(*sys.argv[2:])
 
 def to_float_tflite(path: Path) -> bytes:
     """The float flatbuffer of the network at `path`: a `.tflite` as it is; `.keras` (Keras 3 or 2), `.h5`,
-    `.hdf5` and SavedModel folders converted in float32 without any optimisation.
+    `.hdf5` and SavedModel folders converted in float32 without any optimisation, once for each content.
 
     Raises AutocompressError for a missing file, another kind of file, and one that cannot be read or
     converted."""
@@ -40,19 +43,20 @@ def to_float_tflite(path: Path) -> bytes:
     if path.is_dir():
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise AutocompressError(f"folder '{path}' is no SavedModel: it has no saved_model.pb; give {_allowed()}")
-        return _converted(path)
+        return converted(path, _convert)
     if path.suffix.lower() not in SUFFIXES:
         raise unknown_name(f"model file type of '{path.name}',", path.suffix, SUFFIXES)
     if path.stat().st_size == 0:
         raise AutocompressError(f"model '{path}' is empty (0 bytes); give {_allowed()}")
-    return path.read_bytes() if path.suffix.lower() == ".tflite" else _converted(path)
+    return path.read_bytes() if path.suffix.lower() == ".tflite" else converted(path, _convert)
 
 
 def _allowed() -> str:
     return f"a file ending in {', '.join(SUFFIXES)} or a SavedModel folder"
 
 
-def _converted(path: Path) -> bytes:
+def _convert(path: Path) -> bytes:
+    _log.info("converting %s with TensorFlow, which takes a while; the result is kept for the next time", path.name)
     with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
         target, reason = Path(folder, "float.tflite"), Path(folder, "reason.txt")
         names = [str(path.resolve()), str(target), str(reason)]
