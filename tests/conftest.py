@@ -7,27 +7,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import edge_host
 import pytest
-from edge_host import Board
-from marks import is_left_out, marks_of
-from network_data import UnavailableError, apt
 
 from autocompress.tasks.fashion_mnist import files
-
-# The files that take longest, which begin first: one that began last would run alone.
-LONG = ("sweep", "edge", "docs", "channels", "workers", "finetune", "end_to_end", "screening", "sparse_search", "ssh")
+from tests.builders import edge_host
+from tests.builders.edge_host import Board
+from tests.builders.network_data import UnavailableError, apt
+from tests.marks import LONG, file_of, is_left_out, marks_of
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return is_left_out(collection_path.stem, config.option.markexpr) or None
+    return is_left_out(file_of(collection_path), config.option.markexpr) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    names = [f"test_{name}" for name in LONG]
-    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+    items.sort(key=lambda item: LONG.index(name) if (name := file_of(item.path)) in LONG else len(LONG))
     for item in items:
-        for mark in marks_of(item.path.stem, getattr(item, "fixturenames", ())):
+        for mark in marks_of(file_of(item.path), getattr(item, "fixturenames", ())):
             item.add_marker(mark)
 
 

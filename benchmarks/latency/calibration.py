@@ -180,11 +180,9 @@ def make(folder: str) -> None:
     import tensorflow as tf
     import tf_keras
 
-    sys.path.append(str(ROOT / "tests"))
-    import networks as tested
-
     from autocompress.network.tflite import flatbuffer
     from autocompress.tasks import fashion_mnist
+    from tests.builders import networks as tested
 
     # The detector of MLPerf Tiny, LeNet-300-100, and the small DNN of Hello Edge.
     widths = {

@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_host import unavailable
-from network_data import UnavailableError, apt
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.builders.edge_host import unavailable
+from tests.builders.network_data import UnavailableError, apt
 
 PATIENCE_MS = 180_000  # a busy machine loads a page of 5 MB slowly
 

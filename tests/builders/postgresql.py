@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_host import unavailable
-from network_data import UnavailableError, apt
+from tests.builders.edge_host import unavailable
+from tests.builders.network_data import UnavailableError, apt
 
 
 class Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,12 @@ def _goes_first(pid: int) -> bool:
         return Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
     except OSError:  # gone meanwhile
         return False
+
+
+def agent_pid() -> int:
+    """The one agent that this process has started on this machine."""
+    (pid,) = (pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return pid
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:

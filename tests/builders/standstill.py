@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from processes import children, is_dead, state_of, wait_for
+from tests.builders.processes import children, is_dead, state_of, wait_for
 
 PATIENCE_S = 240.0
 _PAUSE_S = 0.05  # between two looks, in which the search goes on

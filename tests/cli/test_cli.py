@@ -13,20 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from autocompress.cli import app
 from autocompress.cli.options import Waits, seconds
 from autocompress.errors import AutocompressError
 from autocompress.latency.model.operators import operators
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
+from tests.builders.command_line import call
 
 DIGITS = load_task("digits")
-
-
-def call(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def search(runs: Path, *more: str | Path) -> Any:

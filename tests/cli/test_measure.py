@@ -13,9 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from runtimes import HAS_TFLITE, needs_tflite
-from test_cli import call
-from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.quality import device_accuracy
@@ -25,6 +22,10 @@ from autocompress.records.measurement import DeviceAccuracy, Environment, Measur
 from autocompress.report.measurement import document, histogram, print_measurement
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
+from tests.builders.command_line import call
+from tests.builders.project import ROOT
+from tests.builders.runtimes import HAS_TFLITE, needs_tflite
+from tests.builders.tiny_models import crashing_model, dense_model, refused_model
 
 DOCUMENTED = [
     "schema",
@@ -199,7 +200,7 @@ def test_modelled_devices_say_so(files: Path) -> None:
 
 
 def test_a_modelled_device_is_measured_at_a_host(files: Path) -> None:
-    profile = (Path(__file__).parents[1] / "device_profiles" / "rpi4.yaml").read_text()
+    profile = (ROOT / "device_profiles" / "rpi4.yaml").read_text()
     (files / "one.yaml").write_text(profile.replace("threads: 4}", "threads: 1}", 1))
     found = json.loads(measure(files, "--json", "--host", "local", device=str(files / "one.yaml")).stdout)
     assert (found["latency_source"], found["latency_error"], found["device"]) == ("measured", None, "rpi4")
@@ -430,7 +431,7 @@ def test_data_of_another_shape(files: Path) -> None:
 
 def test_unknown_devices_and_devices_without_a_host(files: Path) -> None:
     refused(measure(files, device="locl"), "did you mean 'local'")
-    profile = (Path(__file__).parents[1] / "device_profiles" / "local.yaml").read_text()
+    profile = (ROOT / "device_profiles" / "local.yaml").read_text()
     (files / "bare.yaml").write_text(profile.replace("host: local", "host: null"))
     refused(measure(files, device=str(files / "bare.yaml")), "no latency model and no host; add --host DEST")
     (files / "gone.yaml").write_text(profile.replace("host: local", "host: {command: [no-such-python]}"))

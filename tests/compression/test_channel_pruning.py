@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,6 +36,7 @@ from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.sampler.stock import parameters, uniform_baselines
 from autocompress.specs import SearchSpace, Widths
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders import networks
 
 Array = np.ndarray[Any, Any]
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_models import dense_model
 
 from autocompress.compression.download import _parsed, coded_bytes, compressed, deflated, download_bytes
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.short_floats import SCALE_BITS, short
 from autocompress.tasks import load_task
+from tests.builders.tiny_models import dense_model
 
 RESNET = load_task("fashion-mnist").original
 PARTS = st.lists(st.binary(max_size=3000), max_size=6)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixed_batch import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -24,6 +23,7 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
+from tests.builders.fixed_batch import samples
 
 Array = np.ndarray[Any, Any]
 

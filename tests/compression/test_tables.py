@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ from autocompress.compression.survey import survey
 from autocompress.compression.tables import (
     PROBES,
     VERSION,
-    LayerTable,
     Tables,
     isotonic,
     kept_tables,
@@ -26,12 +26,8 @@ from autocompress.compression.tables import (
     sensitivity_curve,
 )
 from autocompress.records.configuration import LayerChoice
-
-CHOICES = tuple(
-    LayerChoice(sparsity=s, bits=b, clusters=k).normalised()
-    for s in (0.0, 0.5, 0.8)
-    for b, k in ((32, None), (16, None), (8, None), (8, 16), (4, None), (3, None))
-)
+from tests.builders.layer_tables import CHOICES, tables
+from tests.builders.project import ROOT
 
 
 def problem(groups: int = 1, rows: int = 12, columns: int = 20, seed: int = 0) -> Problem:
@@ -119,22 +115,6 @@ def test_divergence_is_kullback_leibler_for_distributions_and_relative_for_other
     assert np.isfinite(divergence(p, np.full((2, 2), np.nan))).all()
 
 
-def tables(names: int = 2) -> Tables:
-    rng = np.random.default_rng(0)
-    n = len(CHOICES)
-    rows = [
-        LayerTable(
-            name=f"conv_2d_{k}",
-            choices=CHOICES,
-            error=rng.random(n),
-            bytes=rng.random(n),
-            sensitivity=rng.random(n),
-        )
-        for k in range(names)
-    ]
-    return Tables(layers=tuple(rows), built_s=1.5)
-
-
 def never() -> Tables:
     raise AssertionError("the tables were at hand")
 
@@ -195,13 +175,13 @@ def test_a_folder_that_cannot_be_written_costs_a_note_only(tmp_path: Path) -> No
 
 def test_two_processes_end_with_the_same_bytes(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; sys.path.insert(0, sys.argv[2])\n"
-        "from test_sensitivity import tables\nfrom autocompress.compression.tables import kept_tables\n"
+        "import sys, pathlib\n"
+        "from tests.builders.layer_tables import tables\nfrom autocompress.compression.tables import kept_tables\n"
         "kept_tables(pathlib.Path(sys.argv[1]), 'k', tables)\n"
     )
-    here = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     folders = [tmp_path / "shared", tmp_path / "shared", tmp_path / "alone"]
-    running = [subprocess.Popen([sys.executable, "-c", code, str(folder), here]) for folder in folders]
+    running = [subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment) for folder in folders]
     assert [process.wait() for process in running] == [0, 0, 0]
     shared, alone = (sorted(folder.iterdir()) for folder in (folders[0], folders[2]))
     assert [path.name for path in shared] == ["k.npz"]

@@ -22,8 +22,8 @@ import yaml
 from autocompress.errors import AutocompressError
 from autocompress.specs import SCHEMA_KINDS, json_schema
 from autocompress.specs.reference import reference
+from tests.builders.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 TEXTS = [*PAGES, *DECISIONS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]

@@ -6,9 +6,9 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from test_rows import make_configuration, make_record, make_trial
 
 from autocompress.records.configuration import LayerChoice
+from tests.builders.records import make_configuration, make_record, make_trial
 
 PLAIN = make_configuration(conv_2d_0=LayerChoice(bits=8), conv_2d_1=LayerChoice(bits=8))
 

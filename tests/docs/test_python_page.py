@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import autocompress as ac
+from tests.builders.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from searches import Asked, asked_for
 
 from autocompress import stats
 from autocompress.evaluate import early_stopping, validation
@@ -23,6 +22,7 @@ from autocompress.report import study_document
 from autocompress.search.storage import study_records
 from autocompress.specs import SearchSpace, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders.searches import Asked, asked_for
 
 
 @settings(deadline=None)

@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_host import unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from network_data import UnavailableError, apt
 from typer.testing import CliRunner
 
 from autocompress.cli import app
@@ -34,9 +32,12 @@ from autocompress.export.stored_weights import stored_weights
 from autocompress.metrics import METRICS
 from autocompress.report.card import escaped
 from autocompress.tasks import load_task
+from tests.builders.edge_host import unavailable
+from tests.builders.network_data import UnavailableError, apt
+from tests.builders.project import ROOT
 
 DIGITS = load_task("digits")
-PROGRAMS = Path(__file__).parent.parent / "autocompress" / "export" / "programs"
+PROGRAMS = ROOT / "autocompress" / "export" / "programs"
 
 
 def call(*arguments: str | Path | int) -> Any:

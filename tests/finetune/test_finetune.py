@@ -13,14 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
-from standstill import stop_when
-from tiny_models import dense_model
 from typer.testing import CliRunner
 
 from autocompress.cli import app
@@ -46,6 +43,10 @@ from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front
 from autocompress.search.storage import study_records
 from autocompress.tasks import digits, load_task
+from tests.builders import networks
+from tests.builders.project import ROOT
+from tests.builders.standstill import stop_when
+from tests.builders.tiny_models import dense_model
 
 SPACE = """\
 schema: 1
@@ -926,7 +927,7 @@ def test_faults_are_one_line(searched: Path, arguments: list[Any], message: str)
 def test_a_killed_training_goes_on_where_it_was(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
     words = [sys.executable, "-m", "autocompress.cli", "finetune", "s", "--trial", "0", "--runs", str(runs)]
-    state, root = runs / "s" / "finetune" / "0.npz", str(Path(__file__).parents[1])
+    state, root = runs / "s" / "finetune" / "0.npz", str(ROOT)
     child = subprocess.Popen(
         [*words, "--time-budget", "10m"],
         env={**os.environ, "PYTHONPATH": root},

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "autocompress"
+from tests.builders.project import ROOT
+
+PACKAGE = ROOT / "autocompress"
 # From the ground up. A module imports from floors below its own, or from its own room.
 FLOORS = (
     {"pareto", "stats", "errors", "files", "interrupts", "latency.host.agent"},

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-MAKEFILE = Path(__file__).parent.parent / "Makefile"
+from tests.builders.project import ROOT
+
+MAKEFILE = ROOT / "Makefile"
 COST = "local-tflite-runtime cannot be measured"
 # As the Makefile asks, and as it makes a .venv: with a Python there whose pip does nothing.
 FAKE = """#!/bin/sh

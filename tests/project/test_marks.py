@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
-from marks import FILES, FIXTURES, is_left_out, marks_of
 
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
+from tests.builders.project import ROOT
+from tests.marks import FILES, FIXTURES, LONG, file_of, is_left_out, marks_of
+
+TESTS = ROOT / "tests"
 
 
 def fixtures() -> set[str]:
@@ -23,8 +23,8 @@ def fixtures() -> set[str]:
 
 
 def test_every_file_and_fixture_is_there() -> None:
-    assert {name for names in FILES.values() for name in names} <= {
-        path.stem.removeprefix("test_") for path in TESTS.rglob("test_*.py")
+    assert {name for names in FILES.values() for name in names} | {*LONG} <= {
+        file_of(path) for path in TESTS.rglob("test_*.py")
     }
     assert {name for names in FIXTURES.values() for name in names} <= fixtures()
 
@@ -38,22 +38,22 @@ def test_the_marks_are_registered_and_left_out(request: pytest.FixtureRequest) -
 
 
 def test_a_test_is_marked_by_file_and_by_fixture() -> None:
-    assert marks_of("test_ssh", ["tmp_path"]) == ["service"]
-    assert marks_of("test_sweep", ["board", "tmp_path"]) == ["service", "slow"]
-    assert marks_of("test_stats", ["tmp_path"]) == []
+    assert marks_of("latency/host/test_ssh.py", ["tmp_path"]) == ["service"]
+    assert marks_of("sweep/test_sweep.py", ["board", "tmp_path"]) == ["service", "slow"]
+    assert marks_of("test_stats.py", ["tmp_path"]) == []
 
 
 @pytest.mark.parametrize(
     ("file", "expression", "wanted"),
     [
-        ("test_ssh", "not service", True),
-        ("test_ssh", "not slow and not service", True),
-        ("test_stats", "not slow and not service", False),
-        ("test_ssh", "not slow", False),
-        ("test_ssh", "service", False),
-        ("test_ssh", "", False),
-        ("test_ssh", "not service or slow", False),
-        ("test_ssh", "slow and (not service or training)", False),
+        ("latency/host/test_ssh.py", "not service", True),
+        ("latency/host/test_ssh.py", "not slow and not service", True),
+        ("test_stats.py", "not slow and not service", False),
+        ("latency/host/test_ssh.py", "not slow", False),
+        ("latency/host/test_ssh.py", "service", False),
+        ("latency/host/test_ssh.py", "", False),
+        ("latency/host/test_ssh.py", "not service or slow", False),
+        ("latency/host/test_ssh.py", "slow and (not service or training)", False),
     ],
 )
 def test_a_file_is_not_imported_where_all_of_it_is_left_out(file: str, expression: str, wanted: bool) -> None:
@@ -64,4 +64,4 @@ def test_collected_tests_carry_their_marks(request: pytest.FixtureRequest) -> No
     """Of all that this run collected."""
     for item in request.session.items:
         carried = {mark.name for mark in item.iter_markers()}
-        assert carried >= set(marks_of(item.path.stem, getattr(item, "fixturenames", ()))), item.nodeid
+        assert carried >= set(marks_of(file_of(item.path), getattr(item, "fixturenames", ()))), item.nodeid

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_rows import ALL, FAILED, make_configuration, make_evaluation, make_record, make_trial, numbers
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError
@@ -21,6 +20,7 @@ from autocompress.records.front import Front, evaluated, nearest, volume, why_em
 from autocompress.records.noise import UNKNOWN_ERROR, modelled_error, runs_float_kernels
 from autocompress.records.study import Constraint
 from autocompress.report import study_document
+from tests.builders.records import ALL, FAILED, make_configuration, make_evaluation, make_record, make_trial, numbers
 
 
 def test_front_holds_each_non_dominated_vector_once_best_metric_first():

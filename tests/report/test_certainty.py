@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_rows import ALL, make_record, make_trial
 
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.kernels import BUILT_IN, DELEGATED
@@ -28,6 +27,7 @@ from autocompress.specs import VerdictRules
 from autocompress.sweep import summary
 from autocompress.sweep.night import CellNight, Check, FileFigures, Night
 from autocompress.sweep.verdict import verdicts
+from tests.builders.records import ALL, make_record, make_trial
 
 DEPTHWISE = {"DEPTHWISE_CONV_2D": ((32, "float32"), (8, "float32"), (8, "int8"))}
 

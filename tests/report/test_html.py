@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
-from test_rows import ALL, make_record, make_trial
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
@@ -24,8 +22,9 @@ from autocompress.records.study import Importance, SearchRun, StudyRecord
 from autocompress.report.html import json_block
 from autocompress.report.html_study import repeat_command, study_data, study_page
 from autocompress.report.progress import hypervolume_steps
-
-EVIL = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'>&lt;b&gt;"
+from tests.builders.browser import chromium, opened
+from tests.builders.hostile import EVIL
+from tests.builders.records import ALL, make_record, make_trial
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
-from stored_studies import write_study
-from test_rows import ALL, make_record, make_trial
 from typer.testing import CliRunner
 
 from autocompress import pareto
@@ -33,6 +31,8 @@ from autocompress.report.leaderboard import groups_of, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
 from autocompress.search.storage.all_studies import read_all
 from autocompress.search.storage.study_records import load_study, read_record
+from tests.builders.records import ALL, make_record, make_trial
+from tests.builders.stored_studies import write_study
 
 SAMPLES = {"latency_source": "measured", "samples_ms": ((0.1, 0.2), (0.3,))}
 EVIL = '"samples_ms": [[1]] | <b>=1+1'

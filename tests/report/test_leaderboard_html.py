@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import chromium, opened
 from playwright.sync_api import Browser, Page
-from test_html import EVIL
-from test_rows import ALL, make_record, make_trial
 
 from autocompress.records.study import SearchRun
 from autocompress.report.leaderboard import groups_of
 from autocompress.report.leaderboard_html import board_page
 from autocompress.report.leaderboard_text import document
+from tests.builders.browser import chromium, opened
+from tests.builders.hostile import EVIL
+from tests.builders.records import ALL, make_record, make_trial
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
-from test_rows import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
 from autocompress.records.front import Front
 from autocompress.records.study import Constraint
 from autocompress.report import terminal
 from autocompress.report.units import EXTRAPOLATED
+from tests.builders.records import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
 MEASURED = {"latency_source": "measured", "latency_error": None}
 WIDTHS = [60, 72, 80, 100, 119, 120, 150, 190, 200]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from searches import asked_for
 
 from autocompress.latency.model.predict import predict
 from autocompress.latency.source import latency_on
@@ -20,6 +19,7 @@ from autocompress.report import study_document, terminal
 from autocompress.search.storage import study_records
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders.searches import asked_for
 
 
 @pytest.fixture(scope="module")

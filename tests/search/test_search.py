@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.trial import TrialState, create_trial
-from searches import Asked, asked_for
-from standstill import counted, stop_when
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError, UnmetError
 from autocompress.latency.host.client import at_host
@@ -27,6 +25,8 @@ from autocompress.search.storage import patient, study_records
 from autocompress.search.workers.locks import locked
 from autocompress.specs import DeviceProfile, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders.searches import Asked, asked_for
+from tests.builders.standstill import counted, stop_when
 
 
 @pytest.fixture(scope="module")

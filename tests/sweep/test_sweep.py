@@ -18,11 +18,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from edge_host import Board
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import children, is_dead, wait_for
-from standstill import counted, family, go_on, stop_when
 
 from autocompress.errors import AutocompressError
 from autocompress.network.tflite import flatbuffer
@@ -37,9 +34,13 @@ from autocompress.sweep.night import CellNight, Check, FileFigures, Night, Night
 from autocompress.sweep.plan import cells, check, lanes
 from autocompress.sweep.summary import Findings
 from autocompress.tasks import load_task
+from tests.builders.edge_host import Board
+from tests.builders.processes import children, is_dead, wait_for
+from tests.builders.project import ROOT
+from tests.builders.standstill import counted, family, go_on, stop_when
 
 RULES = VerdictRules()
-PAIRS = Path(__file__).parents[1] / "benchmarks" / "sweep" / "pairs.json"
+PAIRS = ROOT / "benchmarks" / "sweep" / "pairs.json"
 
 
 def written(folder: Path, text: str, name: str = "s.yaml") -> Path:

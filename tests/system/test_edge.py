@@ -12,11 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import edge_host
 import pytest
-from edge_host import Board
-from processes import Background, children, is_dead, measurers, wait_for
-from tiny_models import dense_model, int4_conv_model
 
 import autocompress
 from autocompress.errors import CandidateError
@@ -25,6 +21,10 @@ from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records
 from autocompress.tasks import load_task
+from tests.builders import edge_host
+from tests.builders.edge_host import Board
+from tests.builders.processes import Background, children, is_dead, measurers, wait_for
+from tests.builders.tiny_models import dense_model, int4_conv_model
 
 TASKS = Path(autocompress.__file__).parent / "tasks"
 RESNET = TASKS / "fashion_mnist" / "float.tflite"

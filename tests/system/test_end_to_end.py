@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from sklearn.metrics import accuracy_score, mean_absolute_error, roc_auc_score
-from test_convert import MAKE_FILES
 from typer.testing import CliRunner
 
 from autocompress.cli import app
@@ -34,6 +32,8 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.records.front import complete
 from autocompress.records.study import Evaluation
 from autocompress.search.storage import study_records
+from tests.builders import networks
+from tests.builders.framework_files import MAKE_FILES
 
 Array = np.ndarray[Any, Any]
 SPACE = """\

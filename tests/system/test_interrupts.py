@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Background
-from searches import asked_for
 
 from autocompress import interrupts
 from autocompress.evaluate.evaluator import Evaluator
@@ -23,6 +21,8 @@ from autocompress.search.storage.patient import PatientStorage
 from autocompress.search.workers.locks import TrialLock
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
+from tests.builders.processes import Background
+from tests.builders.searches import asked_for
 
 
 def press() -> None:

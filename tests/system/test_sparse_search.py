@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_sparse import layers, mobile, names_stored_sparse, path_of, stored, with_zeros
 from typer.testing import CliRunner
 
 from autocompress.cli import app
@@ -28,6 +27,8 @@ from autocompress.search.sampler.container_costs import Cost, less, with_doubt
 from autocompress.search.setup import sparse_note
 from autocompress.specs import CalibratedModel, load_device, load_space
 from autocompress.specs.device import CalibratedRuntime, CrossValidation
+from tests.builders.project import ROOT
+from tests.builders.sparse_networks import layers, mobile, names_stored_sparse, path_of, stored, with_zeros
 
 SPACE = """\
 schema: 1
@@ -216,7 +217,7 @@ def test_faulty_rules(tmp_path: Path, text: str, fault: str) -> None:
 
 
 def test_a_profile_without_densify_stores_nothing_sparse(tmp_path: Path) -> None:
-    text = Path(__file__).parents[1] / "device_profiles" / "local.yaml"
+    text = ROOT / "device_profiles" / "local.yaml"
     (tmp_path / "d.yaml").write_text("\n".join(line for line in text.read_text().splitlines() if "DENSIFY" not in line))
     (tmp_path / "s.yaml").write_text(SPACE)
     report = searched(

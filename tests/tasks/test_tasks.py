@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +21,7 @@ from autocompress.network.tflite.interpreter import Runner, TensorSpec
 from autocompress.tasks import LoadedTask, Task, digits, fashion_mnist, load_task
 from autocompress.tasks.arrays import fit_inputs, sha256_of
 from autocompress.tasks.fashion_mnist import files
+from tests.builders import networks
 
 Data = dict[str, np.ndarray]
 NETWORK = digits.NETWORK

@@ -1,4 +1,4 @@
-"""The agent as a module: what it can tell, keep and time. As a process it is tested in test_host.py."""
+"""The agent as a module: what it can tell, keep and time. As a process it is tested in test_client.py."""
 
 from __future__ import annotations
 

@@ -14,19 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import Background, children, is_dead, measurers, wait_for
-from runtimes import BOTH, HAS_TFLITE, LITERT, TFLITE, needs_tflite
-from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.latency.host.client import Host, drifted, local_host, throttled
 from autocompress.latency.host.connection import agent_command
+from tests.builders.processes import Background, agent_pid, children, is_dead, measurers, wait_for
+from tests.builders.project import ROOT
+from tests.builders.runtimes import BOTH, HAS_TFLITE, LITERT, TFLITE, needs_tflite
+from tests.builders.tiny_models import crashing_model, dense_model, refused_model
 
 MODEL, BASELINE = dense_model(inputs=128, outputs=64), dense_model(inputs=256, outputs=128)
 SEARCH = """
 import sys
 from autocompress.latency.host.client import Host
-from tiny_models import dense_model
+from tests.builders.tiny_models import dense_model
 with Host(sys.argv[1:], runtime="ai-edge-litert", threads=1) as host:
     print("measuring", flush=True)
     host.measure(dense_model(), processes=1, min_run_s=60.0)
@@ -63,11 +64,6 @@ def enter(command: list[str], runtime: str = LITERT, **options: Any) -> dict[str
     """The facts of a host that is only opened and closed."""
     with Host(command, runtime=runtime, threads=1, **options) as host:
         return dict(host.facts)
-
-
-def agent_pid() -> int:
-    (pid,) = (pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    return pid
 
 
 def measuring(host: Host, **options: Any) -> tuple[Background, int, int]:
@@ -317,12 +313,10 @@ def test_nothing_stays_behind_when_the_pipe_closes(command: list[str], tmp_path:
 
 
 def test_nothing_stays_behind_when_this_side_is_killed(command: list[str]) -> None:
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent)])
     with subprocess.Popen(
         [sys.executable, "-c", SEARCH, *command],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as search:
         assert search.stdout.readline() == b"measuring\n"
         (agent,) = children(search.pid)

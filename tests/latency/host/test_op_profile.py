@@ -11,16 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from edge_host import aarch64_python
 from hypothesis import given
 from hypothesis import strategies as st
-from runtimes import BOTH, LITERT, TFLITE, needs_tflite
-from test_host import Background, agent_pid, children, wait_for
-from tiny_models import crashing_model, dense_model, refused_model
 
 from autocompress.errors import CandidateError, DeviceError
 from autocompress.evaluate.quality import device_accuracy
@@ -30,6 +25,11 @@ from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
+from tests.builders import networks
+from tests.builders.edge_host import aarch64_python
+from tests.builders.processes import Background, agent_pid, children, wait_for
+from tests.builders.runtimes import BOTH, LITERT, TFLITE, needs_tflite
+from tests.builders.tiny_models import crashing_model, dense_model, refused_model
 
 DIGITS = load_task("digits")
 MODEL = dense_model(inputs=128, outputs=64)

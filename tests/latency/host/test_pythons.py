@@ -8,15 +8,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import edge_host
 import numpy as np
 import pytest
-from tiny_models import crashing_model, dense_model
 
 from autocompress.errors import CandidateError, DeviceError
 from autocompress.latency.host.agent import RUNTIMES
 from autocompress.latency.host.client import Host
 from autocompress.latency.host.connection import Connection
+from tests.builders import edge_host
+from tests.builders.tiny_models import crashing_model, dense_model
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 MODEL = dense_model(inputs=128, outputs=64)

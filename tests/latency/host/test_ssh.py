@@ -11,14 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import edge_host
 import pytest
-from edge_host import Board
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import Background, children, is_dead, wait_for
-from runtimes import LITERT, TFLITE, needs_tflite
-from tiny_models import crashing_model, dense_model
 
 from autocompress.errors import (
     AutocompressError,
@@ -30,13 +25,19 @@ from autocompress.errors import (
 from autocompress.latency.host import ssh
 from autocompress.latency.host.client import Host
 from autocompress.latency.host.retry import PatientHost
+from tests.builders import edge_host
+from tests.builders.edge_host import Board
+from tests.builders.processes import Background, children, is_dead, wait_for
+from tests.builders.project import ROOT
+from tests.builders.runtimes import LITERT, TFLITE, needs_tflite
+from tests.builders.tiny_models import crashing_model, dense_model
 
 MODEL = dense_model(inputs=128, outputs=64)
 SEARCH = """
 import sys
 from autocompress.latency.host.client import Host
 from autocompress.latency.host.ssh import host_of, ssh_argv
-from tiny_models import dense_model
+from tests.builders.tiny_models import dense_model
 with Host(ssh_argv(host_of("board")), runtime="ai-edge-litert", threads=1) as host:
     print("measuring", flush=True)
     host.measure(dense_model(), processes=1, min_run_s=60.0)
@@ -485,12 +486,10 @@ def test_a_python_that_is_too_old(board: Board, python: str) -> None:
 
 @pytest.mark.parametrize("also_ssh", [False, True], ids=["we are killed", "ssh is killed too"])
 def test_nothing_stays_behind_when_this_side_is_killed(board: Board, also_ssh: bool) -> None:
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent)])
     with subprocess.Popen(
         [sys.executable, "-c", SEARCH],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as search:
         assert search.stdout is not None
         assert search.stdout.readline() == b"measuring\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -18,6 +17,7 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
+from tests.builders import networks
 
 Array = np.ndarray[Any, Any]
 NETWORKS = sorted(networks.BUILDERS)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -23,6 +22,7 @@ from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner, interpreter
+from tests.builders import networks
 
 Array = np.ndarray[Any, Any]
 NETWORKS = sorted(networks.BUILDERS)

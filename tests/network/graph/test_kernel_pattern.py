@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import dense_model, refused_model
 
 from autocompress.compression.template import quantize_plainly
 from autocompress.errors import AutocompressError
@@ -22,6 +21,7 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.measurement import Measurement
 from autocompress.tasks import load_task
+from tests.builders.tiny_models import dense_model, refused_model
 
 
 def edited(model: bytes, edit: Callable[[Any], None]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from autocompress.tasks import digits, fashion_mnist
+from tests.builders import networks
 
 NETWORKS = ("mobilenet-v2", "fer", "ds-cnn", "shuttle", "two-inputs", "foreign-float16", "digits", "fashion-mnist")
 BUILT_IN = {"digits": digits.NETWORK, "fashion-mnist": fashion_mnist.NETWORK}

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fixed_batch
 import numpy as np
 import pytest
-from fixed_batch import FIXED, one_by_one, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -26,6 +24,8 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.batching import Batch, _same, proven_batch
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
+from tests.builders import fixed_batch
+from tests.builders.fixed_batch import FIXED, one_by_one, samples
 
 Array = np.ndarray[Any, Any]
 ONE = Batch(size=1)

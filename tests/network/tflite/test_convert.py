@@ -17,38 +17,9 @@ from autocompress.errors import AutocompressError
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.convert import to_float_tflite
 from autocompress.network.tflite.interpreter import Runner
+from tests.builders.framework_files import MAKE_FILES
+from tests.builders.project import ROOT
 
-MAKE_FILES = """
-import sys, keras, tf_keras, numpy as np, tensorflow as tf
-folder = sys.argv[1]
-x = np.random.default_rng(0).normal(size=(5, 8, 8, 2)).astype("float32")
-
-def save(k, name, *suffixes):
-    k.utils.set_random_seed(0)
-    i = k.Input((8, 8, 2))
-    h = k.layers.ReLU()(k.layers.BatchNormalization()(k.layers.Conv2D(4, 3, use_bias=False)(i)))
-    h = k.layers.GlobalAveragePooling2D()(k.layers.SeparableConv2D(6, 3)(h))
-    model = k.Model(i, k.layers.Dense(3, activation="softmax")(h))
-    for suffix in suffixes:
-        model.save(f"{folder}/{name}{suffix}")
-    np.save(f"{folder}/{name}.npy", model.predict(x, verbose=0))
-    return model
-
-save(keras, "keras3", ".keras", ".h5").export(f"{folder}/saved")
-np.save(f"{folder}/saved.npy", np.load(f"{folder}/keras3.npy"))
-save(tf_keras, "keras2", ".keras", ".hdf5")
-i = keras.Input((8, 8, 2))
-keras.Model(i, keras.layers.Lambda(lambda t: t * 2)(i)).save(f"{folder}/lambda.keras")
-
-class Igamma(tf.Module):
-    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32)])
-    def __call__(self, a):
-        return tf.math.igamma(a, a)
-
-module = Igamma()
-tf.saved_model.save(module, f"{folder}/igamma", signatures=module.__call__)
-np.save(f"{folder}/x.npy", x)
-"""
 GOOD = ("keras3.keras", "keras3.h5", "keras2.keras", "keras2.hdf5", "saved")
 BAD = ("lambda.keras", "igamma", "truncated.keras", "truncated.h5", "text.h5", "damaged_saved")
 
@@ -128,7 +99,7 @@ def test_conversion_prints_nothing_and_keeps_tensorflow_out(folder: Path, tmp_pa
     )
     command = [sys.executable, "-c", code, str(folder / "keras3.keras")]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}  # with nothing in it
-    done = subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1], env=environment)
+    done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
     assert done.stdout + done.stderr == b""
     assert len(list(tmp_path.rglob("*.tflite"))) == 1
 

@@ -10,11 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fixed_batch
 import numpy as np
 import pytest
-from fixed_batch import samples
-from searches import asked_for
 
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate import calibration, quality
@@ -29,6 +26,9 @@ from autocompress.search import finalize
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, Task
 from autocompress.tasks.check import checked
+from tests.builders import fixed_batch
+from tests.builders.fixed_batch import samples
+from tests.builders.searches import asked_for
 
 Array = np.ndarray[Any, Any]
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
-from test_guided import guided, new_study, objective, world
 
 from autocompress import pareto
 from autocompress.search.sampler.history import History, KnownTrial, StrictFront
 from autocompress.search.storage import patient
+from tests.builders.made_up_network import guided, new_study, objective, world
 
 points = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 

@@ -7,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import optuna
 import pytest
-from test_guided import BASE_MS, World, guided, new_study, objective, world
-from test_rows import ALL, make_record
 
 from autocompress.evaluate.networks import WidthEffects
 from autocompress.records.configuration import Configuration
@@ -16,6 +14,8 @@ from autocompress.records.study import Evaluation, Importance
 from autocompress.report.importance import advice_lines, importance_lines, whole_channel_lines
 from autocompress.search.sampler.encoding import EncodedSpace
 from autocompress.search.sampler.stock import suggest
+from tests.builders.made_up_network import BASE_MS, World, guided, new_study, objective, world
+from tests.builders.records import ALL, make_record
 
 ROWS = (
     Importance(layer="conv_2d_0", technique="sparsity", value=0.5, saves_bytes=200.0, costs=0.004),

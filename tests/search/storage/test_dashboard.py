@@ -11,10 +11,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from edge_host import free_port, unavailable
-from processes import wait_for
-from stored_studies import write_study
-from test_rows import ALL, make_record
+from tests.builders.edge_host import free_port, unavailable
+from tests.builders.processes import wait_for
+from tests.builders.records import ALL, make_record
+from tests.builders.stored_studies import write_study
 
 SERVER = Path(sys.executable).with_name("optuna-dashboard")
 

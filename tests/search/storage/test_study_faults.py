@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from stored_studies import write_study
-from test_rows import ALL, make_record, make_trial
 from typer.testing import CliRunner
 
 from autocompress.cli import app
@@ -21,6 +19,8 @@ from autocompress.errors import AutocompressError
 from autocompress.records.front import Front
 from autocompress.search.storage import study_records
 from autocompress.search.storage.artifacts import without_altered
+from tests.builders.records import ALL, make_record, make_trial
+from tests.builders.stored_studies import write_study
 
 
 def call(*arguments: str | Path) -> Any:

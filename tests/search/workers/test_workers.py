@@ -18,11 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import postgresql
 import psycopg
 import pytest
-from processes import Background, children, is_dead, wait_for
-from standstill import PATIENCE_S, comes, counted, hold_back, program
 
 from autocompress.cli.options import named
 from autocompress.errors import AutocompressError
@@ -33,6 +30,9 @@ from autocompress.search.storage.patient import PatientStorage, open_storage
 from autocompress.search.workers import locks
 from autocompress.search.workers.locks import ProcessorLock, WorkerRegistry
 from autocompress.tasks import load_task
+from tests.builders import postgresql
+from tests.builders.processes import Background, children, is_dead, wait_for
+from tests.builders.standstill import PATIENCE_S, comes, counted, hold_back, program
 
 
 def command(runs: Path, *options: str, workers: int = 2, trials: int = 16, space: str = "quick") -> list[str]:
