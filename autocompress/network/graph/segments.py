@@ -53,6 +53,11 @@ class Patchable:
         """Overwrite the constant of `tensor` by the bytes of `value`, which must be as many."""
         self.constant(tensor)[:] = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the flatbuffer."""
+        return len(self._bytes)
+
     def snapshot(self) -> bytes:
         """The flatbuffer as it stands."""
         return bytes(self._bytes)
@@ -69,7 +74,13 @@ class Segment:
         self.reads = tuple(sorted(read & _computed(graph)))
         self.makes = tuple(sorted(made & later))
         self._layer, self._fixed = layer, fixed
-        self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self.reads, self.makes))) if ops else None
+        self._local = _local(ops)
+        self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self._local, self.reads, self.makes))) if ops else None
+
+    @property
+    def file_bytes(self) -> int:
+        """What this piece takes as a network of its own."""
+        return 0 if self._patch is None else self._patch.size
 
     def run(
         self, state: State, weight: Array | None, bias: Array | None, chunks: int, threads: int
@@ -78,14 +89,15 @@ class Segment:
         if self._patch is None or not self.makes:
             return {}
         if self._layer is not None and weight is not None:
-            self._patch.write(self._layer.weight, weight.astype(np.float32))
+            self._patch.write(self._local[self._layer.weight], weight.astype(np.float32))
         if self._layer is not None and bias is not None and self._layer.bias is not None:
-            self._patch.write(self._layer.bias, bias.astype(np.float32))
+            self._patch.write(self._local[self._layer.bias], bias.astype(np.float32))
         return self._invoke(self._patch.snapshot(), state, chunks, threads)
 
     def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
         def lane(number: int) -> Callable[[int], tuple[Array, ...]]:
-            run = interpreter(model, 1, {i: self._chunk(state, i, 0, chunks).shape for i in self.reads})
+            shapes = {self._local[i]: self._chunk(state, i, 0, chunks).shape for i in self.reads}
+            run = interpreter(model, 1, shapes)
             return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
 
         try:
@@ -98,9 +110,9 @@ class Segment:
     def _invoke_chunk(self, run: Any, values: State) -> tuple[Array, ...]:
         run.reset_all_variables()
         for i, chunk in values.items():
-            run.set_tensor(i, chunk)
+            run.set_tensor(self._local[i], chunk)
         run.invoke()
-        return tuple(run.get_tensor(i) for i in self.makes)
+        return tuple(run.get_tensor(self._local[i]) for i in self.makes)
 
     def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
         return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
@@ -115,20 +127,51 @@ def _chunk(values: Array, chunk: int, chunks: int) -> Array:
     return values[chunk * size : (chunk + 1) * size]
 
 
-def _cut(tree: Any, operators: Sequence[Any], reads: Sequence[int], makes: Sequence[int]) -> Any:
-    """A network of only these operators; tensor indices stay what they are."""
-    cut = copy.copy(tree)
-    graph = copy.copy(tree.subgraphs[0])
-    graph.operators, graph.inputs, graph.outputs = list(operators), list(reads), list(makes)
-    used = {int(i) for op in operators for i in (*op.inputs, *op.outputs)}
-    graph.tensors = [copy.copy(tensor) for tensor in graph.tensors]
-    for index, tensor in enumerate(graph.tensors):
-        if index not in used:
-            tensor.buffer = 0
-    cut.subgraphs = [graph, *(copy.copy(g) for g in tree.subgraphs[1:])]
+def _local(operators: Sequence[Any]) -> dict[int, int]:
+    """The tensors of these operators, numbered anew."""
+    used = {int(i) for op in operators for i in (*op.inputs, *op.outputs, *_inner(op)) if i >= 0}
+    return {index: number for number, index in enumerate(sorted(used))}
+
+
+def _cut(
+    tree: Any, operators: Sequence[Any], local: Mapping[int, int], reads: Sequence[int], makes: Sequence[int]
+) -> Any:
+    """A network of only these operators, their tensors and constants, the tensors numbered as `local` says."""
+    cut, graph = copy.copy(tree), copy.copy(tree.subgraphs[0])
+    graph.operators = [_renumbered(operator, local) for operator in operators]
+    graph.inputs, graph.outputs = [local[i] for i in reads], [local[i] for i in makes]
+    graph.tensors = [copy.copy(tree.subgraphs[0].tensors[index]) for index in local]
+    # Bodies of loops and branches are called by number, so all of them come along.
+    bodies = tree.subgraphs[1:] if any(map(_calls_a_body, operators)) else []
+    cut.subgraphs = [graph, *map(_copied, bodies)]
     cut.metadata, cut.signatureDefs = None, None
     cut.buffers = list(tree.buffers)
+    flatbuffer.compact_buffers(cut)
     return cut
+
+
+def _renumbered(operator: Any, local: Mapping[int, int]) -> Any:
+    found = copy.copy(operator)
+    found.inputs = [local.get(int(i), -1) for i in operator.inputs]
+    found.outputs = [local[int(i)] for i in operator.outputs]
+    found.intermediates = [local.get(int(i), -1) for i in _inner(operator)]
+    return found
+
+
+def _inner(operator: Any) -> Sequence[int]:
+    """The tensors that an operator (a recurrent one) keeps for itself."""
+    return operator.intermediates if operator.intermediates is not None else ()
+
+
+def _calls_a_body(operator: Any) -> bool:
+    options = (operator.builtinOptions, operator.builtinOptions2)
+    return any("subgraph" in field.lower() for each in options if each is not None for field in vars(each))
+
+
+def _copied(graph: Any) -> Any:
+    found = copy.copy(graph)
+    found.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    return found
 
 
 class Segments:
@@ -147,6 +190,11 @@ class Segments:
         self._needed = _needed(self._pieces, set(self._outputs))
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
+
+    @property
+    def file_bytes(self) -> int:
+        """What all pieces take: each constant is held once."""
+        return sum(piece.file_bytes for piece in self._pieces)
 
     def head(self, samples: int) -> Segments:
         """The same walk over the first `samples` samples only (whole chunks, at least one)."""
