@@ -11,7 +11,7 @@ import numpy as np
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.network.graph.finite import unfit
 from autocompress.network.graph.layers import Layer
-from autocompress.network.tflite.batching import WANTED, Batch, proven_batch
+from autocompress.network.tflite.batching import WANTED, Batch, affordable_batch, proven_batch
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.isolated import Isolated, in_child
 from autocompress.tasks import LoadedTask
@@ -34,8 +34,12 @@ class CalibrationData:
     @cached_property
     def batch(self) -> Batch:
         """How many samples the network and its candidates run at once. AutocompressError where it cannot be run."""
-        slow = int(_PROOF_MACS / max(1, self._macs))
-        return of_float(lambda: in_child(lambda: proven_batch(self._task.network, self._differing, WANTED, slow)))
+        return of_float(lambda: in_child(self._proven_batch))
+
+    def _proven_batch(self) -> Batch:
+        wanted, slow = affordable_batch(self._task.network), max(1, int(_PROOF_MACS / max(1, self._macs)))
+        # Only where a full batch is affordable are tensors read from the built-in kernels.
+        return proven_batch(self._task.network, self._differing, wanted, slow if wanted == WANTED else 0)
 
     @property
     def _macs(self) -> int:

@@ -4,7 +4,6 @@ One silent sample before a logarithm is enough for NaN in every moment of the la
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -51,13 +50,10 @@ def _runs(network: bytes, x: Mapping[str, Array]) -> bool:
 def unfit(network: bytes, inner: Iterable[int], inputs: Mapping[int, Array], batch: int, threads: int) -> Array:
     """Which samples of `inputs` (by tensor index) make the runtime fail or a value that is not finite in an output or
     in one of the `inner` tensors, (n,) bool. `batch`: how many samples the network runs at once."""
-    tree = flatbuffer.read(network)
-    graph = tree.subgraphs[0] = copy.copy(tree.subgraphs[0])
+    graph = flatbuffer.read(network).subgraphs[0]
     first = int(graph.outputs[0])
-    given = {int(i) for i in graph.inputs}
-    watched = [first, *sorted({*inner} - {first} - given)]
-    graph.outputs, tree.signatureDefs = watched, None
-    model, samples = flatbuffer.write(tree), len(next(iter(inputs.values())))
+    watched = [first, *sorted({*inner} - {first} - {int(i) for i in graph.inputs})]
+    model, samples = flatbuffer.watched(network, watched), len(next(iter(inputs.values())))
 
     def lane(number: int) -> Callable[[int], Array]:
         return _Look(model, watched, inputs, batch).at_piece

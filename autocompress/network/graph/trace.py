@@ -15,10 +15,13 @@ import numpy as np
 
 from autocompress.errors import CandidateError
 from autocompress.network.graph.layers import Layer
-from autocompress.network.tflite.interpreter import interpreter
+from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.batching import WANTED, affordable_batch
+from autocompress.network.tflite.interpreter import in_lanes, interpreter
 from autocompress.network.tflite.short_floats import short
 
 Array = np.ndarray[Any, Any]
+Ranges = dict[str, tuple[float, float]]  # of tensors by name: smallest and largest value
 MAX_COLUMNS = 4096  # wider Hessians are cut into diagonal blocks
 
 
@@ -185,22 +188,55 @@ def activation_ranges(
     model: bytes, inputs: Mapping[int, Array], chunk: int, threads: int
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of every float tensor of the main graph over `inputs` (by tensor index), by name;
-    infinite or NaN where one was. CandidateError where the runtime fails."""
-    samples = len(next(iter(inputs.values())))
+    infinite or NaN where one was. CandidateError where the runtime fails.
+
+    A network whose inner tensors are large runs on the delegate's kernels, each tensor one of its outputs: the built-in
+    ones, which keep tensors readable by themselves, take ten times as long."""
+    samples, large = len(next(iter(inputs.values()))), affordable_batch(model) < WANTED
     shapes = {i: (chunk, *v.shape[1:]) for i, v in inputs.items()}
-    run = interpreter(model, threads, shapes, keep_all=True)
-    ranges: dict[str, tuple[float, float]] = {}
-    for start in range(0, samples - chunk + 1, chunk):
-        run.reset_all_variables()
-        for index, values in inputs.items():
-            run.set_tensor(index, values[start : start + chunk])
-        try:
-            run.invoke()
-        except (RuntimeError, ValueError) as fault:
-            raise CandidateError(f"the runtime fails on the model: {' '.join(str(fault).split())}") from fault
-        for detail in run.get_tensor_details():
-            if detail["dtype"] is np.float32 and detail["name"]:
-                _widen(ranges, detail["name"], _values(run, detail["index"]))
+    made = _made(model)
+    watched = flatbuffer.watched(model, made) if large else model
+
+    def lane(number: int) -> Callable[[int], Ranges]:
+        run = interpreter(watched, 1 if large else threads, shapes, keep_all=not large)
+        named = {d["index"]: d["name"] for d in run.get_tensor_details() if d["dtype"] is np.float32 and d["name"]}
+        computed = {index: named[index] for index in (*inputs, *made) if index in named}
+
+        def of_piece(piece: int) -> Ranges:
+            _run_piece(run, {i: v[piece * chunk :][:chunk] for i, v in inputs.items()})
+            return _ranges_of(run, computed if piece else named)  # constants once
+
+        return of_piece
+
+    ranges: Ranges = {}
+    for found in in_lanes(samples // chunk, threads if large else 1, lane):
+        for name, (low, high) in found.items():
+            _widen(ranges, name, np.array([low, high]))
+    return ranges
+
+
+def _made(model: bytes) -> list[int]:
+    """What the main graph gives, then all else that its operators make."""
+    graph = flatbuffer.read(model).subgraphs[0]
+    made = (i for operator in graph.operators for i in operator.outputs)
+    return list(dict.fromkeys(int(i) for i in (*graph.outputs, *made)))
+
+
+def _run_piece(run: Any, values: Mapping[int, Array]) -> None:
+    run.reset_all_variables()
+    for index, chunk in values.items():
+        run.set_tensor(index, chunk)
+    try:
+        run.invoke()
+    except (RuntimeError, ValueError) as fault:
+        raise CandidateError(f"the runtime fails on the model: {' '.join(str(fault).split())}") from fault
+
+
+def _ranges_of(run: Any, named: Mapping[int, str]) -> Ranges:
+    """The ranges of those of these tensors (by index: their names) that can be read."""
+    ranges: Ranges = {}
+    for index, name in named.items():
+        _widen(ranges, name, _values(run, index))
     return ranges
 
 
@@ -212,7 +248,7 @@ def _values(run: Any, tensor: int) -> Array | None:
     return values
 
 
-def _widen(ranges: dict[str, tuple[float, float]], name: str, values: Array | None) -> None:
+def _widen(ranges: Ranges, name: str, values: Array | None) -> None:
     if values is not None and values.size:
         low, high = ranges.get(name, (np.inf, -np.inf))
         ranges[name] = (float(np.minimum(low, values.min())), float(np.maximum(high, values.max())))  # NaN stays

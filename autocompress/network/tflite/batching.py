@@ -2,10 +2,12 @@
 
 Converters may write a batch of 1 into constants (the sizes of a SLICE, the shape of a RESHAPE): such a network still
 takes 64 samples, and some of them get values of others without any error. So a batch is proven: rows of it are
-compared with the same samples run one by one, on samples that differ."""
+compared with the same samples run one by one, on samples that differ. Nor do more run at once than memory is for: a
+network whose inner tensors take megabytes gains nothing from large batches."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import CandidateError
+from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner, interpreter
 
 Array = np.ndarray[Any, Any]
 WANTED = 64
+_AT_ONCE_BYTES = 128 * 2**20  # of inner tensors of all samples that run at once
 _ROWS = 8  # of a batch that are compared
 # Sums in another order differ by some 1e-7 a layer; a value that came from another sample by as much as samples do.
 _OF_SPREAD, _OF_SIZE = 1e-4, 1e-5
@@ -36,17 +40,33 @@ class Batch:
         return self.size if self.fixed else min(self.size, samples)
 
 
+def inner_bytes(model: bytes) -> float:
+    """What all computed tensors of the main graph take for one sample."""
+    run, graph = interpreter(model, 1), flatbuffer.read(model).subgraphs[0]
+    made = {int(i) for operator in graph.operators for i in operator.outputs}
+    details = [detail for detail in run.get_tensor_details() if detail["index"] in made]
+    taken = sum(math.prod(map(int, each["shape"])) * np.dtype(each["dtype"]).itemsize for each in details)
+    return float(taken / max(1, int(run.get_input_details()[0]["shape"][0])))
+
+
+def affordable_batch(model: bytes) -> int:
+    """How many samples may run at once, a power of two: WANTED unless inner tensors are large."""
+    samples = max(1, int(_AT_ONCE_BYTES / max(1.0, inner_bytes(model))))
+    return min(WANTED, 1 << (samples.bit_length() - 1))
+
+
 def proven_batch(model: bytes, x: Mapping[str, Array], wanted: int = WANTED, slow: int = WANTED) -> Batch:
     """The largest batch up to `wanted`, halved until it is right, whose rows are what the samples of `x` (arrays by
     input name) give one by one, under the delegate's kernels and under the built-in ones.
 
-    `slow`: how many samples the built-in kernels, which are slow, run at most. CandidateError where the runtime fails
-    on the network, and where not even the batch in the file keeps samples apart."""
+    `slow`: how many samples the built-in kernels, which are slow, run at most; 0: they are not used. CandidateError
+    where the runtime fails on the network, and where not even the batch in the file keeps samples apart."""
     indices, distinct = Runner(model, 1).input_indices, _distinct(x)
     values = {indices[name]: array for name, array in distinct.items()}
-    fast, builtin = (_Proof(model, values, keep_all) for keep_all in (False, True))
+    fast, builtin = _Proof(model, values, False), _Proof(model, values, True) if slow else None
     for size in _sizes(wanted, fast.own) if fast.samples > 1 else [fast.own]:
-        if fast.holds(size) and builtin.holds(size if size == fast.own else min(size, max(2, slow))):
+        slower = size if size == fast.own else min(size, max(2, slow))
+        if fast.holds(size) and (builtin is None or builtin.holds(slower)):
             return Batch(size=size, fixed=size == fast.own > 1 and not fast.takes(1))
     raise CandidateError(
         f"its outputs for a sample depend on the others in its batch of {fast.own}; convert it with a batch of 1"

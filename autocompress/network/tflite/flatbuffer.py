@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -271,6 +272,13 @@ def _sign(tree: Any) -> None:
 def _text(name: bytes | None) -> bytes:
     # The runtime's Python side stumbles over names that are no UTF-8.
     return (name or b"").decode(errors="replace").encode()
+
+
+def watched(model: bytes, tensors: Sequence[int]) -> bytes:
+    """The network with these tensors of its main graph as its outputs."""
+    tree = read(model)
+    tree.subgraphs[0].outputs, tree.signatureDefs = list(tensors), None
+    return write(tree)
 
 
 def strip(tree: Any) -> None:
