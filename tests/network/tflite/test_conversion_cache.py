@@ -14,6 +14,7 @@ import pytest
 from autocompress.errors import AutocompressError
 from autocompress.network.tflite import conversion_cache
 from autocompress.network.tflite.conversion_cache import converted, folder
+from tests.builders.project import ROOT
 
 
 class Converter:
@@ -137,7 +138,7 @@ def test_processes_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
     children = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) for _ in range(4)
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)
     ]
     assert [child.communicate()[0] for child in children] == ["made of network\n"] * 4
     assert [path.read_bytes() for path in folder().glob("*.tflite")] == [b"made of network"]
