@@ -14,12 +14,13 @@ from sklearn import metrics as sk
 
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.metrics import METRICS, Metric, get_metric
+from tests.builders.arrays import Array
 
 SMALL = (np.eye(2), np.array([0, 1]), np.zeros((2, 3)))  # outputs, labels, first input
 
 
 @st.composite
-def classified(draw: st.DrawFn, min_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def classified(draw: st.DrawFn, min_classes: int = 2) -> tuple[Array, Array]:
     """Outputs (n, classes) of few distinct values, so that ties occur, and labels (n,)."""
     n, classes = draw(st.integers(1, 30)), draw(st.integers(min_classes, 12))
     few = st.sampled_from([-1.0, 0.0, 0.25, 0.5, 3.0])
@@ -29,7 +30,7 @@ def classified(draw: st.DrawFn, min_classes: int = 2) -> tuple[np.ndarray, np.nd
 
 
 @st.composite
-def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def scored(draw: st.DrawFn) -> tuple[Array, Array]:
     """Scores (n,) with ties and binary labels (n,) of both classes."""
     n = draw(st.integers(2, 40))
     scores = draw(hnp.arrays(np.float32, n, elements=st.integers(-4, 4).map(lambda v: v / 4)))
@@ -38,18 +39,18 @@ def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return scores, labels
 
 
-def value(name: str, outputs: np.ndarray, y: np.ndarray, x: np.ndarray | None = None) -> float:
+def value(name: str, outputs: Array, y: Array, x: Array | None = None) -> float:
     return get_metric(name).value(outputs, y, np.zeros((len(outputs), 5), np.float32) if x is None else x)
 
 
 @given(classified())
-def test_accuracy_is_sklearns(case: tuple[np.ndarray, np.ndarray]) -> None:
+def test_accuracy_is_sklearns(case: tuple[Array, Array]) -> None:
     outputs, y = case
     assert value("accuracy", outputs, y) == pytest.approx(sk.accuracy_score(y, outputs.argmax(1)))
 
 
 @given(classified(min_classes=3), st.integers(2, 10))
-def test_top_k_is_a_slow_stable_sort(case: tuple[np.ndarray, np.ndarray], k: int) -> None:
+def test_top_k_is_a_slow_stable_sort(case: tuple[Array, Array], k: int) -> None:
     outputs, y = case
     order = [sorted(range(outputs.shape[1]), key=lambda c, row=row: (-row[c], c)) for row in outputs]
     hits = [label in best[:k] for best, label in zip(order, y, strict=True)]
@@ -67,7 +68,7 @@ def test_top_k_without_ties_is_sklearns(seed: int) -> None:
 
 
 @given(classified())
-def test_macro_f1_and_recall_are_sklearns(case: tuple[np.ndarray, np.ndarray]) -> None:
+def test_macro_f1_and_recall_are_sklearns(case: tuple[Array, Array]) -> None:
     outputs, y = case
     predicted, labels = outputs.argmax(1), np.unique(y)
     f1 = sk.f1_score(y, predicted, labels=labels, average="macro")
@@ -77,7 +78,7 @@ def test_macro_f1_and_recall_are_sklearns(case: tuple[np.ndarray, np.ndarray]) -
 
 
 @given(scored())
-def test_roc_auc_is_sklearns_for_one_and_two_columns(case: tuple[np.ndarray, np.ndarray]) -> None:
+def test_roc_auc_is_sklearns_for_one_and_two_columns(case: tuple[Array, Array]) -> None:
     scores, y = case
     expected = sk.roc_auc_score(y, scores)
     assert value("roc-auc", scores[:, None], y) == pytest.approx(expected)
@@ -103,13 +104,13 @@ def test_roc_auc_of_one_class_is_undefined() -> None:
     hnp.arrays(np.float32, (7, 2, 3), elements=st.floats(-100, 100, width=32)),
     hnp.arrays(np.float32, (7, 2, 3), elements=st.floats(-100, 100, width=32)),
 )
-def test_mae_is_sklearns(outputs: np.ndarray, y: np.ndarray) -> None:
+def test_mae_is_sklearns(outputs: Array, y: Array) -> None:
     expected = sk.mean_absolute_error(y.ravel(), outputs.ravel())
     assert value("mae", outputs, y) == pytest.approx(expected, rel=1e-5)
 
 
 @given(classified(), st.integers(0, 100))
-def test_fidelity_is_agreement_of_the_argmax(case: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+def test_fidelity_is_agreement_of_the_argmax(case: tuple[Array, Array], seed: int) -> None:
     outputs, _ = case
     other = np.random.default_rng(seed).normal(size=outputs.shape)
     expected = sk.accuracy_score(other.argmax(1), outputs.argmax(1))
@@ -205,7 +206,7 @@ def test_unknown_metric_names_the_nearest(name: str, near: str) -> None:
         ("fidelity", np.full((4, 5), np.nan), "holds 20 NaN"),
     ],
 )
-def test_wrong_labels_are_one_clear_line(name: str, y: np.ndarray, message: str) -> None:
+def test_wrong_labels_are_one_clear_line(name: str, y: Array, message: str) -> None:
     with pytest.raises(AutocompressError, match=message) as error:
         get_metric(name).check_labels((4, 5), y, "y_test")
     assert str(error.value).startswith("y_test ")
@@ -232,5 +233,5 @@ def test_no_samples_and_unsuited_outputs() -> None:
         ("fidelity", (4, 5), np.zeros((4, 5), np.float32)),
     ],
 )
-def test_right_labels_pass(name: str, shape: tuple[int, ...], y: np.ndarray) -> None:
+def test_right_labels_pass(name: str, shape: tuple[int, ...], y: Array) -> None:
     get_metric(name).check_labels(shape, y, "y_test", (4, 9))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from autocompress.network.tflite.builder import NetworkBuilder
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 SHAPE = (8, 8, 4)
 
 

@@ -19,6 +19,7 @@ from autocompress.search.sampler.encoding import EncodedSpace
 from autocompress.search.sampler.guided import GuidedSampler
 from autocompress.search.sampler.history import Reference
 from autocompress.search.sampler.stock import parameters, suggest
+from tests.builders.arrays import Array
 
 BASE_ACCURACY, BASE_MS, INT8_BYTES = 0.93, 2.0, 40_000
 
@@ -32,7 +33,7 @@ class World:
     """A made-up network: the encoded space that the sampler is told, and what evaluating really gives."""
 
     encoded_space: EncodedSpace
-    truth: np.ndarray  # (L,): by what each layer's sensitivity differs from its table
+    truth: Array  # (L,): by what each layer's sensitivity differs from its table
 
     def evaluation(self, configuration: Configuration) -> tuple[Evaluation, float]:
         land = self.encoded_space
@@ -77,7 +78,7 @@ def world(layers: int = 5, bits: Sequence[int] = (32, 8, 4, 3), sparsities: Sequ
     )
     container = np.array([[[32 if not c.is_integer else 8 for c in row]] * layers] * 2)
 
-    def latency(kind: str, pattern: np.ndarray) -> float:
+    def latency(kind: str, pattern: Array) -> float:
         return (0.98 if kind == "float32" else 0.5) + 0.03 * float((pattern == 32).sum())
 
     cost: Cost = pattern_cost(("float32", "int8"), container, weights / weights.sum(), latency, 0.1)

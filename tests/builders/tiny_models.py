@@ -6,6 +6,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tests.builders.arrays import Array
+
 INPUT, WEIGHTS, BIAS, OUTPUT = range(4)
 
 
@@ -60,7 +62,7 @@ def crashing_model() -> bytes:
     return b"\xf0\xff\xff\x7fTFL3" + noise
 
 
-def _buffer(data: np.ndarray | None) -> schema.BufferT:
+def _buffer(data: Array | None) -> schema.BufferT:
     buffer = schema.BufferT()
     buffer.data = None if data is None else np.frombuffer(data.tobytes(), np.uint8)
     return buffer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +25,8 @@ from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
 from autocompress.specs import device_schema
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 DENSE, HALF = LayerChoice(), LayerChoice(bits=16, sparsity=0.3)
 MIX = (
     DENSE,

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +36,7 @@ from autocompress.search.sampler.stock import parameters, uniform_baselines
 from autocompress.specs import SearchSpace, Widths
 from autocompress.tasks import LoadedTask, load_task
 from tests.builders import networks
-
-Array = np.ndarray[Any, Any]
+from tests.builders.arrays import Array
 
 
 def reconstruction(network: bytes, inputs: Array) -> Reconstruction:

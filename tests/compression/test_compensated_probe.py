@@ -16,6 +16,7 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import LayerChoice
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders.arrays import Array
 
 SAMPLES = 128
 HARSH = LayerChoice(sparsity=0.8)
@@ -34,7 +35,7 @@ def solver(task: LoadedTask) -> Reconstruction:
     return Reconstruction(tree, layers_of(tree), {index: inputs}, chunk=64, threads=1)
 
 
-def alone(task: LoadedTask, layer: FloatLayer, changed: SolvedLayer) -> np.ndarray:
+def alone(task: LoadedTask, layer: FloatLayer, changed: SolvedLayer) -> Array:
     """The outputs of the float network with this layer changed and nothing else."""
     patch = Patchable(task.network)
     patch.write(layer.layer.weight, changed.weight)
@@ -43,7 +44,7 @@ def alone(task: LoadedTask, layer: FloatLayer, changed: SolvedLayer) -> np.ndarr
     return run(task, patch.snapshot())
 
 
-def run(task: LoadedTask, network: bytes) -> np.ndarray:
+def run(task: LoadedTask, network: bytes) -> Array:
     x = {name: values[:SAMPLES] for name, values in task.x_calibration.items()}
     return Runner(network, 1).run(x, 64)
 

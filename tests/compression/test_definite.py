@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from autocompress.compression.survey import survey
 from autocompress.compression.tables import probe_choices, sensitivity_curve
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import LayerChoice
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 CHOICES = st.builds(
     LayerChoice,
     sparsity=st.sampled_from([0.0, 0.5, 0.9]),

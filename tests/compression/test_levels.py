@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.compression import levels as lv
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 TABLES = st.lists(st.integers(-127, 127), min_size=1, max_size=20).map(lambda v: np.unique([*v, 0]).astype(float))
 
 

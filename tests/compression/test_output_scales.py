@@ -23,9 +23,8 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
+from tests.builders.arrays import Array
 from tests.builders.fixed_batch import samples
-
-Array = np.ndarray[Any, Any]
 
 
 def network(kind: str) -> bytes:

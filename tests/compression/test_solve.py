@@ -4,7 +4,6 @@ way."""
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ from autocompress.compression import levels as lv
 from autocompress.compression import solve as sv
 from autocompress.compression.solve import Problem, output_error, solve
 from autocompress.records.configuration import LayerChoice
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 CHOICES = st.builds(
     LayerChoice,
     sparsity=st.sampled_from([0.0, 0.25, 0.5, 0.61, 0.8, 0.95]),

@@ -33,9 +33,9 @@ from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import load_device, sparse_containers
 from tests.builders import edge_host
+from tests.builders.arrays import Array
 from tests.builders.sparse_networks import layers, mobile, names_stored_sparse, path_of, stored, with_zeros
 
-Array = np.ndarray[Any, Any]
 BLOCKS = LayerChoice(sparsity=0.8, granularity="block")
 
 

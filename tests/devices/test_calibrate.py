@@ -65,7 +65,7 @@ def quantized(model: bytes, bits: int, activations: str) -> bytes:
 
 
 @pytest.mark.parametrize("design", SET, ids=lambda design: design.name)
-def test_every_design_runs_and_keeps_its_values_in_range(design):
+def test_every_design_runs_and_keeps_its_values_in_range(design: designs.Design) -> None:
     runner = Runner(design.model)
     shape = runner.inputs[0].shape
     x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -74,7 +74,7 @@ def test_every_design_runs_and_keeps_its_values_in_range(design):
     assert np.abs(output).max() < 1e4
 
 
-def test_the_set_is_the_same_every_time_and_a_share_is_its_start():
+def test_the_set_is_the_same_every_time_and_a_share_is_its_start() -> None:
     again = {design.name: design.model for design in designs.designed_set()}
     assert again == {design.name: design.model for design in SET}
     part = designs.designed_set(0.2)
@@ -83,7 +83,7 @@ def test_the_set_is_the_same_every_time_and_a_share_is_its_start():
     assert {design.kind for design in part} == {design.kind for design in SET}
 
 
-def test_a_blueprint_computes_what_it_says():
+def test_a_blueprint_computes_what_it_says() -> None:
     net = NetworkBuilder((1, 7))
     model = net.finish(net.dense(net.input, 3))
     x = np.arange(7, dtype=np.float32)[None] - 3
@@ -92,7 +92,7 @@ def test_a_blueprint_computes_what_it_says():
     np.testing.assert_allclose(Runner(model).run({"x": x}), np.maximum(x @ weight.T + bias, 0), rtol=1e-5)
 
 
-def test_every_class_that_a_profile_can_name_is_measured():
+def test_every_class_that_a_profile_can_name_is_measured() -> None:
     from autocompress.specs.device import CALIBRATED_DTYPES, NETWORK_TERMS, OPERATOR_CLASSES, OPERATOR_TERMS
 
     found = [terms_of(operators(file.model)) for file in calibrate.specimens(SET[::3] + FEW)]
@@ -104,7 +104,7 @@ def test_every_class_that_a_profile_can_name_is_measured():
     assert not any(each.unknown or each.uncalibrated for each in found)
 
 
-def test_specimens_are_what_candidates_are():
+def test_specimens_are_what_candidates_are() -> None:
     made = {file.dtype: file for file in calibrate.specimens(FEW[1:2])}
     assert list(made) == ["float32", "dynamic", "int8"]
     dtypes = {dtype: {key[0] for key in terms_of(operators(file.model)).total} - {""} for dtype, file in made.items()}
@@ -120,7 +120,9 @@ channels = st.integers(1, 20)
 
 @settings(max_examples=40, deadline=None)
 @given(side=sides, depth=channels, outputs=channels, kernel=st.sampled_from([1, 2, 3]), integer=st.booleans())
-def test_a_convolution_is_counted_as_slow_loops_count_it(side, depth, outputs, kernel, integer):
+def test_a_convolution_is_counted_as_slow_loops_count_it(
+    side: int, depth: int, outputs: int, kernel: int, integer: bool
+) -> None:
     kind = "INT8" if integer else "FLOAT32"
     operator = Operator(
         "CONV_2D",
@@ -149,7 +151,7 @@ def test_a_convolution_is_counted_as_slow_loops_count_it(side, depth, outputs, k
     assert found == pytest.approx({"ops": 1.0} | {term: count / 1e6 for term, count in wanted.items()})
 
 
-def test_the_terms_of_a_small_network():
+def test_the_terms_of_a_small_network() -> None:
     total = terms_of(operators(small_network())).total
     million = 1e6
     assert total["float32", "spatial", "mmac_in_8"] * million == pytest.approx(9 * 9 * 3 * 8)
@@ -164,7 +166,7 @@ def test_the_terms_of_a_small_network():
 
 
 @pytest.mark.parametrize("activations", ["float32", "int8"])
-def test_quantized_layers_are_counted_in_their_own_dtype(activations):
+def test_quantized_layers_are_counted_in_their_own_dtype(activations: str) -> None:
     total = terms_of(operators(quantized(small_network(), 8, activations))).total
     dtype = "dynamic" if activations == "float32" else "int8"
     assert {key[:2] for key in total if key[1] in ("spatial", "depthwise", "pointwise", "dense")} == {
@@ -188,7 +190,7 @@ planted = st.lists(st.floats(0.01, 10), min_size=3, max_size=3)
 
 @settings(max_examples=40, deadline=None)
 @given(costs=planted, seed=st.integers(0, 1000))
-def test_a_fit_recovers_planted_costs(costs, seed):
+def test_a_fit_recovers_planted_costs(costs: list[float], seed: int) -> None:
     rows = np.exp(np.random.default_rng(seed).uniform(-3, 3, (12, 3)))
     made = [sample(n, dict(zip("abc", row, strict=True)), float(row @ costs)) for n, row in enumerate(rows)]
     fitted = fit(made)
@@ -198,7 +200,7 @@ def test_a_fit_recovers_planted_costs(costs, seed):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), left_out=st.integers(0, 6), factor=st.floats(1.5, 20))
-def test_cross_validation_never_sees_the_design_it_predicts(seed, left_out, factor):
+def test_cross_validation_never_sees_the_design_it_predicts(seed: int, left_out: int, factor: float) -> None:
     rng = np.random.default_rng(seed)
     rows = np.exp(rng.uniform(-2, 2, (14, 3)))
     latencies = rows @ [1, 2, 3] * rng.uniform(0.8, 1.25, 14)
@@ -214,13 +216,13 @@ def test_cross_validation_never_sees_the_design_it_predicts(seed, left_out, fact
     assert after[~own] != pytest.approx(before[~own], rel=1e-9)
 
 
-def test_no_cost_is_negative():
+def test_no_cost_is_negative() -> None:
     rows = np.exp(np.random.default_rng(0).uniform(-2, 2, (20, 3)))
     made = [sample(n, dict(zip("abc", row, strict=True)), float(row @ [3, 2, -0.1])) for n, row in enumerate(rows)]
     assert min(fit(made).values()) >= 0
 
 
-def test_too_few_files_are_refused():
+def test_too_few_files_are_refused() -> None:
     with pytest.raises(AutocompressError, match="no file was measured"):
         fit([])
     with pytest.raises(AutocompressError, match="1 designs cannot be cross-validated"):
@@ -257,7 +259,7 @@ def model() -> CalibratedModel:
     return planted_model()
 
 
-def test_a_prediction_sums_the_costs_of_its_terms(model):
+def test_a_prediction_sums_the_costs_of_its_terms(model: CalibratedModel) -> None:
     file = small_network()
     found = predict(file, model)
     by_hand = math.fsum(rule(key) * value for key, value in terms_of(operators(file)).total.items())
@@ -268,7 +270,7 @@ def test_a_prediction_sums_the_costs_of_its_terms(model):
     assert not found.extrapolated
 
 
-def test_the_error_is_that_of_the_dtype_of_the_layers(model):
+def test_the_error_is_that_of_the_dtype_of_the_layers(model: CalibratedModel) -> None:
     worse = {
         d: replace(each, p90=p90)
         for (d, each), p90 in zip(model.cross_validation.items(), (0.3, 0.1, 0.2), strict=True)
@@ -279,20 +281,22 @@ def test_the_error_is_that_of_the_dtype_of_the_layers(model):
     assert predict(quantized(small_network(), 8, "int8"), model).latency_error == worse["int8"].p90
 
 
-def test_what_is_larger_than_anything_measured_is_extrapolated(model):
+def test_what_is_larger_than_anything_measured_is_extrapolated(model: CalibratedModel) -> None:
     net = NetworkBuilder((1, 5000))
     assert predict(net.finish(net.dense(net.input, 5000)), model).extrapolated
     assert predict(small_network(), replace(model, longest_ms=1e-6)).extrapolated
 
 
-def test_operators_that_were_never_measured_are_extrapolated(model):
+def test_operators_that_were_never_measured_are_extrapolated(model: CalibratedModel) -> None:
     net = NetworkBuilder((1, 4, 4, 8))
     x = net.convolution(net.input, 8, (1, 1))
     assert predict(net.finish(net.unary(x, "ABS")), model).extrapolated
 
 
 @pytest.mark.parametrize(("bits", "activations"), [(4, "float32"), (8, "int16")])
-def test_layers_in_a_dtype_that_was_not_calibrated_are_refused(model, bits, activations):
+def test_layers_in_a_dtype_that_was_not_calibrated_are_refused(
+    model: CalibratedModel, bits: int, activations: str
+) -> None:
     net = NetworkBuilder((1, 4, 4, 8))
     file = quantized(net.finish(net.convolution(net.input, 8, (1, 1))), bits, activations)
     with pytest.raises(AutocompressError, match=r"no costs for .*measure with --host"):
@@ -305,7 +309,9 @@ def test_layers_in_a_dtype_that_was_not_calibrated_are_refused(model, bits, acti
     changes=st.lists(st.tuples(st.integers(8, 2999), st.integers(0, 255)), max_size=6),
     integer=st.booleans(),
 )
-def test_a_damaged_file_is_predicted_or_refused(model, length, changes, integer):
+def test_a_damaged_file_is_predicted_or_refused(
+    model: CalibratedModel, length: int, changes: list[tuple[int, int]], integer: bool
+) -> None:
     whole = bytearray(quantized(small_network(), 8, "int8") if integer else small_network())
     for position, value in changes:
         whole[min(position, len(whole) - 1)] = value
@@ -316,7 +322,7 @@ def test_a_damaged_file_is_predicted_or_refused(model, length, changes, integer)
 # The profile
 
 
-def test_a_calibrated_profile_comes_back_as_it_was_saved(model):
+def test_a_calibrated_profile_comes_back_as_it_was_saved(model: CalibratedModel) -> None:
     profile = replace(load_device("rpi4"), name="mine", host={"ssh": "pi@board"}, latency_model=model)
     path = save_device(profile)
     assert path == Path(os.environ["XDG_CONFIG_HOME"], "autocompress", "device_profiles", "mine.yaml")
@@ -331,13 +337,13 @@ def test_a_calibrated_profile_comes_back_as_it_was_saved(model):
 
 
 @pytest.mark.parametrize("name", ["local", "rpi4", "rpi3"])
-def test_any_profile_can_be_saved(name, tmp_path, monkeypatch):
+def test_any_profile_can_be_saved(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     profile = load_device(name)
     assert load_device(save_device(profile)) == profile
 
 
-def test_the_own_profile_is_found_before_the_packaged_one(tmp_path, monkeypatch):
+def test_the_own_profile_is_found_before_the_packaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     save_device(replace(load_device("rpi5"), description="on my desk"))
     assert load_device("rpi5").description == "on my desk"
@@ -345,14 +351,14 @@ def test_the_own_profile_is_found_before_the_packaged_one(tmp_path, monkeypatch)
     assert [line for line in listed if "yours" in line] == [line for line in listed if line.startswith("rpi5 ")]
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "autocompress").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     with pytest.raises(AutocompressError, match=r"cannot write .*set XDG_CONFIG_HOME to another"):
         save_device(load_device("rpi5"))
 
 
-def test_a_relative_config_home_is_ignored(monkeypatch):
+def test_a_relative_config_home_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     from autocompress.specs import user_profiles
 
     monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
@@ -370,7 +376,9 @@ def test_a_relative_config_home_is_ignored(monkeypatch):
         ("measured_on: '2026-01-31'", "measured_on: yesterday", "$.latency_model.measured_on"),
     ],
 )
-def test_faults_of_a_calibrated_model_are_found(model, tmp_path, old, new, fault):
+def test_faults_of_a_calibrated_model_are_found(
+    model: CalibratedModel, tmp_path: Path, old: str, new: str, fault: str
+) -> None:
     from autocompress.specs.user_profiles import as_yaml
 
     text = as_yaml(replace(load_device("rpi5"), latency_model=model))
@@ -385,7 +393,9 @@ def test_faults_of_a_calibrated_model_are_found(model, tmp_path, old, new, fault
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0, 1e6), st.floats(1e-9, 1e3))
-def test_numbers_survive_the_file(tmp_path_factory, model, cost, longest):
+def test_numbers_survive_the_file(
+    tmp_path_factory: pytest.TempPathFactory, model: CalibratedModel, cost: float, longest: float
+) -> None:
     from autocompress.specs.user_profiles import as_yaml
 
     changed = replace(model, longest_ms=longest, network=dict(model.network, once=cost))
@@ -399,14 +409,14 @@ def test_numbers_survive_the_file(tmp_path_factory, model, cost, longest):
 
 
 @pytest.fixture
-def few_designs(monkeypatch, tmp_path):
+def few_designs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Three designs instead of all, and a folder for the profile. All else is as the user has it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(calibrate, "designed_set", lambda share: FEW)
     return tmp_path / "autocompress" / "device_profiles"
 
 
-def test_a_calibration_of_this_machine_from_command_to_prediction(few_designs):
+def test_a_calibration_of_this_machine_from_command_to_prediction(few_designs: Path) -> None:
     done = CliRunner().invoke(app, ["device", "calibrate", "local", "--as", "mine", "--json"])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
@@ -425,7 +435,7 @@ def test_a_calibration_of_this_machine_from_command_to_prediction(few_designs):
     assert shown["latency_model"]["form"] == "calibrated"
 
 
-def test_the_table_names_kinds_and_dtypes(few_designs):
+def test_the_table_names_kinds_and_dtypes(few_designs: Path) -> None:
     done = CliRunner().invoke(app, ["device", "calibrate", "local", "--host", "local"], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     for word in ("network", "float32", "dynamic", "int8", str(few_designs / "local.yaml")):
@@ -443,7 +453,7 @@ def test_the_table_names_kinds_and_dtypes(few_designs):
         (["local", "--as", "a/b"], "profile name 'a/b'"),
     ],
 )
-def test_faults_of_the_command_come_before_any_measurement(few_designs, arguments, said):
+def test_faults_of_the_command_come_before_any_measurement(few_designs: Path, arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["device", "calibrate", *arguments])
     assert done.exit_code == 2
     assert said in done.stderr
@@ -451,7 +461,7 @@ def test_faults_of_the_command_come_before_any_measurement(few_designs, argument
     assert not few_designs.exists()
 
 
-def test_a_file_that_the_device_refuses_is_left_out_and_named(monkeypatch):
+def test_a_file_that_the_device_refuses_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from autocompress.errors import CandidateError
 
     class Refusing:
@@ -464,7 +474,7 @@ def test_a_file_that_the_device_refuses_is_left_out_and_named(monkeypatch):
     assert refused == ["network-1 float32: no kernel"]
 
 
-def test_files_whose_two_passes_disagree_are_measured_again():
+def test_files_whose_two_passes_disagree_are_measured_again() -> None:
     class Unsteady:
         def __init__(self) -> None:
             self.asked = {b"calm": 0, b"wild": 0}
@@ -484,5 +494,5 @@ def test_files_whose_two_passes_disagree_are_measured_again():
     assert np.median(passes._medians[1]) == 8
 
 
-def test_the_fit_module_names_what_it_claims_errors_for():
+def test_the_fit_module_names_what_it_claims_errors_for() -> None:
     assert fitting.WHOLE in {design.kind for design in SET}

@@ -14,6 +14,7 @@ from autocompress.devices import probe as probing
 from autocompress.devices.probe import probe
 from autocompress.latency.host.client import Host
 from autocompress.specs import load_device
+from tests.builders.arrays import Array
 
 PAIRS = ((32, "float32"), (8, "float32"), (4, "float32"), (8, "int8"))
 
@@ -56,7 +57,7 @@ def test_outputs_that_are_wrong_are_seen(monkeypatch: pytest.MonkeyPatch, scale:
     monkeypatch.setattr(probing, "LAYER_OPS", ("FULLY_CONNECTED", "CONV_2D"))
     real = Host.outputs
 
-    def wrong(host: Host, model: bytes, inputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def wrong(host: Host, model: bytes, inputs: list[Array]) -> tuple[Array, ...]:
         outputs = real(host, model, inputs)
         return tuple(o * np.float32(scale) for o in outputs) if outputs[0].ndim == 2 else outputs
 

@@ -22,6 +22,7 @@ from autocompress.report import study_document
 from autocompress.search.storage import study_records
 from autocompress.specs import SearchSpace, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
+from tests.builders.arrays import Array
 from tests.builders.searches import Asked, asked_for
 
 
@@ -32,7 +33,7 @@ def test_binomial_tail_is_the_sum_of_its_terms(successes: int, n: int, p: float)
     assert stats.binomial_tail(successes, n, p) == pytest.approx(min(1.0, slow), abs=1e-9)
 
 
-def stopped(scores: np.ndarray, threshold: early_stopping.StoppingThreshold, seed: int) -> bool:
+def stopped(scores: Array, threshold: early_stopping.StoppingThreshold, seed: int) -> bool:
     """Whether a candidate with these scores of all samples would be stopped at one of its looks."""
     order, after = early_stopping.order_of(len(scores), seed), early_stopping.looks(len(scores))
     return any(early_stopping.verdict(scores[order[:n]], order[:n], threshold, len(after)) is not None for n in after)

@@ -19,15 +19,16 @@ from autocompress.finetune.recipe import Lesson, Recipe
 from autocompress.metrics import get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.tasks import digits, load_task
+from tests.builders.arrays import Array
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def images(samples: int, height: int, width: int, seed: int) -> np.ndarray:
+def images(samples: int, height: int, width: int, seed: int) -> Array:
     return np.random.default_rng(seed).random((samples, height, width, 2)).astype(np.float32)
 
 
-def drawn(x: Sequence[np.ndarray], *augments: str, seed: int = 0) -> list[np.ndarray]:
+def drawn(x: Sequence[Array], *augments: str, seed: int = 0) -> list[Array]:
     before = [values.copy() for values in x]
     found, labels = varied(x, np.zeros(len(x[0])), augments, np.random.default_rng(seed))
     assert not labels.any()
@@ -48,7 +49,7 @@ def test_mirrored_images_are_themselves_or_their_mirror_image_in_all_inputs(seed
     np.testing.assert_array_equal(plain, x[2])
 
 
-def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
+def moved(image: Array, down: int, right: int) -> Array:
     """The slow way: every pixel from where it was, those from outside from the edge."""
     height, width, _ = image.shape
     found = np.empty_like(image)

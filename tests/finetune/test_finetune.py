@@ -40,10 +40,11 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.records.front import Front
+from autocompress.records.front import Front, evaluated
 from autocompress.search.storage import study_records
 from autocompress.tasks import digits, load_task
 from tests.builders import networks
+from tests.builders.arrays import Array
 from tests.builders.project import ROOT
 from tests.builders.standstill import stop_when
 from tests.builders.tiny_models import dense_model
@@ -58,7 +59,7 @@ rules:
 STATIC_TRIAL = 1  # of the two uniform baselines of SPACE
 
 
-def crushed(weight: np.ndarray, choice: LayerChoice, axis: int) -> SolvedLayer:
+def crushed(weight: Array, choice: LayerChoice, axis: int) -> SolvedLayer:
     """A layer under a choice by the crudest means: magnitude, rounding, equidistant levels."""
     flat = np.abs(weight).reshape(-1)
     zeros = math.ceil(choice.sparsity * weight.size)
@@ -94,10 +95,10 @@ def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, .
 
 def train(
     network: bytes,
-    x: dict[str, np.ndarray],
+    x: dict[str, Array],
     choice: LayerChoice,
     path: Path,
-    y: np.ndarray | None = None,
+    y: Array | None = None,
     metric: str = "accuracy",
     teacher: bytes | None = None,
     target: float | None = None,
@@ -689,18 +690,18 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     record = study_records.read_record(study)
     parent, made = record.trials[STATIC_TRIAL], record.trials[2]
     assert made.state == "complete"
-    assert made.evaluation.configuration == parent.evaluation.configuration
-    assert made.evaluation.configuration.activations == "int8"
-    assert made.evaluation.finetuned
-    assert not parent.evaluation.finetuned
-    assert made.evaluation.accuracy > parent.evaluation.accuracy
+    assert evaluated(made).configuration == evaluated(parent).configuration
+    assert evaluated(made).configuration.activations == "int8"
+    assert evaluated(made).finetuned
+    assert not evaluated(parent).finetuned
+    assert evaluated(made).accuracy > evaluated(parent).accuracy
     assert study.trials[2].user_attrs["finetuned_from"] == STATIC_TRIAL
     assert study.trials[2].user_attrs["finetune"]["steps"] > 0
     assert study.trials[2].user_attrs["finetune"]["epochs"] <= 40
     assert study.trials[2].user_attrs["finetune"]["augment"] == ["shift", "mix"]
     assert study.trials[2].user_attrs["finetune"]["batch"] == 16
     # More accurate than its parent; whether by more than noise, and so in its place on the front, is another matter.
-    assert [t.number for t in Front(record).strict if t.evaluation.finetuned] == [2]
+    assert [t.number for t in Front(record).strict if evaluated(t).finetuned] == [2]
     assert all(p["finetuned"] == (p["trial"] == 2) for p in report["front"])
     assert report["trials"]["complete"] == 3
     assert not list((runs / "s" / "finetune").glob("*"))
@@ -755,7 +756,7 @@ def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_
     ledger = FinishedTrials(study)
     ledger.read()
     first = ledger.records[0].evaluation
-    assert ledger.records[2].evaluation.configuration.digest == first.configuration.digest
+    assert evaluated(ledger.records[2]).configuration.digest == first.configuration.digest
     assert ledger.seen[first.configuration.digest] == first
 
 

@@ -14,6 +14,7 @@ from autocompress.errors import AutocompressError
 from autocompress.finetune.schedule import LEAST_WEIGHTS, RISES_UNTIL, lamp, share_of_zeros, shares, sparser
 from autocompress.network.graph.layers import Geometry, Layer
 from autocompress.records.configuration import Configuration, LayerChoice
+from tests.builders.arrays import Array
 
 SHARES = st.floats(0, 0.99)
 STEPS = 1000
@@ -62,7 +63,7 @@ WEIGHTS = arrays(np.float32, st.integers(2, 40), elements=st.floats(-8, 8, width
 
 
 @given(WEIGHTS)
-def test_scores_are_those_of_the_paper(weight: np.ndarray) -> None:
+def test_scores_are_those_of_the_paper(weight: Array) -> None:
     """Against its equation written out; equal sizes share the sum, so one of them may stand for the other."""
     squares = weight.astype(np.float64) ** 2
     order = np.argsort(squares, kind="stable")
@@ -72,7 +73,7 @@ def test_scores_are_those_of_the_paper(weight: np.ndarray) -> None:
 
 
 @given(st.lists(WEIGHTS, min_size=1, max_size=4), st.floats(0, 0.999))
-def test_so_many_of_all_weights_become_zeros(weights: list[np.ndarray], sparsity: float) -> None:
+def test_so_many_of_all_weights_become_zeros(weights: list[Array], sparsity: float) -> None:
     found = shares(weights, [str(n) for n in range(len(weights))], sparsity)
     zeros = [math.ceil(found[str(n)] * each.size - 1e-9) for n, each in enumerate(weights)]
     kept_one = sum(count >= each.size - 1 for count, each in zip(zeros, weights, strict=True))

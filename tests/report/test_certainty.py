@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.front import evaluated
 from autocompress.records.kernels import BUILT_IN, DELEGATED
 from autocompress.records.measurement import MeasuredFile, Measurement, OpProfile
 from autocompress.records.study import StudyRecord
@@ -208,8 +209,8 @@ def test_the_report_says_where_each_layer_runs() -> None:
     assert "XNNPACK runs 1 of 2 layers; built-in kernel (not delegated): depthwise_conv_2d_0" in front(dynamic)
     assert "XNNPACK runs 2 of 2 layers" in front(static)
     assert "kernels" not in front(make_record(*ALL))
-    assert dynamic.kernel_risk(dynamic.trials[1].evaluation.configuration) == (1, 1)
-    assert static.kernel_risk(static.trials[1].evaluation.configuration) == (0, 1)
+    assert dynamic.kernel_risk(evaluated(dynamic.trials[1]).configuration) == (1, 1)
+    assert static.kernel_risk(evaluated(static.trials[1]).configuration) == (0, 1)
     assert "kernels 8-bit X: no price" in header(dynamic)
 
 

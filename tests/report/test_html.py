@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
-from autocompress.records.front import Front, complete
+from autocompress.records.front import Front, complete, evaluated
 from autocompress.records.measurement import Environment
 from autocompress.records.study import Importance, SearchRun, StudyRecord
 from autocompress.report.html import json_block
@@ -161,7 +161,7 @@ def test_any_two_objectives_and_a_colour(browser: Browser, modelled: Path) -> No
             "() => { const d = byId('pareto'); return [d.layout.xaxis.title.text, d.layout.yaxis.title.text, "
             "d.data[1].x, d.data[1].y, d.data[1].marker.color]; }"
         )
-    front = [t.evaluation for t in Front(make_record(*ALL)).trials if t.evaluation.accuracy >= 0.819]
+    front = [t.evaluation for t in Front(make_record(*ALL)).trials if evaluated(t).accuracy >= 0.819]
     order = sorted(front, key=lambda e: e.sha256)
     assert drawn[:2] == ["latency, ms (modelled ± 3.4 %)", "file, bytes"]
     points = sorted(zip(*drawn[2:], strict=True))
@@ -206,7 +206,7 @@ def test_what_users_name_stays_text(browser: Browser, tmp_path: Path) -> None:
         "runtime": EVIL,
     }
     record = hostile()
-    document["model"] = f"{record.trials[0].evaluation.sha256}.tflite"
+    document["model"] = f"{evaluated(record.trials[0]).sha256}.tflite"
     with opened(browser, written(tmp_path, record, ops=[document], options=["--runs", EVIL])) as page:
         page.wait_for_timeout(200)
         assert page.evaluate("window.hit") is None
@@ -323,7 +323,7 @@ def test_measured_latencies_operators_and_the_device(browser: Browser, tmp_path:
         "share": 1.0,
     }
     document = {
-        "model": f"{trial.evaluation.sha256}.tflite",
+        "model": f"{evaluated(trial).sha256}.tflite",
         "ops": [op],
         "device": "rpi4",
         "runtime": "ai-edge-litert",
@@ -362,7 +362,9 @@ values = st.tuples(st.integers(0, 4).map(lambda v: 0.9 + v / 50), st.integers(1,
 
 @given(st.lists(values, max_size=10), st.booleans(), st.sampled_from([None, 1, 3]))
 @settings(deadline=None)
-def test_steps_are_the_hypervolumes_of_the_trials_so_far(points, higher, most) -> None:
+def test_steps_are_the_hypervolumes_of_the_trials_so_far(
+    points: list[tuple[float, int, int]], higher: bool, most: int | None
+) -> None:
     trials = [make_trial(n, a, 0.1 * lat, 20_000 * size) for n, (a, lat, size) in enumerate(points)]
     record = make_record(*trials, higher_is_better=higher)
     steps = hypervolume_steps(record, most)

@@ -25,7 +25,7 @@ from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.constraint import parse_constraint
-from autocompress.records.front import Front, feasible, scaled
+from autocompress.records.front import Front, evaluated, feasible, scaled
 from autocompress.records.study import Constraint, SearchRun, StudyRecord
 from autocompress.report.leaderboard import groups_of, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
@@ -82,7 +82,7 @@ point = st.tuples(st.integers(0, 4).map(lambda v: 0.9 + v / 200), st.integers(1,
 
 @given(st.lists(st.lists(point, max_size=6), min_size=1, max_size=3), st.booleans())
 @settings(deadline=None)
-def test_front_and_best_are_their_definitions(studies, higher) -> None:
+def test_front_and_best_are_their_definitions(studies: list[list[tuple[float, int, int]]], higher: bool) -> None:
     records = [
         make_record(
             *(make_trial(n, a, lat / 10, size * 1000) for n, (a, lat, size) in enumerate(points)),
@@ -203,7 +203,9 @@ days = st.integers(0, 3).map(lambda n: 86_400.0 * n + 7)
 
 @given(st.lists(st.tuples(point, days), max_size=8), st.integers(0, 1))
 @settings(deadline=None)
-def test_nights_are_the_hypervolume_of_all_found_by_then(found, least) -> None:
+def test_nights_are_the_hypervolume_of_all_found_by_then(
+    found: list[tuple[tuple[float, int, int], float]], least: int
+) -> None:
     trials = [
         replace(make_trial(n, a, lat / 10, size * 10_000), finished_s=at)
         for n, ((a, lat, size), at) in enumerate(found)
@@ -216,7 +218,7 @@ def test_nights_are_the_hypervolume_of_all_found_by_then(found, least) -> None:
     (group,) = groups_of(records)
     for night in group.nights:
         until = 86_400.0 * (int(night.day[-2:]))  # January 1970
-        so_far = [t.evaluation for t in trials if t.finished_s < until and t.evaluation.accuracy >= constraint[0].bound]
+        so_far = [t.evaluation for t in trials if t.finished_s < until and evaluated(t).accuracy >= constraint[0].bound]
         expected = pareto.hypervolume(scaled(records[0], so_far), np.ones(3))
         assert night.hypervolume == pytest.approx(expected)
         assert night.finished_s == until - 86_400.0 + 7
@@ -303,7 +305,7 @@ def test_it_reads_what_optuna_reads_but_for_the_samples(tmp_path: Path) -> None:
     ]
     assert any(t.evaluation and t.evaluation.measurement.samples_ms for t in read.trials)
     assert found == replace(read, trials=tuple(bare))
-    assert found.trials[4].evaluation.configuration.layers == layers
+    assert evaluated(found.trials[4]).configuration.layers == layers
     assert [trial.state for trial in found.trials[-2:]] == ["stopped_early", "screened"]
 
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.front import evaluated
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.report import study_document
 from tests.builders.records import ALL, FAILED, KNEE, make_configuration, make_record, make_trial
 
 
-def test_document_has_exactly_the_keys_of_the_design_in_their_order():
-    record = make_record(*ALL, test_accuracy={"baseline": 0.918, KNEE.evaluation.sha256: 0.905})
+def test_document_has_exactly_the_keys_of_the_design_in_their_order() -> None:
+    record = make_record(*ALL, test_accuracy={"baseline": 0.918, evaluated(KNEE).sha256: 0.905})
     document = study_document.document(record)
     assert list(document) == [
         *(
@@ -94,7 +95,7 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order():
     assert [entry["test_accuracy"] for entry in document["front"]] == [None, 0.905, None, None]
 
 
-def test_document_of_a_measured_study_has_intervals_and_no_model_error():
+def test_document_of_a_measured_study_has_intervals_and_no_model_error() -> None:
     measured = {"latency_source": "measured", "latency_error": None, "latency_ci_ms": (0.19, 0.21)}
     trial = make_trial(0, 0.9, 0.2, 1000, peak_memory_bytes=123, **measured)
     entry = study_document.document(make_record(trial, latency_source="measured", latency_error=None))["front"][0]
@@ -103,14 +104,14 @@ def test_document_of_a_measured_study_has_intervals_and_no_model_error():
     assert entry["peak_memory_bytes"] == 123
 
 
-def test_rate_counts_what_was_evaluated_and_not_what_was_cached():
+def test_rate_counts_what_was_evaluated_and_not_what_was_cached() -> None:
     assert study_document.document(make_record(*ALL))["candidates_per_s"] == 6 / 30  # five complete, one stopped early
     assert study_document.document(make_record(wall_s=0.0))["candidates_per_s"] is None
 
 
 @given(st.text(max_size=20) | st.just("\udc80x"), st.floats(allow_nan=True))
 @settings(deadline=None)
-def test_document_and_card_are_strict_json_whatever_the_names_and_values(name, number):
+def test_document_and_card_are_strict_json_whatever_the_names_and_values(name: str, number: float) -> None:
     trial = make_trial(0, 0.9, 0.2, 10, p90_ms=number, energy_mj=number)
     record = make_record(trial, name=name, task=name, wall_s=abs(number), versions={name: name})
     for plain in (study_document.document(record), study_document.card(record, trial)):
@@ -120,21 +121,21 @@ def test_document_and_card_are_strict_json_whatever_the_names_and_values(name, n
         assert study_document.document(record)["study"] == name
 
 
-def test_numpy_numbers_become_plain_ones():
+def test_numpy_numbers_become_plain_ones() -> None:
     trial = make_trial(np.int64(3), np.float32(0.5), np.float64(0.2), np.int64(10))
     document = json.loads(json.dumps(study_document.document(make_record(trial))))
     assert document["front"][0]["trial"] == 3
     assert document["front"][0]["accuracy"] == 0.5
 
 
-def test_card_says_what_the_file_is_and_what_was_measured():
+def test_card_says_what_the_file_is_and_what_was_measured() -> None:
     constraint = Constraint(name="download_bytes", relation="<=", bound=1_234_567)
-    record = make_record(*ALL, constraints=(constraint,), test_accuracy={KNEE.evaluation.sha256: 0.905})
+    record = make_record(*ALL, constraints=(constraint,), test_accuracy={evaluated(KNEE).sha256: 0.905})
     card = study_document.card(record, KNEE)
     assert card["schema"] == 1
     assert (card["study"], card["task"], card["device"], card["trial"]) == ("a", "fashion-mnist", "rpi4", 1)
-    assert card["sha256"] == KNEE.evaluation.sha256
-    assert Configuration.from_dict(card["configuration"]) == KNEE.evaluation.configuration
+    assert card["sha256"] == evaluated(KNEE).sha256
+    assert Configuration.from_dict(card["configuration"]) == evaluated(KNEE).configuration
     assert card["latency_source"] == "modelled"
     assert card["constraints"] == [{"name": "download_bytes", "relation": "<=", "bound": 1_234_567}]
     assert card["measurements"]["test_accuracy"] == 0.905
@@ -164,12 +165,12 @@ def test_card_says_what_the_file_is_and_what_was_measured():
         (Configuration(), "float32"),
     ],
 )
-def test_summary_in_a_few_words(configuration, expected):
+def test_summary_in_a_few_words(configuration: Configuration, expected: str) -> None:
     assert study_document.summary(configuration) == expected
 
 
-def test_a_stored_study_gives_the_same_document():
+def test_a_stored_study_gives_the_same_document() -> None:
     trials = [
-        replace(t, evaluation=Evaluation.from_dict(json.loads(json.dumps(t.evaluation.to_dict())))) for t in ALL[:6]
+        replace(t, evaluation=Evaluation.from_dict(json.loads(json.dumps(evaluated(t).to_dict())))) for t in ALL[:6]
     ]
     assert study_document.document(make_record(*trials)) == study_document.document(make_record(*ALL[:6]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from autocompress.records.front import Front
-from autocompress.records.study import Constraint
+from autocompress.records.front import Front, evaluated
+from autocompress.records.study import Constraint, StudyRecord, TrialRecord
 from autocompress.report import terminal
 from autocompress.report.units import EXTRAPOLATED
 from tests.builders.records import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
@@ -21,32 +23,32 @@ MEASURED = {"latency_source": "measured", "latency_error": None}
 WIDTHS = [60, 72, 80, 100, 119, 120, 150, 190, 200]
 
 
-def make_console(width=200, **changes):
+def make_console(width: int = 200, **changes: Any) -> Console:
     settings_ = {"force_terminal": False, "_environ": {}} | changes
     return Console(file=io.StringIO(), width=width, **settings_)
 
 
-def printed(console):
+def printed(console: Console) -> str:
     return console.file.getvalue()
 
 
-def front_text(record, width=200, **changes):
+def front_text(record: StudyRecord, width: int = 200, **changes: Any) -> str:
     console = make_console(width)
     terminal.print_front(console, record, **changes)
     return printed(console)
 
 
-def header_text(record, width=200, **changes):
+def header_text(record: StudyRecord, width: int = 200, **changes: Any) -> str:
     console = make_console(width)
     terminal.print_header(console, record, **({"layers": 10, "configurations_log10": 23.4} | changes))
     return printed(console)
 
 
-def squeezed(text):
+def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def test_header_says_what_is_searched_and_from_where():
+def test_header_says_what_is_searched_and_from_where() -> None:
     text = header_text(make_record())
     for words in (
         *("autocompress search · a", "fashion-mnist · metric accuracy", "rpi4 · latency modelled ± 3.4 %"),
@@ -57,7 +59,7 @@ def test_header_says_what_is_searched_and_from_where():
     assert "with" not in text
 
 
-def test_header_shows_constraints_small_spaces_and_a_second_runtime():
+def test_header_shows_constraints_small_spaces_and_a_second_runtime() -> None:
     constraint = Constraint(name="latency_ms", relation="<=", bound=8)
     second = make_evaluation(latency_ms=0.19, latency_ci_ms=(0.18, 0.2), **MEASURED).measurement
     text = header_text(
@@ -81,7 +83,7 @@ def test_header_shows_constraints_small_spaces_and_a_second_runtime():
     ],
 )
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_where_a_latency_comes_from_stands_beside_it(measured, expected, width):
+def test_where_a_latency_comes_from_stands_beside_it(measured: dict[str, Any], expected: str, width: int) -> None:
     record = make_record(make_trial(0, 0.9, 0.2, 30_000, **measured))
     text = front_text(record, width)
     assert "200 µs -33 %" in text
@@ -97,8 +99,8 @@ def test_where_a_latency_comes_from_stands_beside_it(measured, expected, width):
     assert f"200 µs (-33 %) {expected}" in printed(console)
 
 
-def test_front_is_a_table_with_deltas_to_the_baseline():
-    record = make_record(*ALL, test_accuracy={"baseline": 0.918, BEST.evaluation.sha256: 0.9155})
+def test_front_is_a_table_with_deltas_to_the_baseline() -> None:
+    record = make_record(*ALL, test_accuracy={"baseline": 0.918, evaluated(BEST).sha256: 0.9155})
     lines = front_text(record).splitlines()
     assert lines[0] == "Front of study a: 4 of 9 trials (6 complete, 1 stopped early, 1 failed, 1 running)"
     headers = (
@@ -127,10 +129,10 @@ def test_front_is_a_table_with_deltas_to_the_baseline():
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("extrapolated", [False, True])
-def test_everything_fits_and_no_number_is_cut_at_any_width(width, extrapolated):
+def test_everything_fits_and_no_number_is_cut_at_any_width(width: int, extrapolated: bool) -> None:
     more = {"peak_memory_bytes": 1_234_567, "extrapolated": extrapolated}
     trials = [make_trial(n, 0.882 + n / 100, 0.06 + 3 * n / 100, 123_456, **more) for n in range(5)]
-    tests = {trials[2].evaluation.sha256: 0.9012}
+    tests = {evaluated(trials[2]).sha256: 0.9012}
     record = make_record(*trials, test_accuracy=tests, objectives=("metric", "latency", "size", "memory"))
     text = front_text(record, width) + header_text(record, width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
@@ -140,7 +142,7 @@ def test_everything_fits_and_no_number_is_cut_at_any_width(width, extrapolated):
         assert words in text
 
 
-def test_memory_and_energy_have_a_column_where_they_are_objectives():
+def test_memory_and_energy_have_a_column_where_they_are_objectives() -> None:
     trial = make_trial(0, 0.9, 0.2, 1000, peak_memory_bytes=2_500_000, energy_mj=1.25)
     text = front_text(make_record(trial, objectives=("metric", "memory", "energy")))
     assert "2,500 KB" in text
@@ -151,13 +153,13 @@ def test_memory_and_energy_have_a_column_where_they_are_objectives():
     assert "estimated" not in plain
 
 
-def test_files_and_the_next_command_can_be_copied_whole():
+def test_files_and_the_next_command_can_be_copied_whole() -> None:
     lines = front_text(make_record(*ALL), 60, runs="/data/some/very/long/folder/of/runs", options=["--runs", "a b"])
     assert "Files: /data/some/very/long/folder/of/runs/a/artifacts/ (named by their SHA-256)\n" in lines
     assert "Next:  autocompress export a --pick knee --runs 'a b'\n" in lines
 
 
-def test_one_unit_of_latency_for_the_whole_study():
+def test_one_unit_of_latency_for_the_whole_study() -> None:
     trials = make_trial(0, 0.9, 0.5, 1000), make_trial(1, 0.91, 12.3456, 1000)
     slow = make_evaluation(0.92, 40.0, 2000, sha256="baseline")
     text = front_text(make_record(*trials, baseline=slow))
@@ -167,16 +169,16 @@ def test_one_unit_of_latency_for_the_whole_study():
     assert "µs" not in text
 
 
-def test_a_measured_latency_is_compared_with_the_baseline_of_the_same_minutes():
+def test_a_measured_latency_is_compared_with_the_baseline_of_the_same_minutes() -> None:
     trial = make_trial(0, 0.9, 0.2, 1000, ratio_to_baseline=0.5, **MEASURED)
     assert "200 µs -50 %" in front_text(make_record(trial))
 
 
-def test_notes_are_shown():
+def test_notes_are_shown() -> None:
     assert "note: validation inputs serve" in front_text(make_record(KNEE, notes=("validation inputs serve",)))
 
 
-def test_an_empty_front_says_why_and_what_comes_nearest():
+def test_an_empty_front_says_why_and_what_comes_nearest() -> None:
     latency = Constraint(name="latency_ms", relation="<=", bound=0.05)
     energy = Constraint(name="energy_mj", relation="<=", bound=3)
     text = front_text(make_record(*ALL, constraints=(latency, Constraint(name="accuracy", relation=">=", bound=0.9))))
@@ -195,12 +197,12 @@ names = st.sampled_from(["[red]x", "[/]", "[/red]", "a[link=x]b", ":smile:", "[b
 
 @given(name=names | st.text(max_size=15), width=st.sampled_from([60, 120, 200]))
 @settings(deadline=None)
-def test_names_are_shown_as_they_are_and_cannot_write_markup_or_control_codes(name, width):
+def test_names_are_shown_as_they_are_and_cannot_write_markup_or_control_codes(name: str, width: int) -> None:
     failed = replace(FAILED, reason=name)
     record = make_record(*ALL, name=name, task=name, device=name, space=name, metric_name=name, notes=(name,))
     console = make_console(width, force_terminal=True, color_system="truecolor", _environ={"NO_COLOR": "1"})
     terminal.print_header(
-        console, record, layers=1, configurations_log10=1, second_runtime=(name, KNEE.evaluation.measurement)
+        console, record, layers=1, configurations_log10=1, second_runtime=(name, evaluated(KNEE).measurement)
     )
     terminal.print_front(console, record)
     with terminal.SearchProgress(make_console(width), make_record()) as progress:
@@ -211,12 +213,12 @@ def test_names_are_shown_as_they_are_and_cannot_write_markup_or_control_codes(na
     assert squeezed(shown) in squeezed(text.split("note: ")[-1])
 
 
-def test_no_colour_and_no_escape_codes_away_from_a_terminal():
+def test_no_colour_and_no_escape_codes_away_from_a_terminal() -> None:
     assert "\x1b" not in front_text(make_record(*ALL)) + header_text(make_record())
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_a_console_that_lacks_a_character_gets_another(encoding):
+def test_a_console_that_lacks_a_character_gets_another(encoding: str) -> None:
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding=encoding, newline="\n"), width=80, _environ={})
     record = make_record(*ALL, name="ünïcode 模型")
@@ -231,14 +233,14 @@ def test_a_console_that_lacks_a_character_gets_another(encoding):
 
 
 class Clock:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now_s = 100.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now_s
 
 
-def progress_lines(record, steps, seconds=3, **changes):
+def progress_lines(record: StudyRecord, steps: Sequence[TrialRecord], seconds: float = 3, **changes: Any) -> list[str]:
     """The lines printed while the study grows from `record` by one of `steps` every few seconds."""
     console, clock = make_console(), Clock()
     with terminal.SearchProgress(console, record, clock=clock, **changes) as progress:
@@ -248,7 +250,7 @@ def progress_lines(record, steps, seconds=3, **changes):
     return printed(console).splitlines()
 
 
-def test_progress_away_from_a_terminal_is_one_line_a_new_front_point_and_a_status():
+def test_progress_away_from_a_terminal_is_one_line_a_new_front_point_and_a_status() -> None:
     lines = progress_lines(make_record(), ALL, trials=12)
     starts = ["trial 0:", "trial 1:", "trial 2:", "trial 3:", "4/12", "trial 6 failed:", "6/12", "6/12"]
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 8
@@ -264,14 +266,14 @@ def test_progress_away_from_a_terminal_is_one_line_a_new_front_point_and_a_statu
     assert "1 failed" in lines[-1]
 
 
-def test_progress_of_a_resumed_study_counts_only_this_run():
+def test_progress_of_a_resumed_study_counts_only_this_run() -> None:
     before = make_record(*ALL[:4], FAILED)
     lines = progress_lines(before, [make_trial(n, 0.5, 9, 9_000_000) for n in range(10, 16)], 10, trials=20)
     assert not any(line.startswith("trial") for line in lines)
     assert lines[-1].startswith("10/20 trials · 6 candidates/min · 0:01:00 elapsed · 0:01:40 left")
 
 
-def test_time_left_is_that_of_whatever_ends_first():
+def test_time_left_is_that_of_whatever_ends_first() -> None:
     slow = [make_trial(n, 0.5, 9, 9) for n in range(2)]
     assert "0:00:20 left" in progress_lines(make_record(), slow, 20, trials=100, time_budget_s=60)[-1]
     assert "0:00:40 left" in progress_lines(make_record(), slow, 20, trials=4, time_budget_s=600)[-1]
@@ -279,7 +281,7 @@ def test_time_left_is_that_of_whatever_ends_first():
     assert progress_lines(make_record(), [])[-1] == ("0 trials · 0:00:00 elapsed · hypervolume 0.0000 · 0 on the front")
 
 
-def live_text(record, after, width=70, **changes):
+def live_text(record: StudyRecord, after: Sequence[TrialRecord], width: int = 70, **changes: Any) -> str:
     console = make_console(width, force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
     clock = Clock()
     with terminal.SearchProgress(console, record, clock=clock, **changes) as progress:
@@ -289,7 +291,7 @@ def live_text(record, after, width=70, **changes):
 
 
 @pytest.mark.parametrize("width", [60, 100, 200])
-def test_progress_on_a_terminal_ends_with_bar_rate_and_best_points(width):
+def test_progress_on_a_terminal_ends_with_bar_rate_and_best_points(width: int) -> None:
     text = live_text(make_record(), ALL, width, trials=12)
     flat = " ".join(text.split())
     assert "━" in text
@@ -300,7 +302,7 @@ def test_progress_on_a_terminal_ends_with_bar_rate_and_best_points(width):
     assert max(cell_len(line) for line in text.splitlines()) <= width
 
 
-def test_progress_on_a_terminal_with_a_time_budget_or_no_end_or_no_good_point():
+def test_progress_on_a_terminal_with_a_time_budget_or_no_end_or_no_good_point() -> None:
     assert "no point within 1 point of the baseline yet" in live_text(make_record(), [])
     text = live_text(make_record(), [], time_budget_s=40)
     assert "0:00:10 left" in text
@@ -308,7 +310,7 @@ def test_progress_on_a_terminal_with_a_time_budget_or_no_end_or_no_good_point():
     assert "within 1 % of the baseline" in live_text(lower, [make_trial(0, 0.9186, 0.1, 10)])
 
 
-def test_a_failure_is_named_on_a_terminal_too():
+def test_a_failure_is_named_on_a_terminal_too() -> None:
     console = make_console(force_terminal=True, color_system=None, _environ={"TERM": "xterm"})
     with terminal.SearchProgress(console, make_record()) as progress:
         progress.update(make_record(FAILED))
@@ -316,7 +318,7 @@ def test_a_failure_is_named_on_a_terminal_too():
     assert printed(console).count("trial 6 failed: no kernel for int4 CONV_2D") == 1
 
 
-def test_a_dumb_terminal_gets_plain_lines():
+def test_a_dumb_terminal_gets_plain_lines() -> None:
     console = make_console(force_terminal=True, _environ={"TERM": "dumb"})
     with terminal.SearchProgress(console, make_record()) as progress:
         progress.update(make_record(KNEE))

@@ -14,13 +14,13 @@ NAMES = device_names()
 LAYER_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 
 
-def test_the_devices_of_the_design_are_there():
+def test_the_devices_of_the_design_are_there() -> None:
     wanted = {"local", "local-tflite-runtime", "rpi4", "rpi4-32bit", "rpi3", "rpi5", "rpi-zero2w"}
     assert wanted | {"jetson-nano-cpu", "coral-dev-cpu", "pixel-class-a76"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_profile_is_complete(name):
+def test_a_profile_is_complete(name: str) -> None:
     profile = load_device(name)
     assert profile.name == name
     assert set(profile.kernels) == LAYER_OPS | {"DENSIFY"}
@@ -32,7 +32,7 @@ def test_a_profile_is_complete(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_figure_has_a_source_and_a_missing_one_a_reason(name):
+def test_every_figure_has_a_source_and_a_missing_one_a_reason(name: str) -> None:
     profile = load_device(name)
     assert set(profile.sources) == set(FIGURES)
     for figure in FIGURES:
@@ -41,13 +41,13 @@ def test_every_figure_has_a_source_and_a_missing_one_a_reason(name):
     assert profile.power_w is None or profile.power_w.source
 
 
-def test_the_local_profiles_have_one_thread_each():
+def test_the_local_profiles_have_one_thread_each() -> None:
     for name, runtime in (("local", "ai-edge-litert"), ("local-tflite-runtime", "tflite-runtime")):
         profile = load_device(name)
         assert (profile.host, profile.runtime.name, profile.runtime.threads) == ("local", runtime, 1)
 
 
-def test_tflite_runtime_is_not_offered_what_it_computes_wrongly():
+def test_tflite_runtime_is_not_offered_what_it_computes_wrongly() -> None:
     kernels = load_device("local-tflite-runtime").kernels
     assert (8, "float32") not in kernels["FULLY_CONNECTED"]
     assert (8, "float32") not in kernels["TRANSPOSE_CONV"]
@@ -55,7 +55,7 @@ def test_tflite_runtime_is_not_offered_what_it_computes_wrongly():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_default_space_has_choices_on_every_device(name):
+def test_the_default_space_has_choices_on_every_device(name: str) -> None:
     profile, space = load_device(name), load_space("default")
     assert allowed_activations(space, profile) == ("float32", "int8", "weight_only")
     choices = allowed_choices(space, profile, name="conv_2d_0", tensor_name="x", op="CONV_2D")
@@ -63,7 +63,7 @@ def test_the_default_space_has_choices_on_every_device(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if load_device(name).latency_model])
-def test_the_carried_points_give_the_carried_coefficients(name):
+def test_the_carried_points_give_the_carried_coefficients(name: str) -> None:
     model = load_device(name).latency_model
     assert model is not None
     for dtype, each in predict.fit_by_dtype(model.fitted_to).items():
@@ -76,7 +76,7 @@ def test_the_carried_points_give_the_carried_coefficients(name):
     assert all(point.source for point in model.fitted_to)
 
 
-def test_rpi4_leaves_one_out_within_five_percent_and_int8_has_a_larger_error_of_its_own():
+def test_rpi4_leaves_one_out_within_five_percent_and_int8_has_a_larger_error_of_its_own() -> None:
     model = load_device("rpi4").latency_model
     assert model is not None
     assert set(model.leave_one_out) == {"float32", "int8"}
@@ -86,6 +86,6 @@ def test_rpi4_leaves_one_out_within_five_percent_and_int8_has_a_larger_error_of_
     assert int8.ms_per_mmac < float32.ms_per_mmac
 
 
-def test_energy_is_latency_times_busy_power():
+def test_energy_is_latency_times_busy_power() -> None:
     assert predict.energy_mj(10.0, load_device("rpi4")) == pytest.approx(60.0)
     assert predict.energy_mj(10.0, load_device("local")) is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import ACTIVATIONS, BITS, LayerChoice
-from autocompress.records.kernels import kernel_of
+from autocompress.records.kernels import Kernels, kernel_of
 from autocompress.specs import (
     DeviceProfile,
     Rule,
@@ -42,7 +42,7 @@ def space_of(folder: Path, text: str) -> SearchSpace:
 # What a space means
 
 
-def test_the_default_space_is_that_of_the_design():
+def test_the_default_space_is_that_of_the_design() -> None:
     space = load_space("default")
     assert space.activations == ("float32", "int8", "weight_only")
     convolution = space.choices(**LAYER)
@@ -53,7 +53,7 @@ def test_the_default_space_is_that_of_the_design():
     assert {(choice.sparsity, choice.bits) for choice in depthwise} == {(0.0, 32), (0.0, 8)}
 
 
-def test_every_shipped_space_loads_under_its_own_name():
+def test_every_shipped_space_loads_under_its_own_name() -> None:
     assert {"default", "quick", "weights-only", "int16"} <= set(space_names())
     for name in space_names():
         assert load_space(name).name == name
@@ -61,14 +61,14 @@ def test_every_shipped_space_loads_under_its_own_name():
     assert "int16" in load_space("int16").activations
 
 
-def test_a_layer_that_no_rule_names_stays_float(tmp_path):
+def test_a_layer_that_no_rule_names_stays_float(tmp_path: Path) -> None:
     space = space_of(tmp_path, f"{HEAD}rules: [{{match: conv_2d_1, bits: [8]}}]")
     assert space.choices(**LAYER) == (LayerChoice(),)
     assert not space.names_layer(**LAYER)
     assert space.names_layer(name="conv_2d_1", tensor_name="", op="CONV_2D")
 
 
-def test_a_rule_names_layers_by_whole_name_tensor_and_op(tmp_path):
+def test_a_rule_names_layers_by_whole_name_tensor_and_op(tmp_path: Path) -> None:
     text = HEAD + "rules: [{match: 'stem/.*|conv_2d', op: CONV_2D, bits: [8]}]"
     space = space_of(tmp_path, text)
     assert space.names_layer(**LAYER)
@@ -76,7 +76,7 @@ def test_a_rule_names_layers_by_whole_name_tensor_and_op(tmp_path):
     assert not space.names_layer(**LAYER | {"tensor_name": "x"})  # conv_2d is not the whole of conv_2d_0
 
 
-def test_one_and_1_0_are_the_same_and_null_is_none(tmp_path):
+def test_one_and_1_0_are_the_same_and_null_is_none(tmp_path: Path) -> None:
     text = HEAD + "rules: [{op: CONV_2D, sparsity: [0, 0.0, -0.0], bits: [8], clusters: [none, null, ~]}]"
     (choice,) = space_of(tmp_path, text).choices(**LAYER)
     assert choice.to_json() == LayerChoice(bits=8).to_json()
@@ -130,7 +130,7 @@ def slow_choices(space: SearchSpace, name: str, tensor_name: str, op: str) -> li
 
 @settings(deadline=None)
 @given(spaces, layers)
-def test_rules_merge_per_key_and_later_ones_win(space, layer):
+def test_rules_merge_per_key_and_later_ones_win(space: SearchSpace, layer: dict[str, str]) -> None:
     choices = space.choices(**layer)
     assert list(choices) == slow_choices(space, **layer)
     assert all(choice == choice.normalised() for choice in choices)
@@ -149,7 +149,7 @@ kernel_tables = st.dictionaries(
 )
 
 
-def device(kernels) -> DeviceProfile:
+def device(kernels: Kernels) -> DeviceProfile:
     return DeviceProfile(
         name="drawn",
         description="x",
@@ -162,7 +162,7 @@ def device(kernels) -> DeviceProfile:
     )
 
 
-def slow_kernel(kernels, op: str, bits: int, activations: str) -> tuple[int, str] | None:
+def slow_kernel(kernels: Kernels, op: str, bits: int, activations: str) -> tuple[int, str] | None:
     """Tries every container from the smallest up, first as the activations say, then unpacked."""
     for kind in (activations, "weight_only"):
         for container in (4, 8, 16, 32):
@@ -184,7 +184,9 @@ def slow_kernel(kernels, op: str, bits: int, activations: str) -> tuple[int, str
     st.sampled_from(BITS),
     st.sampled_from(ACTIVATIONS),
 )
-def test_weights_go_into_the_smallest_container_that_runs(kernels, op, bits, activations):
+def test_weights_go_into_the_smallest_container_that_runs(
+    kernels: Kernels, op: str, bits: int, activations: str
+) -> None:
     kernel = slow_kernel(kernels, op, bits, activations)
     assert kernel_of(kernels, op, bits, activations) == kernel
     assert container_bits(kernels, op, bits, activations) == (kernel and kernel[0])
@@ -194,7 +196,9 @@ def test_weights_go_into_the_smallest_container_that_runs(kernels, op, bits, act
 
 @settings(deadline=None)
 @given(spaces, kernel_tables, layers)
-def test_only_what_the_device_runs_under_all_activations_is_offered(space, kernels, layer):
+def test_only_what_the_device_runs_under_all_activations_is_offered(
+    space: SearchSpace, kernels: Kernels, layer: dict[str, str]
+) -> None:
     profile = device(kernels)
     integer = {kind for pairs in kernels.values() for bits, kind in pairs if bits <= 8}
     if integer and not integer & set(space.activations):
@@ -223,7 +227,7 @@ def test_only_what_the_device_runs_under_all_activations_is_offered(space, kerne
     assert len(set(allowed)) == len(allowed) > 0
 
 
-def test_three_bits_are_stored_in_the_next_container():
+def test_three_bits_are_stored_in_the_next_container() -> None:
     kernels = {"CONV_2D": [(32, "float32"), (8, "float32"), (4, "float32"), (8, "int8")]}
     assert container_bits(kernels, "CONV_2D", 3, "float32") == 4
     assert container_bits(kernels, "CONV_2D", 3, "int8") == 8
@@ -232,7 +236,7 @@ def test_three_bits_are_stored_in_the_next_container():
     assert container_bits(kernels, "CONV_2D", 16, "float32") is None
 
 
-def test_a_layer_without_a_kernel_under_the_activations_is_unpacked_when_it_is_loaded():
+def test_a_layer_without_a_kernel_under_the_activations_is_unpacked_when_it_is_loaded() -> None:
     kernels = {"CONV_2D": [(32, "float32"), (8, "float32"), (4, "weight_only"), (8, "weight_only")]}
     assert kernel_of(kernels, "CONV_2D", 3, "float32") == (8, "float32")
     assert kernel_of(kernels, "CONV_2D", 3, "int8") == (4, "weight_only")
@@ -240,12 +244,12 @@ def test_a_layer_without_a_kernel_under_the_activations_is_unpacked_when_it_is_l
     assert kernel_of(kernels, "CONV_2D", 16, "int8") is None
 
 
-def test_a_2_bit_container_is_never_used():
+def test_a_2_bit_container_is_never_used() -> None:
     kernels = {"CONV_2D": [(2, "float32"), (8, "float32")]}
     assert kernel_of(kernels, "CONV_2D", 2, "float32") == (8, "float32")
 
 
-def test_a_model_of_published_points_has_no_price_for_what_leaves_xnnpack():
+def test_a_model_of_published_points_has_no_price_for_what_leaves_xnnpack() -> None:
     rpi4 = load_device("rpi4")
     assert (8, "float32") in rpi4.kernels["DEPTHWISE_CONV_2D"]
     assert offered_kernels(rpi4, modelled=False) == rpi4.kernels
@@ -262,20 +266,20 @@ def test_a_model_of_published_points_has_no_price_for_what_leaves_xnnpack():
     assert (8, "float32") in offered_kernels(own, modelled=True)["DEPTHWISE_CONV_2D"]
 
 
-def test_8_bits_stay_on_offer_for_a_depthwise_layer_that_dynamic_range_leaves():
+def test_8_bits_stay_on_offer_for_a_depthwise_layer_that_dynamic_range_leaves() -> None:
     space, rpi4 = load_space("default"), load_device("rpi4")
     layer = {"name": "depthwise_conv_2d_0", "tensor_name": "x", "op": "DEPTHWISE_CONV_2D"}
     assert {choice.bits for choice in allowed_choices(space, rpi4, **layer, modelled=True)} == {32, 8}
 
 
-def test_a_modelled_runtime_that_delegates_float_alone_unpacks_all_weights():
+def test_a_modelled_runtime_that_delegates_float_alone_unpacks_all_weights() -> None:
     profile = replace(load_device("local-tflite-runtime"), host=None, latency_model=load_device("rpi4").latency_model)
     assert allowed_activations(load_space("default"), profile, modelled=True) == ("float32",)
     offered = offered_kernels(profile, modelled=True)
     assert kernel_of(offered, "CONV_2D", 8, "float32") == (8, "weight_only")
 
 
-def test_modelled_latency_drops_activations_without_coefficients():
+def test_modelled_latency_drops_activations_without_coefficients() -> None:
     space, rpi4 = load_space("int16"), load_device("rpi4")
     assert allowed_activations(space, rpi4) == ("float32", "int8", "int16")
     assert allowed_activations(space, rpi4, modelled=True) == ("float32", "int8")
@@ -284,13 +288,13 @@ def test_modelled_latency_drops_activations_without_coefficients():
         allowed_activations(only, rpi4, modelled=True)
 
 
-def test_weight_only_is_left_out_where_the_model_cannot_tell_it_from_dynamic_range():
+def test_weight_only_is_left_out_where_the_model_cannot_tell_it_from_dynamic_range() -> None:
     space, rpi4 = load_space("default"), load_device("rpi4")
     assert allowed_activations(space, rpi4) == ("float32", "int8", "weight_only")
     assert allowed_activations(space, rpi4, modelled=True) == ("float32", "int8")
 
 
-def test_an_op_that_the_device_lacks_stays_float():
+def test_an_op_that_the_device_lacks_stays_float() -> None:
     profile = device({"CONV_2D": ((32, "float32"), (8, "float32"))})
     space = load_space("quick")
     assert allowed_activations(space, profile) == ("float32",)

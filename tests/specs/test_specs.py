@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ LAYER = {"name": "conv_2d_0", "tensor_name": "stem/Conv2D", "op": "CONV_2D"}
 HEAD = "schema: 1\nname: mine\n"
 
 
-def fault_of(folder: Path, text: str, load=load_space) -> str:
+def fault_of(folder: Path, text: str, load: Callable[[Path], object] = load_space) -> str:
     path = folder / "faulty.yaml"
     path.write_text(text)
     with pytest.raises(AutocompressError) as caught:
@@ -46,7 +47,7 @@ def space_of(folder: Path, text: str) -> SearchSpace:
 # Faulty files
 
 
-def test_all_faults_come_at_once_with_their_paths(tmp_path):
+def test_all_faults_come_at_once_with_their_paths(tmp_path: Path) -> None:
     text = """
 schema: 1
 name: mine
@@ -125,11 +126,11 @@ rules:
         (f"{HEAD}rules: &all [{{op: CONV_2D, bits: *all}}]", "$.rules[0].bits[0]: a mapping is not one of"),
     ],
 )
-def test_a_fault_says_where_and_what(tmp_path, text, fault):
+def test_a_fault_says_where_and_what(tmp_path: Path, text: str, fault: str) -> None:
     assert fault in fault_of(tmp_path, text)
 
 
-def test_files_that_cannot_be_read_are_faults_in_one_line(tmp_path):
+def test_files_that_cannot_be_read_are_faults_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff")
     (tmp_path / "folder.yaml").mkdir()
     for name, words in (
@@ -151,12 +152,12 @@ def test_files_that_cannot_be_read_are_faults_in_one_line(tmp_path):
         (load_device, "", "choose one of: coral-dev-cpu, "),
     ],
 )
-def test_an_unknown_name_gets_the_nearest_or_all(load, name, words):
+def test_an_unknown_name_gets_the_nearest_or_all(load: Callable[[str], object], name: str, words: str) -> None:
     with pytest.raises(AutocompressError, match=re.escape(words)):
         load(name)
 
 
-def test_aliases_and_merge_keys_are_plain_yaml(tmp_path):
+def test_aliases_and_merge_keys_are_plain_yaml(tmp_path: Path) -> None:
     text = HEAD + "rules:\n- &first {match: a, bits: [8]}\n- {<<: *first, match: b}\n"
     assert space_of(tmp_path, text).rules == (Rule(match="a", bits=(8,)), Rule(match="b", bits=(8,)))
 
@@ -179,7 +180,7 @@ kernels: {CONV_2D: [[32, float32], [8, int8], [8, int8]]}
         ("{command: [env, python3]}", {"command": ["env", "python3"]}),
     ],
 )
-def test_a_device_file_with_each_kind_of_host(tmp_path, host, meaning):
+def test_a_device_file_with_each_kind_of_host(tmp_path: Path, host: str, meaning: object) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"{GOOD_DEVICE}host: {host}\n")
     profile = load_device(path)
@@ -225,7 +226,7 @@ ZEROS = "{ms_per_mmac: 0, ms_per_mb: 0, ms_per_op: 0}"
         ),
     ],
 )
-def test_a_faulty_device_file_says_where_and_what(tmp_path, text, fault):
+def test_a_faulty_device_file_says_where_and_what(tmp_path: Path, text: str, fault: str) -> None:
     assert fault in fault_of(tmp_path, f"{GOOD_DEVICE}{text}\n", load_device)
 
 
@@ -247,7 +248,7 @@ def test_a_faulty_device_file_says_where_and_what(tmp_path, text, fault):
         ("{CONV2D: []}", "$.kernels.CONV2D: 'CONV2D' is not known here; did you mean CONV_2D?"),
     ],
 )
-def test_faulty_kernels(tmp_path, kernels, fault):
+def test_faulty_kernels(tmp_path: Path, kernels: str, fault: str) -> None:
     text = re.sub("kernels: .*", f"kernels: {kernels}", GOOD_DEVICE)
     assert fault in fault_of(tmp_path, text, load_device)
 
@@ -255,7 +256,7 @@ def test_faulty_kernels(tmp_path, kernels, fault):
 # Around the files
 
 
-def test_the_json_schema_names_every_key_and_no_other():
+def test_the_json_schema_names_every_key_and_no_other() -> None:
     space, profile = json_schema("space"), json_schema("device")
     assert set(space["properties"]) == {"schema", "name", "activations", "rules", "channels"}
     assert space["additionalProperties"] is False
@@ -267,7 +268,7 @@ def test_the_json_schema_names_every_key_and_no_other():
         json_schema("spaces")
 
 
-def test_files_next_to_the_package_come_first(tmp_path, monkeypatch):
+def test_files_next_to_the_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "autocompress"
     for parent, name in ((tmp_path, "checkout"), (package, "wheel")):
         (parent / "search_spaces").mkdir(parents=True)
@@ -282,7 +283,7 @@ def test_files_next_to_the_package_come_first(tmp_path, monkeypatch):
         packed.names("device_profiles")
 
 
-def test_importing_specs_loads_neither_pydantic_nor_yaml():
+def test_importing_specs_loads_neither_pydantic_nor_yaml() -> None:
     code = "import sys, autocompress.specs; print({'pydantic', 'yaml', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

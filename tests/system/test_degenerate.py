@@ -22,8 +22,8 @@ from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front, complete
 from autocompress.search.storage import study_records
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 Data = dict[str, Array]
 SAMPLES = {"calibration": 64, "validation": 80, "test": 70}
 

@@ -33,9 +33,9 @@ from autocompress.records.front import complete
 from autocompress.records.study import Evaluation
 from autocompress.search.storage import study_records
 from tests.builders import networks
+from tests.builders.arrays import Array
 from tests.builders.framework_files import MAKE_FILES
 
-Array = np.ndarray[Any, Any]
 SPACE = """\
 schema: 1
 name: mixed

@@ -22,8 +22,9 @@ from autocompress.tasks import LoadedTask, Task, digits, fashion_mnist, load_tas
 from autocompress.tasks.arrays import fit_inputs, sha256_of
 from autocompress.tasks.fashion_mnist import files
 from tests.builders import networks
+from tests.builders.arrays import Array
 
-Data = dict[str, np.ndarray]
+Data = dict[str, Array]
 NETWORK = digits.NETWORK
 
 
@@ -235,7 +236,7 @@ def _with(**changes: object) -> Callable[[Data], Data]:
     return change
 
 
-def _poisoned(x: np.ndarray) -> np.ndarray:
+def _poisoned(x: Array) -> Array:
     x = x.copy()
     x[:2, 0, 0, 0], x[2, 0, 0, 0] = np.nan, np.inf
     return x
@@ -507,7 +508,7 @@ arrays = hnp.arrays(st.sampled_from([np.float32, np.int32]), hnp.array_shapes(ma
 
 
 @given(arrays, arrays)
-def test_digest_tells_arrays_apart(a: np.ndarray, b: np.ndarray) -> None:
+def test_digest_tells_arrays_apart(a: Array, b: Array) -> None:
     same = a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     assert (sha256_of([("x", a)]) == sha256_of([("x", b)])) == same
     assert sha256_of([("x", a)]) != sha256_of([("y", a)])
@@ -515,7 +516,7 @@ def test_digest_tells_arrays_apart(a: np.ndarray, b: np.ndarray) -> None:
 
 
 @given(hnp.arrays(np.float64, (3, 2), elements=st.floats(-1e6, 1e6, width=32)))
-def test_casting_float64_keeps_float32_values(x: np.ndarray) -> None:
+def test_casting_float64_keeps_float32_values(x: Array) -> None:
     spec = TensorSpec(name="a", shape=(1, 2), dtype="float32")
     fitted, _ = fit_inputs(x, (spec,), "x")
     np.testing.assert_array_equal(fitted["a"], x)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.latency.host import agent
+from tests.builders.arrays import Array
 
 SOURCE = Path(agent.__file__).read_text()
 SHA_A, SHA_B = "a" * 64, "b" * 64
@@ -227,7 +228,7 @@ class FakeInterpreter:
     """Inputs of each kind; counts its runs."""
 
     def __init__(self, model_path: str = "", num_threads: int = 1) -> None:
-        self.invoked, self.tensors = 0, {}  # type: int, dict[int, np.ndarray]
+        self.invoked, self.tensors = 0, {}  # type: int, dict[int, Array]
 
     def allocate_tensors(self) -> None: ...
 
@@ -247,7 +248,7 @@ class FakeInterpreter:
             for index, (dtype, scale) in enumerate(kinds)
         ]
 
-    def set_tensor(self, index: int, data: np.ndarray) -> None:
+    def set_tensor(self, index: int, data: Array) -> None:
         assert data.dtype == self.get_input_details()[index]["dtype"]
         self.tensors[index] = data
 

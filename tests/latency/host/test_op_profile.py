@@ -26,6 +26,7 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 from tests.builders import networks
+from tests.builders.arrays import Array
 from tests.builders.edge_host import aarch64_python
 from tests.builders.processes import Background, agent_pid, children, wait_for
 from tests.builders.runtimes import BOTH, LITERT, TFLITE, needs_tflite
@@ -275,7 +276,7 @@ def test_outputs_of_an_aarch64_board() -> None:
     ],
     ids=["dtype", "count", "shape"],
 )
-def test_inputs_that_do_not_fit(litert: Host, inputs: list[np.ndarray], reason: str) -> None:
+def test_inputs_that_do_not_fit(litert: Host, inputs: list[Array], reason: str) -> None:
     with pytest.raises(CandidateError, match=reason):
         litert.outputs(dense_model(), inputs)
     assert litert.outputs(dense_model(), [np.zeros((3, 8), np.float32)])[0].shape == (3, 4)

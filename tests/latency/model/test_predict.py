@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import replace
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -89,7 +90,7 @@ VALUES = (8 * 8 * 3) + (4 * 4 * 5) + 80 + 10
 WEIGHTS = 5 * 27 + 800
 
 
-def test_the_features_of_a_small_network():
+def test_the_features_of_a_small_network() -> None:
     found = predict.features(small())
     total = found.total
     assert (total.macs, total.ops, total.layers) == (CONV_MACS + DENSE_MACS, 3, 2)
@@ -99,20 +100,20 @@ def test_the_features_of_a_small_network():
     assert found.uncounted == ()
 
 
-def test_dynamic_range_weights_count_at_their_stored_width_and_run_as_float():
+def test_dynamic_range_weights_count_at_their_stored_width_and_run_as_float() -> None:
     found = predict.features(small(weights="INT8"))
     assert found.layer_dtypes == ("float32",)
     assert found.total.moved_bytes == 4 * VALUES + WEIGHTS
     assert predict.features(small(weights="INT4")).total.moved_bytes == 4 * VALUES + WEIGHTS / 2
 
 
-def test_static_int8_is_counted_apart():
+def test_static_int8_is_counted_apart() -> None:
     found = predict.features(small("INT8", "INT8"))
     assert found.layer_dtypes == ("int8",)
     assert found.total.moved_bytes == VALUES + WEIGHTS
 
 
-def test_a_depthwise_convolution_counts_by_its_bytes():
+def test_a_depthwise_convolution_counts_by_its_bytes() -> None:
     network = Network()
     x, y = network.tensor("FLOAT32", 1, 6, 6, 4), network.tensor("FLOAT32", 1, 6, 6, 4)
     network.layer("DEPTHWISE_CONV_2D", x, ("FLOAT32", (1, 3, 3, 4)), y)
@@ -120,7 +121,7 @@ def test_a_depthwise_convolution_counts_by_its_bytes():
     assert (total.macs, total.moved_bytes, total.ops) == (0, 4 * (144 + 144 + 36), 1)
 
 
-def test_a_transposed_convolution_counts_every_product():
+def test_a_transposed_convolution_counts_every_product() -> None:
     network = Network()
     x, y = network.tensor("FLOAT32", 1, 5, 5, 3), network.tensor("FLOAT32", 1, 10, 10, 4)
     shape = network.tensor("INT32", 4, constant=True)
@@ -132,7 +133,7 @@ def test_a_transposed_convolution_counts_every_product():
     assert found.total.moved_bytes == 4 * (75 + 400 + 108)
 
 
-def test_a_float16_file_costs_what_its_float32_twin_costs():
+def test_a_float16_file_costs_what_its_float32_twin_costs() -> None:
     network = Network()
     x, y = network.tensor("FLOAT32", 1, 8, 8, 3), network.tensor("FLOAT32", 1, 4, 4, 5)
     stored, weight = (
@@ -146,7 +147,7 @@ def test_a_float16_file_costs_what_its_float32_twin_costs():
     assert total.moved_bytes == 4 * (192 + 80 + 135)
 
 
-def test_quantize_and_dequantize_of_activations_count():
+def test_quantize_and_dequantize_of_activations_count() -> None:
     network = Network()
     x, q, y = (network.tensor(kind, 1, 100) for kind in ("FLOAT32", "INT8", "FLOAT32"))
     network.op("QUANTIZE", [x], q)
@@ -155,7 +156,7 @@ def test_quantize_and_dequantize_of_activations_count():
     assert (total.ops, total.moved_bytes, total.layers) == (2, 2 * (400 + 100), 0)
 
 
-def test_work_that_no_term_counts_is_named():
+def test_work_that_no_term_counts_is_named() -> None:
     network = Network()
     a, b, y = (network.tensor("FLOAT32", 8, 8) for _ in range(3))
     network.op("BATCH_MATMUL", [a, b], y)
@@ -169,7 +170,7 @@ sizes = st.integers(1, 6)
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["CONV_2D", "FULLY_CONNECTED", "ADD"]), kinds, kinds, sizes, sizes)))
-def test_totals_are_sums_over_operators(rows):
+def test_totals_are_sums_over_operators(rows: list[tuple[str, str, str, int, int]]) -> None:
     network, macs, moved = Network(), 0, 0.0
     for op, kind, weights, size, outputs in rows:
         x, y = network.tensor(kind, 1, size, size, 3), network.tensor(kind, 1, size, size, outputs)
@@ -189,14 +190,14 @@ def test_totals_are_sums_over_operators(rows):
 
 
 @pytest.mark.parametrize("model", [b"", b"not a network at all", b"\x10\x00\x00\x00TFL3", small()[:200]])
-def test_bytes_that_are_no_network(model):
+def test_bytes_that_are_no_network(model: bytes) -> None:
     with pytest.raises(AutocompressError, match="TFLite file"):
         predict.features(model)
 
 
 @settings(deadline=None)
 @given(st.integers(8, 2000), st.lists(st.tuples(st.integers(8, 2000), st.integers(0, 255)), max_size=20))
-def test_a_damaged_file_is_counted_or_refused(length, changes):
+def test_a_damaged_file_is_counted_or_refused(length: int, changes: list[tuple[int, int]]) -> None:
     model = bytearray(small()[:length])
     for position, value in changes:
         if position < len(model):
@@ -227,7 +228,7 @@ def points_of(each: Coefficients, dtype: str = "float32", noise: tuple[float, ..
 
 @settings(deadline=None)
 @given(coefficients)
-def test_a_fit_recovers_known_coefficients(each):
+def test_a_fit_recovers_known_coefficients(each: Coefficients) -> None:
     points = points_of(each)
     assert vars(predict.fit(points)) == pytest.approx(vars(each), rel=1e-6, abs=1e-9)
     assert predict.leave_one_out(points) == pytest.approx([0.0] * 5, abs=1e-6)
@@ -235,7 +236,7 @@ def test_a_fit_recovers_known_coefficients(each):
 
 @settings(deadline=None)
 @given(coefficients, coefficients)
-def test_a_dtype_with_few_points_shares_bytes_and_operators(float32, other):
+def test_a_dtype_with_few_points_shares_bytes_and_operators(float32: Coefficients, other: Coefficients) -> None:
     int8 = replace(float32, ms_per_mmac=other.ms_per_mmac)
     fitted = predict.fit_by_dtype(points_of(float32) + points_of(int8, "int8")[:2])
     assert vars(fitted["int8"]) == pytest.approx(vars(int8), rel=1e-5, abs=1e-9)
@@ -248,7 +249,9 @@ noises = st.tuples(*[st.floats(-0.2, 0.2)] * 5)
 
 @settings(deadline=None)
 @given(coefficients, noises)
-def test_a_fit_has_no_negative_coefficient_and_no_better_neighbour(each, noise):
+def test_a_fit_has_no_negative_coefficient_and_no_better_neighbour(
+    each: Coefficients, noise: tuple[float, ...]
+) -> None:
     points = points_of(each, noise=noise)
     best = predict.fit(points)
 
@@ -264,7 +267,7 @@ def test_a_fit_has_no_negative_coefficient_and_no_better_neighbour(each, noise):
 
 @settings(deadline=None)
 @given(coefficients, noises)
-def test_leave_one_out_fits_without_the_point(each, noise):
+def test_leave_one_out_fits_without_the_point(each: Coefficients, noise: tuple[float, ...]) -> None:
     points = points_of(each, noise=noise)
     errors = predict.leave_one_out(points)
     for index, point in enumerate(points):
@@ -273,7 +276,7 @@ def test_leave_one_out_fits_without_the_point(each, noise):
         assert errors[index] == pytest.approx(predicted / point.latency_ms - 1, abs=1e-9)
 
 
-def test_too_few_points_are_refused():
+def test_too_few_points_are_refused() -> None:
     points = points_of(Coefficients(ms_per_mmac=1, ms_per_mb=1, ms_per_op=1))
     with pytest.raises(AutocompressError, match="2 points cannot fix 3 coefficients"):
         predict.fit(points[:2])
@@ -285,7 +288,7 @@ def test_too_few_points_are_refused():
 # Predicting
 
 
-def latency_model(**changes) -> LatencyModel:
+def latency_model(**changes: Any) -> LatencyModel:
     """A model that a network like `small` lies inside of, in float32 and int8."""
     low = FittedPoint(model="a", dtype="float32", mmac=0.0, mb=0.0, ops=1, latency_ms=1.0, source="drawn")
     high = replace(low, mmac=1.0, mb=1.0, ops=10)
@@ -299,7 +302,7 @@ def latency_model(**changes) -> LatencyModel:
     return LatencyModel(**values | changes)
 
 
-def test_a_prediction_carries_its_source_error_and_runtime():
+def test_a_prediction_carries_its_source_error_and_runtime() -> None:
     measurement = predict.predict(small(), latency_model())
     macs, moved = CONV_MACS + DENSE_MACS, 4 * (VALUES + WEIGHTS)
     assert measurement.latency_ms == pytest.approx(8 * macs / 1e6 + 4 * moved / 1e6 + 0.5 * 3)
@@ -309,7 +312,7 @@ def test_a_prediction_carries_its_source_error_and_runtime():
     assert not measurement.extrapolated
 
 
-def test_only_static_int8_takes_the_coefficients_of_int8():
+def test_only_static_int8_takes_the_coefficients_of_int8() -> None:
     model = latency_model()
     macs = (CONV_MACS + DENSE_MACS) / 1e6
     static = predict.predict(small("INT8", "INT8"), model).latency_ms
@@ -319,7 +322,7 @@ def test_only_static_int8_takes_the_coefficients_of_int8():
 
 
 @pytest.mark.parametrize("feature", ["mmac", "mb", "ops"])
-def test_a_feature_outside_the_points_is_extrapolated(feature):
+def test_a_feature_outside_the_points_is_extrapolated(feature: str) -> None:
     narrow = {"mmac": 0.001, "mb": 0.001, "ops": 2}[feature]
     points = tuple(
         replace(point, **{feature: min(getattr(point, feature), narrow)}) for point in latency_model().fitted_to
@@ -327,13 +330,13 @@ def test_a_feature_outside_the_points_is_extrapolated(feature):
     assert predict.predict(small(), latency_model(fitted_to=points)).extrapolated
 
 
-def test_a_dtype_without_an_error_of_its_own_is_extrapolated():
+def test_a_dtype_without_an_error_of_its_own_is_extrapolated() -> None:
     model = latency_model(leave_one_out={"float32": 0.03})
     assert not predict.predict(small(), model).extrapolated
     assert predict.predict(small("INT8", "INT8"), model).extrapolated
 
 
-def test_each_dtype_has_its_own_error_and_a_mixed_network_the_largest():
+def test_each_dtype_has_its_own_error_and_a_mixed_network_the_largest() -> None:
     model = latency_model()
     assert predict.predict(small("INT8", "INT8"), model).latency_error == 0.05
     network = Network()
@@ -349,7 +352,7 @@ def test_each_dtype_has_its_own_error_and_a_mixed_network_the_largest():
     assert predict.predict(mixed, turned).latency_error == 0.07
 
 
-def test_dynamic_range_is_like_no_point_and_unpacked_weights_are_like_float():
+def test_dynamic_range_is_like_no_point_and_unpacked_weights_are_like_float() -> None:
     model = latency_model()
     dynamic = predict.predict(small("INT8", "FLOAT32"), model)
     assert dynamic.extrapolated
@@ -363,12 +366,12 @@ def test_dynamic_range_is_like_no_point_and_unpacked_weights_are_like_float():
     assert predict.predict(pattern_file(network, layers, [8], "float32", None), model).extrapolated
 
 
-def test_layers_in_a_dtype_without_coefficients_are_refused():
+def test_layers_in_a_dtype_without_coefficients_are_refused() -> None:
     with pytest.raises(AutocompressError, match=r"no coefficients for int16 layers, only for float32, int8; measure"):
         predict.predict(small("INT8", "INT16"), latency_model())
 
 
-def test_on_the_raspberry_pi_4_a_small_network_is_extrapolated():
+def test_on_the_raspberry_pi_4_a_small_network_is_extrapolated() -> None:
     model = load_device("rpi4").latency_model
     assert model is not None
     measurement = predict.predict(small(), model)

@@ -18,8 +18,8 @@ from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 from tests.builders import networks
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 NETWORKS = sorted(networks.BUILDERS)
 TOLERANCE = 1e-5
 

@@ -23,8 +23,8 @@ from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from tests.builders import networks
+from tests.builders.arrays import Array
 
-Array = np.ndarray[Any, Any]
 NETWORKS = sorted(networks.BUILDERS)
 SAMPLES = 16
 Activation = schema.ActivationFunctionType

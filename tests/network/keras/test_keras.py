@@ -16,6 +16,7 @@ from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from autocompress.tasks import digits, fashion_mnist
 from tests.builders import networks
+from tests.builders.arrays import Array
 
 NETWORKS = ("mobilenet-v2", "fer", "ds-cnn", "shuttle", "two-inputs", "foreign-float16", "digits", "fashion-mnist")
 BUILT_IN = {"digits": digits.NETWORK, "fashion-mnist": fashion_mnist.NETWORK}
@@ -26,7 +27,7 @@ def network_of(name: str) -> bytes:
     return flatbuffer.normalise(networks.load(name).network if path is None else path.read_bytes())
 
 
-def inputs_of(runner: Runner, samples: int = 8) -> dict[str, np.ndarray]:
+def inputs_of(runner: Runner, samples: int = 8) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     return {s.name: rng.uniform(0, 1, (samples, *s.shape[1:])).astype(s.dtype) for s in runner.inputs}
 

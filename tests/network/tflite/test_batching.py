@@ -25,9 +25,9 @@ from autocompress.network.tflite.batching import Batch, _same, proven_batch
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 from tests.builders import fixed_batch
+from tests.builders.arrays import Array
 from tests.builders.fixed_batch import FIXED, one_by_one, samples
 
-Array = np.ndarray[Any, Any]
 ONE = Batch(size=1)
 
 

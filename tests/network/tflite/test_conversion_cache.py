@@ -137,9 +137,7 @@ def test_processes_at_once_leave_one_whole_file(tmp_path: Path) -> None:
         "print(converted(pathlib.Path(sys.argv[1]), lambda path: b'made of ' + path.read_bytes()).decode())"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.h5")]
-    children = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)
-    ]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
     assert [child.communicate()[0] for child in children] == ["made of network\n"] * 4
     assert [path.read_bytes() for path in folder().glob("*.tflite")] == [b"made of network"]
     assert not list(folder().glob(".*"))

@@ -30,8 +30,6 @@ from tests.builders import fixed_batch
 from tests.builders.fixed_batch import samples
 from tests.builders.searches import asked_for
 
-Array = np.ndarray[Any, Any]
-
 
 def end_by(number: int) -> None:
     os.kill(os.getpid(), number)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from autocompress.errors import CandidateError
 from autocompress.search.sampler.container_costs import pattern_cost
+from tests.builders.arrays import Array
 
 KINDS = ("float32", "int8")
 
@@ -22,12 +23,12 @@ class Model:
         self.prices = rng.uniform(0.0, 0.1, (len(KINDS), 4))
         self.asked: list[tuple[str, tuple[int, ...]]] = []
 
-    def __call__(self, kind: str, pattern: np.ndarray) -> float:
+    def __call__(self, kind: str, pattern: Array) -> float:
         self.asked.append((kind, tuple(pattern.tolist())))
         return 0.5 + float((pattern == 32) @ self.traits @ self.prices[KINDS.index(kind)])
 
 
-def containers(layers: int) -> np.ndarray:
+def containers(layers: int) -> Array:
     """Choices of 32, 8, 8 and 4 bits a layer; the first layer has no integer kernel, the others mostly 8 bits."""
     rows = np.tile([32, 8, 8, 4], (layers, 1))
     rows[0] = 32
@@ -53,7 +54,7 @@ def test_a_cost_that_is_linear_in_the_traits_is_known_from_few_layers(layers: in
 
 
 def test_a_pattern_that_cannot_be_built_costs_nothing_and_no_model_says_nothing() -> None:
-    def none_of_four_bits(kind: str, pattern: np.ndarray) -> float:
+    def none_of_four_bits(kind: str, pattern: Array) -> float:
         if (pattern == 4).any():
             raise CandidateError("no kernel")
         return 1.0 + 0.1 * float((pattern == 32).sum())

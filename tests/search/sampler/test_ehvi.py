@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from autocompress import pareto
 from autocompress.search.sampler.ehvi import CellDecomposition, normal_below
+from tests.builders.arrays import Array
 
 coordinates = st.floats(0.0, 1.3, allow_nan=False)
 
 
-def fronts(objectives: int) -> st.SearchStrategy[np.ndarray]:
+def fronts(objectives: int) -> st.SearchStrategy[Array]:
     points = st.lists(st.lists(coordinates, min_size=objectives, max_size=objectives), max_size=7)
     return points.map(lambda rows: np.array(rows, dtype=float).reshape(len(rows), objectives))
 

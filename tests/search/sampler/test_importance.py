@@ -14,6 +14,7 @@ from autocompress.records.study import Evaluation, Importance
 from autocompress.report.importance import advice_lines, importance_lines, whole_channel_lines
 from autocompress.search.sampler.encoding import EncodedSpace
 from autocompress.search.sampler.stock import suggest
+from tests.builders.arrays import Array
 from tests.builders.made_up_network import BASE_MS, World, guided, new_study, objective, world
 from tests.builders.records import ALL, make_record
 
@@ -178,7 +179,7 @@ class Narrower(World):
         )
         return found, sensitivity
 
-    def row(self, configuration: Configuration) -> np.ndarray:
+    def row(self, configuration: Configuration) -> Array:
         land = self.encoded_space
         kept = [counts.index(configuration.channels.get(name, counts[0])) for name, counts in land.widths.items()]
         at = [row.index(configuration.layers[name]) for name, row in land.choices.items()]

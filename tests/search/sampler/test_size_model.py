@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.search.sampler.size_model import Coded, SizeModel, fit_size_model, log_likelihood
+from tests.builders.arrays import Array
 
 CHOICES = 4
 
@@ -19,7 +20,7 @@ def rows(rng: np.random.Generator, count: int, layers: int = 3) -> Coded:
     return Coded(features=np.ones((count, 1)), sizes=sizes * np.geomspace(1, 3, layers), choices=choices)
 
 
-def one_weight_each(coded: Coded) -> np.ndarray:
+def one_weight_each(coded: Coded) -> Array:
     """The features, and of each layer a column for each choice, which holds the layer's size where it has it."""
     hot = np.eye(CHOICES)[coded.choices] * coded.sizes[:, :, None]
     return np.concatenate([coded.features, hot.reshape(len(hot), hot.shape[1] * CHOICES)], axis=1)
@@ -52,12 +53,12 @@ def test_the_likelihood_is_the_normal_distributions(seed: int, count: int) -> No
     assert log_likelihood(covariance, values) == pytest.approx(slow)
 
 
-def taught(effect: float, scatter: float, count: int = 150, seed: int = 3) -> tuple[SizeModel, Coded, np.ndarray]:
+def taught(effect: float, scatter: float, count: int = 150, seed: int = 3) -> tuple[SizeModel, Coded, Array]:
     """A fit to drawn values, and other rows with their values but for the noise."""
     rng = np.random.default_rng(seed)
     effects = rng.normal(0, effect, (3, CHOICES))
 
-    def truth(coded: Coded) -> np.ndarray:
+    def truth(coded: Coded) -> Array:
         return 0.02 + (coded.sizes * effects[np.arange(3), coded.choices]).sum(axis=1)
 
     seen, other = rows(rng, count), rows(rng, 200)

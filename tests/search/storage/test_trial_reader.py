@@ -59,7 +59,14 @@ def as_shown(trials: list[FrozenTrial]) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("most_named", [500, 1])
 @pytest.mark.parametrize("states", [None, (TrialState.COMPLETE, TrialState.RUNNING)])
 @pytest.mark.parametrize(("named", "later_than"), [(set(), -1), ({2, 3, 9}, 6), (set(), 6), (set(), 1000)])
-def test_the_same_as_optuna_reads(url, states, named, later_than, most_named, monkeypatch):
+def test_the_same_as_optuna_reads(
+    url: str,
+    states: tuple[TrialState, ...] | None,
+    named: set[int],
+    later_than: int,
+    most_named: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(trial_reader, "_MOST_NAMED", most_named)
     mine, optunas = PatientStorage(url), RDBStorage(url)
     for study_id in (1, 2):
@@ -71,7 +78,7 @@ def test_the_same_as_optuna_reads(url, states, named, later_than, most_named, mo
             assert found == wanted
 
 
-def test_one_trial_and_what_is_not_there(url):
+def test_one_trial_and_what_is_not_there(url: str) -> None:
     mine, optunas = PatientStorage(url), RDBStorage(url)
     assert as_shown([mine.get_trial(7)]) == as_shown([optunas.get_trial(7)])
     with pytest.raises(KeyError):
@@ -80,7 +87,7 @@ def test_one_trial_and_what_is_not_there(url):
         mine._get_trials(1000, None, set(), -1)
 
 
-def test_a_study_reads_what_another_process_has_written(url):
+def test_a_study_reads_what_another_process_has_written(url: str) -> None:
     study = optuna.load_study(storage=PatientStorage(url), study_name="a")
     before = study.get_trials(deepcopy=False)
     other = optuna.load_study(storage=RDBStorage(url), study_name="a")
