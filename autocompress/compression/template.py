@@ -22,6 +22,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.layers import INPUTS, Layer
 from autocompress.network.graph.segments import Patchable
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.appended import appended
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import STATIC_ACTIVATIONS
 
@@ -69,6 +70,7 @@ def make_template(
     `ranges` is needed for static activations; `unpacked` names layers whose integers are unpacked when the file is
     loaded, whatever the activations. CandidateError where ai-edge-quantizer cannot make it."""
     tree = flatbuffer.read(pattern_file(model, layers, containers, activations, ranges, unpacked))
+    tree.appended = appended(model)  # the quantizer keeps metadata, but not the files that they name
     _shorten_scales(tree, {slot.bias for slot in (_slot(tree, layer) for layer in layers)})
     slots = tuple(_slot(tree, layer) for layer in layers)
     flatbuffer.strip(tree)

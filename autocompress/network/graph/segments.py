@@ -144,7 +144,7 @@ def _cut(
     # Bodies of loops and branches are called by number, so all of them come along.
     bodies = tree.subgraphs[1:] if any(map(_calls_a_body, operators)) else []
     cut.subgraphs = [graph, *map(_copied, bodies)]
-    cut.metadata, cut.signatureDefs = None, None
+    cut.metadata, cut.signatureDefs, cut.appended = None, None, None
     cut.buffers = list(tree.buffers)
     flatbuffer.compact_buffers(cut)
     return cut

@@ -14,15 +14,17 @@ import numpy as np
 
 from autocompress.errors import AutocompressError
 from autocompress.network.tflite import sparse, validate
+from autocompress.network.tflite.appended import appended
 
-_KEPT_METADATA = (b"min_runtime_version", b"TFLITE_METADATA")
+_CONVERSION = b"CONVERSION_METADATA"  # how the float file was made, which is not true of what is made of it
 _IDENTIFIER = b"TFL3"
 OWN_SIGNATURE = b"autocompress"  # of files that come without one
 _DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)  # of reading random bytes
 
 
 def read(model: bytes) -> Any:
-    """The object tree of a `.tflite`; AutocompressError where the bytes are no whole TFLite file."""
+    """The object tree of a `.tflite`, and as `appended` the archive behind it; AutocompressError where the bytes are no
+    whole TFLite file."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     if not model:
@@ -36,6 +38,7 @@ def read(model: bytes) -> Any:
         tree = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
         validate.fill_missing(tree)
         validate.check_whole(tree)
+        tree.appended = appended(model)
     except _DAMAGE as fault:
         raise AutocompressError(
             f"the model file is truncated or damaged ({type(fault).__name__}); copy it again and check its size"
@@ -282,10 +285,10 @@ def watched(model: bytes, tensors: Sequence[int]) -> bytes:
 
 
 def strip(tree: Any) -> None:
-    """Drop what running does not need: names (but of inputs and outputs), descriptions, calibration ranges, metadata
-    other than min_runtime_version and TFLITE_METADATA, unused buffers."""
+    """Drop what running does not need: names (but of inputs and outputs), descriptions, calibration ranges, how the
+    float network was converted, unused buffers. All other metadata stay."""
     tree.description = None
-    tree.metadata = [m for m in tree.metadata or [] if m.name in _KEPT_METADATA]
+    tree.metadata = [m for m in tree.metadata or [] if m.name != _CONVERSION]
     tree.signatureDefs = [s for s in tree.signatureDefs or [] if s.signatureKey != OWN_SIGNATURE] or None
     for graph in tree.subgraphs:
         kept = set(graph.inputs) | set(graph.outputs)
@@ -300,7 +303,8 @@ def strip(tree: Any) -> None:
 
 
 def write(tree: Any) -> bytes:
-    """The bytes of an object tree, each buffer aligned to 16 bytes as the schema asks for."""
+    """The bytes of an object tree, each buffer aligned to 16 bytes as the schema asks for, and behind them the archive
+    that stood behind what was read."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 16)
@@ -310,7 +314,8 @@ def write(tree: Any) -> bytes:
         builder.Finish(tree.Pack(builder), file_identifier=_IDENTIFIER)
     finally:
         tree.buffers = originals
-    return bytes(builder.Output())
+    written, archive = bytes(builder.Output()), getattr(tree, "appended", None)
+    return written if archive is None else archive.behind(written)
 
 
 @functools.cache
