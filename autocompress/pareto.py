@@ -76,12 +76,14 @@ def study_hypervolume(
     baseline_latency_ms: float,
     int8_download_bytes: float,
     higher_is_better: bool = True,
+    metric_scale: float = 1.0,
 ) -> float:
     """Hypervolume of a study's candidates (arrays of shape (n,)), comparable between its runs.
 
-    Minimises loss of the metric / 0.10, latency / baseline latency and download / download of the plain
-    static int8 file, with the reference (1, 1, 1). The loss is baseline - value, or value - baseline where
-    lower is better; a candidate better than the baseline has a negative one, so the volume can exceed 1.
+    Minimises loss of the metric / (0.10 `metric_scale`, which is 1 for one in 0..1), latency / baseline latency and
+    download / download of the plain static int8 file, with the reference (1, 1, 1). The loss is baseline - value, or
+    value - baseline where lower is better; a candidate better than the baseline has a negative one, so the volume can
+    exceed 1.
     """
     scaled = study_points(
         accuracy,
@@ -91,6 +93,7 @@ def study_hypervolume(
         baseline_latency_ms=baseline_latency_ms,
         int8_download_bytes=int8_download_bytes,
         higher_is_better=higher_is_better,
+        metric_scale=metric_scale,
     )
     return hypervolume(scaled, np.ones(3))
 
@@ -104,15 +107,18 @@ def study_points(
     baseline_latency_ms: float,
     int8_download_bytes: float,
     higher_is_better: bool = True,
+    metric_scale: float = 1.0,
 ) -> Floats:
     """The points (n, 3) whose hypervolume `study_hypervolume` is, each column in its scale and to be minimised."""
-    if min(baseline_latency_ms, int8_download_bytes) <= 0:
-        raise ValueError(f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes")
+    if min(baseline_latency_ms, int8_download_bytes, metric_scale) <= 0:
+        raise ValueError(
+            f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes, {metric_scale}"
+        )
     gain = np.asarray(accuracy, dtype=np.float64) - baseline_accuracy
     loss = -gain if higher_is_better else gain
     latency = np.asarray(latency_ms, dtype=np.float64) / baseline_latency_ms
     download = np.asarray(download_bytes, dtype=np.float64) / int8_download_bytes
-    return np.column_stack([loss / ACCURACY_SCALE, latency, download])
+    return np.column_stack([loss / metric_scale / ACCURACY_SCALE, latency, download])
 
 
 def _as_points(points: npt.ArrayLike) -> Floats:

@@ -197,14 +197,17 @@ def _bar(console: Console, name: str) -> Iterator[Callable[[Any], None]]:
 
 def _say_result(console: Console, opened: Search, parent: int, number: int) -> None:
     """What the training changed, on validation data."""
-    trials = {trial.number: trial for trial in opened.record().trials}
+    from autocompress.report.units import score
+
+    record = opened.record()
+    trials, scale = {trial.number: trial for trial in record.trials}, record.metric_scale
     before, after = trials[parent].evaluation, trials[number].evaluation
     if after is None or before is None:
         text = f"trial {number}: fine-tuning of trial {parent} failed: {trials[number].reason}"
     else:
         text = (
             f"trial {number}: trial {parent} fine-tuned, {opened.specification.task.metric.name} "
-            f"{before.accuracy:.4f} -> {after.accuracy:.4f} on validation data, download "
+            f"{score(before.accuracy, scale)} -> {score(after.accuracy, scale)} on validation data, download "
             f"{before.download_bytes:,} -> {after.download_bytes:,} B"
         )
     console.print(text, style="yellow" if after is None else None, markup=False, soft_wrap=True)

@@ -37,7 +37,8 @@ def measure(
     ] = False,
     data: Annotated[Path | None, typer.Option(help="An .npz with x_test, y_test, ...")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity (to --baseline).")
+        str | None,
+        typer.Option(help="accuracy, top-5, f1, macro-f1, recall, mean-iou, mae, roc-auc or fidelity (to --baseline)."),
     ] = None,
     output: Output = None,
     signature: SignatureKey = None,

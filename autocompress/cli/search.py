@@ -54,7 +54,7 @@ def search(
         Path | None, typer.Option(help="An .npz with x_validation, y_validation, x_test, y_test, ...")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="accuracy, top-5, macro-f1, recall, mae, roc-auc or fidelity.")
+        str | None, typer.Option(help="accuracy, top-5, f1, macro-f1, recall, mean-iou, mae, roc-auc or fidelity.")
     ] = None,
     output: Output = None,
     signature: SignatureKey = None,

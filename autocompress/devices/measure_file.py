@@ -126,7 +126,9 @@ class _Accuracy:
             self._signature = judged_signature(self._file, self._metric, output)
         except CandidateError as fault:
             raise AutocompressError(f"--accuracy: on this machine {fault}; measure without it") from fault
-        self._x, y, self.notes = load_test_data(data, self._metric, ports.inputs, self._signature.judged_shape)
+        judged = self._signature.judged
+        read = self._metric if judged is None else self._metric.read_as(self._signature.outputs[judged].kind)
+        self._x, y, self.notes = load_test_data(data, read, ports.inputs, self._signature.judged_shape)
         self._arrays = [self._x[spec.name] for spec in ports.inputs]
         self._y: Any = self._signature.chosen(self._outputs_here(baseline)) if y is None and baseline is not None else y
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from autocompress import stats
-from autocompress.metrics import Metric, over_outputs, predicted_classes
+from autocompress.metrics import Metric, Reading, over_outputs, predicted_classes
 from autocompress.network.tflite.batching import Batch
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.isolated import Isolated
 from autocompress.network.tflite.outputs import FIRST, Signature
 from autocompress.records.measurement import DeviceAccuracy
+from autocompress.tasks.signatures import judged_output
 
 Array = np.ndarray[Any, Any]
 Interval = tuple[float, float]
@@ -50,10 +51,10 @@ class Split:
     ) -> None:
         """`signature`: which outputs there are, and which of them the metric judges."""
         self._seed, self.signature = seed, signature
-        self._metric = judged_metric(metric, signature)
         self._first = next(iter(x.values()))
         self._run = Isolated(partial(_outputs, x, threads, batch, signature))
         self._baseline = self.outputs(baseline)
+        self._metric = judged_metric(metric, signature, signature.chosen(self._baseline))
         if y is None and metric.needs_labels:
             raise ValueError(f"metric {metric.name} needs labels")
         self._y: Array = signature.chosen(self._baseline) if y is None else y
@@ -121,9 +122,14 @@ def _outputs(
     return runner.run(named, batch.size)
 
 
-def judged_metric(metric: Metric, signature: Signature) -> Metric:
-    """The metric of what a signature judges: one output, or all of them packed."""
-    return over_outputs(metric, signature.parts) if signature.judged is None else metric
+def judged_metric(metric: Metric, signature: Signature, reference: Array | None = None) -> Metric:
+    """The metric of what a signature judges: one output, or all of them packed, each read as what it is. `reference`:
+    the same of the float network's outputs, where they are known."""
+    if signature.judged is not None:
+        return metric.read_as(signature.outputs[signature.judged].kind, reference)
+    references = [None] * len(signature.outputs) if reference is None else signature.parts(reference)
+    pairs = zip(signature.outputs, references, strict=True)
+    return over_outputs(metric, [metric.read_as(output.kind, own) for output, own in pairs], signature.parts)
 
 
 def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:
@@ -140,10 +146,10 @@ def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tupl
 
 
 def _resampled(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[Interval, Array]:
-    values: list[float] = []
+    values, resampled = list[float](), metric.resampled(outputs, y, x)
 
     def value_at(at: Array) -> float:
-        values.append(metric.value(outputs[at], y[at], x[at]))
+        values.append(resampled(at))
         return values[-1]
 
     return stats.bootstrap_metric_interval(value_at, len(outputs), seed), np.array(values)
@@ -162,7 +168,7 @@ def device_accuracy(
 ) -> DeviceAccuracy:
     """What a file is worth by the outputs that the kernels of a device gave, beside those of this machine: `here`, None
     where they are the same. All packed as `signature` says, of shape (n, ...)."""
-    metric = judged_metric(metric, signature)
+    metric = judged_metric(metric, signature, None if metric.needs_labels else y)
     value, interval, _ = judge(metric, signature.chosen(outputs), y, x, seed)
     found = DeviceAccuracy(
         metric=metric.name,
@@ -170,20 +176,23 @@ def device_accuracy(
         interval=interval,
         samples=len(outputs),
         kernels=kernels,
-        output=None if signature is FIRST else signature.record(),
+        output=None if signature is FIRST else judged_output(signature, metric),
     )
     if here is None:
         return found
-    rows, rows_here = (_predictions(each, signature) for each in (outputs, here))
+    rows, rows_here = (_predictions(each, signature, metric) for each in (outputs, here))
     return replace(
         found,
         value_here=metric.value(signature.chosen(here), y, x),
-        predictions_differ=None if metric.name == "mae" else int((rows != rows_here).any(axis=1).sum()),
+        predictions_differ=None if rows is None or rows_here is None else int((rows != rows_here).any(axis=1).sum()),
         largest_difference=float(np.abs(outputs.astype(np.float64) - here).max()),
     )
 
 
-def _predictions(outputs: Array, signature: Signature) -> Array:
-    """The classes (n, k) of what is judged of packed outputs."""
-    judged = signature.parts(outputs) if signature.judged is None else [signature.chosen(outputs)]
-    return np.concatenate([predicted_classes(each).reshape(len(each), -1) for each in judged], axis=1)
+def _predictions(outputs: Array, signature: Signature, metric: Metric) -> Array | None:
+    """The classes (n, k) of what is judged of packed outputs; None where none of it is read as classes."""
+    judged = range(len(signature.outputs)) if signature.judged is None else [signature.judged]
+    readings = [(n, Reading(kind=signature.outputs[n].kind)) for n in judged]
+    parts = signature.parts(outputs)
+    found = [predicted_classes(parts[n], reading) for n, reading in readings if metric.decides(reading)]
+    return np.concatenate([each.reshape(len(each), -1) for each in found], axis=1) if found else None

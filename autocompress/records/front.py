@@ -71,8 +71,9 @@ class Front:
         points = scaled(self.record, [self._found[k][1] for k in self._strict])
         if points is None or self.hypervolume is None:
             return 0.0
+        unit = pareto.ACCURACY_SCALE * self.record.metric_scale
         loss, latency = (_sd(self._figures.column(name), self._strict) for name in ("metric", "latency"))
-        moves = [(0, np.arange(len(points)) == k, points[k, 0] + loss[k] / pareto.ACCURACY_SCALE) for k in _above(loss)]
+        moves = [(0, np.arange(len(points)) == k, points[k, 0] + loss[k] / unit) for k in _above(loss)]
         for k in {float(points[k, 1]): k for k in _above(latency)}.values():
             moves.append((1, points[:, 1] == points[k, 1], points[k, 1] * np.exp(latency[k])))
         gains = [_moved_volume(points, *move) - self.hypervolume for move in moves]
@@ -89,8 +90,9 @@ class Front:
     def pick(self, which: str | int) -> TrialRecord:
         """The trial that `which` names: knee, fastest, smallest or best of the front, or any complete trial's number.
 
-        The knee is looked for where the metric loses less than the scale of the hypervolume (0.10), if the front has
-        such points: networks that no longer work would otherwise stretch the axes. Raises AutocompressError."""
+        The knee is looked for where the metric loses less than the scale of the hypervolume (0.10 of the metric's), if
+        the front has such points: networks that no longer work would otherwise stretch the axes. Raises
+        AutocompressError."""
         record, text = self.record, str(which)
         if text.isascii() and text.isdecimal():
             return _trial_number(record, text)
@@ -129,7 +131,8 @@ class Front:
     def _knee(self) -> int:
         """By values that are equal where they cannot be told apart: noise must not decide how far a point stands out,
         nor become an axis of its own."""
-        record, limit = self.record, _loss(self.record, self.record.baseline) + pareto.ACCURACY_SCALE
+        record = self.record
+        limit = _loss(record, record.baseline) + pareto.ACCURACY_SCALE * record.metric_scale
         working = self._members[[_loss(record, self._found[k][1]) < limit for k in self._members]]
         among = working if len(working) else self._members
         points = np.column_stack([column.steps(among) for column in self._figures.columns(record.objectives)])
@@ -203,6 +206,7 @@ def scaled(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Flo
         baseline_latency_ms=record.baseline.measurement.latency_ms,
         int8_download_bytes=record.int8_download_bytes,
         higher_is_better=record.higher_is_better,
+        metric_scale=record.metric_scale,
     )
 
 

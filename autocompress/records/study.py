@@ -170,6 +170,7 @@ class StudyRecord:
     not_delegated: Kernels = field(default_factory=dict)
     left_out: str | None = None  # kernels that are not offered because the latency model has no price for them
     output: JudgedOutput | None = None  # None in studies of older versions: the first output
+    metric_scale: float = 1.0  # the difference of the metric that counts as all of one in 0..1
 
     def runs_where(self, configuration: Configuration) -> dict[str, str] | None:
         """Layer -> DELEGATED or BUILT_IN (`records.kernels`); None where that is not known."""

@@ -13,7 +13,7 @@ from autocompress.records.front import complete
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.report import study_document
-from autocompress.report.units import certainty, digits, kilobytes
+from autocompress.report.units import certainty, digits, kilobytes, score
 
 _ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
@@ -160,19 +160,19 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _figures(record: StudyRecord, card: Mapping[str, Any]) -> list[list[str]]:
     base, this, deltas = card["baseline"], card["measurements"], card["deltas"]
-    name = escaped(record.metric_name)
+    name, scale = escaped(record.metric_name), record.metric_scale
     lines = [
         [
             f"{name}, test data",
-            _value(base, "test_accuracy"),
-            _value(this, "test_accuracy"),
-            _signed(deltas["test_accuracy"]),
+            _value(base, "test_accuracy", scale),
+            _value(this, "test_accuracy", scale),
+            _signed(deltas["test_accuracy"], scale),
         ],
         [
             f"{name}, validation data",
-            _value(base, "accuracy"),
-            _value(this, "accuracy"),
-            _signed(deltas["accuracy"], deltas["accuracy_ci"]),
+            _value(base, "accuracy", scale),
+            _value(this, "accuracy", scale),
+            _signed(deltas["accuracy"], scale, deltas["accuracy_ci"]),
         ],
     ]
     written = {
@@ -188,17 +188,20 @@ def _figures(record: StudyRecord, card: Mapping[str, Any]) -> list[list[str]]:
     return lines
 
 
-def _value(owner: Mapping[str, Any], key: str) -> str:
+def _value(owner: Mapping[str, Any], key: str, scale: float) -> str:
     value, interval = owner[key], owner[f"{key}_ci"]
     if value is None:
         return "not computed"
-    return f"{value:.4f}" + ("" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})")
+    return score(value, scale) + (
+        "" if interval is None else f" ({' to '.join(score(end, scale) for end in interval)})"
+    )
 
 
-def _signed(value: float | None, interval: Sequence[float] | None = None) -> str:
+def _signed(value: float | None, scale: float, interval: Sequence[float] | None = None) -> str:
     if value is None:
         return "-"
-    return f"{value:+.4f}" + ("" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})")
+    ends = "" if interval is None else f" ({' to '.join(score(end, scale, '+') for end in interval)})"
+    return score(value, scale, "+") + ends
 
 
 def _milliseconds(latency_ms: float) -> str:

@@ -20,7 +20,7 @@ from autocompress.report import card, study_document
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import advice_lines, whole_channel_lines
 from autocompress.report.progress import hypervolume_steps
-from autocompress.report.units import latency_words
+from autocompress.report.units import latency_words, score
 
 _TITLES = {
     "latency_ms": "latency, ms",
@@ -192,9 +192,10 @@ def _whole_channels(record: StudyRecord) -> list[str]:
 def _float_line(record: StudyRecord) -> str:
     baseline = record.baseline
     tested = record.test_accuracy.get(baseline.sha256)
-    said = "" if tested is None else f" (test {tested:.4f})"
+    value, *test = (score(each, record.metric_scale) for each in (baseline.accuracy, tested) if each is not None)
+    said = f" (test {test[0]})" if test else ""
     return (
-        f"{record.metric_name} {baseline.accuracy:.4f}{said}, {baseline.measurement.latency_ms:.4g} ms "
+        f"{record.metric_name} {value}{said}, {baseline.measurement.latency_ms:.4g} ms "
         f"({latency_words(baseline.measurement)}), "
         f"{baseline.download_bytes:,} bytes download, {baseline.file_bytes:,} bytes file."
     )

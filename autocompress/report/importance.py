@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autocompress.records.kernels import BUILT_IN, DELEGATED
 from autocompress.records.study import Importance, StudyRecord, TrialRecord
-from autocompress.report.units import EXTRAPOLATED, ROUGH
+from autocompress.report.units import EXTRAPOLATED, ROUGH, score
 
 _TECHNIQUES = ("sparsity", "bits", "clusters")
 _WORTH_NAMING = 0.05  # of the largest saving: what saves less is no bargain to speak of
@@ -21,7 +21,7 @@ def importance_lines(record: StudyRecord) -> list[str]:
     groups = [row for row in rows if row.technique == "channels"]
     whole = whole_channel_lines(record)
     return [
-        *(_layer_table(layers, record.metric_name) if layers else ()),
+        *(_layer_table(record, layers) if layers else ()),
         *_group_table(record, groups),
         *(["Layers that keep all their channels:", *whole] if whole else ()),
     ]
@@ -61,14 +61,15 @@ def _and_more(names: Sequence[str], most: int | None) -> str:
 def advice_lines(record: StudyRecord) -> list[str]:
     """What to do next: the step that costs least for its bytes, the one that costs most, and the group of channels
     that gives most latency for the metric."""
-    return [*_by_size(record.importance, record.metric_name), *_by_latency(record)]
+    return [*_by_size(record), *_by_latency(record)]
 
 
-def _layer_table(rows: Sequence[Importance], metric: str) -> list[str]:
+def _layer_table(record: StudyRecord, rows: Sequence[Importance]) -> list[str]:
     layers = sorted({row.layer for row in rows}, key=lambda name: -sum(_saved(rows, name, t) for t in _TECHNIQUES))
-    cells = [[layer, *(_cell(rows, layer, technique) for technique in _TECHNIQUES)] for layer in layers]
+    scale = record.metric_scale
+    cells = [[layer, *(_cell(rows, layer, technique, scale) for technique in _TECHNIQUES)] for layer in layers]
     title = (
-        f"What each technique saves (KB of the download) and costs ({metric}) at the knee, predicted "
+        f"What each technique saves (KB of the download) and costs ({record.metric_name}) at the knee, predicted "
         "against the same layer without it:"
     )
     return [title, *_aligned([["layer", "zeros", "bits", "clusters"], *cells])]
@@ -92,7 +93,7 @@ def _group_cells(record: StudyRecord, row: Importance) -> list[str]:
         kept if row.used else f"next: {kept}",
         f"{row.saves_bytes / 1000:+.2f} KB",
         _latency(record, row),
-        f"{-row.costs:+.4f}",
+        score(-row.costs, record.metric_scale, "+"),
         sensitivity,
         "-" if row.trials is None else str(row.trials),
     ]
@@ -120,17 +121,17 @@ def _saved(rows: Sequence[Importance], layer: str, technique: str) -> float:
     return 0.0 if row is None else row.saves_bytes
 
 
-def _cell(rows: Sequence[Importance], layer: str, technique: str) -> str:
+def _cell(rows: Sequence[Importance], layer: str, technique: str, scale: float) -> str:
     row = _row(rows, layer, technique)
     if row is None:
         return "-"
     value = f"{100 * row.value:.0f} %" if technique == "sparsity" else f"{row.value:.0f}"
-    return f"{value}: {row.saves_bytes / 1000:+.2f} KB, {-row.costs:+.4f}"
+    return f"{value}: {row.saves_bytes / 1000:+.2f} KB, {score(-row.costs, scale, '+')}"
 
 
-def _by_size(rows: Sequence[Importance], metric: str) -> list[str]:
+def _by_size(record: StudyRecord) -> list[str]:
     """Where a step back gives most of the metric for a byte, and which step costs least."""
-    used = [row for row in rows if row.used]
+    used = [row for row in record.importance if row.used]
     least = _WORTH_NAMING * max((row.saves_bytes for row in used), default=0.0)
     saving = [row for row in used if row.saves_bytes > 0 and row.saves_bytes >= least]
     if not saving:
@@ -140,7 +141,8 @@ def _by_size(rows: Sequence[Importance], metric: str) -> list[str]:
     price = 1000 * dearest.costs / dearest.saves_bytes
     lines = [f"cheapest: {cheapest.technique} of {cheapest.layer}; go further there first"]
     if dearest != cheapest:
-        lines.append(f"dearest: {dearest.technique} of {dearest.layer}, {price:.4f} {metric} a KB; undo it first")
+        costs = f"{score(price, record.metric_scale)} {record.metric_name} a KB"
+        lines.append(f"dearest: {dearest.technique} of {dearest.layer}, {costs}; undo it first")
     return lines
 
 
@@ -156,6 +158,7 @@ def _by_latency(record: StudyRecord) -> list[str]:
     _, best = min(faster, key=lambda pair: pair[0])
     saved = _latency(record, best).lstrip("+")
     return [
-        f"faster: {best.value:.0f} of {best.of} channels of {best.layer}, {saved} less for {best.costs:.4f} "
+        f"faster: {best.value:.0f} of {best.of} channels of {best.layer}, {saved} less for "
+        f"{score(best.costs, record.metric_scale)} "
         f"{record.metric_name}; try that next"
     ]

@@ -14,7 +14,7 @@ from autocompress.records.front import complete
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import study_document
 from autocompress.report.leaderboard import Group, Point, Standing
-from autocompress.report.units import ROUGH, latency_words
+from autocompress.report.units import ROUGH, latency_words, score
 
 _CSV_GROUP = ("task", "device", "metric", "latency", "runtime", "threads", "bits", "network", "data")
 
@@ -44,6 +44,7 @@ def _group(group: Group) -> dict[str, Any]:
     int8 = {s.record.name: s.int8 for s in group.standings}
     return dict(group.key) | {
         "higher_is_better": group.standings[0].record.higher_is_better,
+        "metric_scale": group.standings[0].record.metric_scale,
         "front": [point_values(point, int8) | {"configuration": _configuration(point)} for point in group.front],
         "best": [
             {"constraint": str(b.limit), "wanted": b.wanted, "point": b.point and point_values(b.point, int8)}
@@ -165,7 +166,11 @@ def tables(board: Mapping[str, Any]) -> list[Table]:
         found += [
             Table(title=f"{title}: the best", header=("constraint", "wanted", *header), lines=best),
             Table(title=f"{title}: the front", header=header, lines=tuple(_cells(p, group) for p in group["front"])),
-            Table(title=f"{title}: the studies", header=_STUDIES, lines=tuple(map(_study_cells, group["studies"]))),
+            Table(
+                title=f"{title}: the studies",
+                header=_STUDIES,
+                lines=tuple(_study_cells(study, group["metric_scale"]) for study in group["studies"]),
+            ),
             Table(
                 title=f"{title}: hypervolume of all studies by day (UTC)",
                 header=("day", "hypervolume", "complete trials"),
@@ -191,15 +196,15 @@ _STUDIES = (
 )
 
 
-def _study_cells(study: Mapping[str, Any]) -> tuple[str, ...]:
+def _study_cells(study: Mapping[str, Any], scale: float) -> tuple[str, ...]:
     return (
         "-" if study["rank"] is None else str(study["rank"]),
         study["study"],
         "-" if study["hypervolume"] is None else f"{study['hypervolume']:.4f}",
         str(study["on_front"]),
         f"{study['complete_trials']} of {study['trials']}",
-        _reference_cell(study["float"]),
-        _reference_cell(study["int8"]),
+        _reference_cell(study["float"], scale),
+        _reference_cell(study["int8"], scale),
         ", ".join(study["by"]) or "unknown",
         study["last"] or "-",
         f"{study['sampler']}, {study['seed']}",
@@ -207,21 +212,25 @@ def _study_cells(study: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _reference_cell(reference: Mapping[str, Any] | None) -> str:
+def _reference_cell(reference: Mapping[str, Any] | None, scale: float) -> str:
     if reference is None:
         return "not tried"
-    return f"{reference['accuracy']:.4f} · {reference['latency_ms']:.4g} ms · {reference['download_bytes']:,} B"
+    return (
+        f"{score(reference['accuracy'], scale)} · {reference['latency_ms']:.4g} ms · {reference['download_bytes']:,} B"
+    )
 
 
 def _cells(point: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[str, ...]:
-    against, int8 = point["to_float"], point["to_int8"]
+    against, int8, scale = point["to_float"], point["to_int8"], group["metric_scale"]
     return (
         f"{point['study']}, {point['trial']}",
-        f"{point['accuracy']:.4f} ({against['accuracy']:+.4f})",
-        "-" if point["test_accuracy"] is None else f"{point['test_accuracy']:.4f}",
+        f"{score(point['accuracy'], scale)} ({score(against['accuracy'], scale, '+')})",
+        "-" if point["test_accuracy"] is None else score(point["test_accuracy"], scale),
         f"{point['latency_ms']:.4g} (×{against['latency']:.2f}) {_doubts(point)}".strip(),
         f"{point['download_bytes']:,} (×{against['download']:.2f})",
-        "-" if int8 is None else f"{int8['accuracy']:+.4f} · ×{int8['latency']:.2f} · ×{int8['download']:.2f}",
+        "-"
+        if int8 is None
+        else f"{score(int8['accuracy'], scale, '+')} · ×{int8['latency']:.2f} · ×{int8['download']:.2f}",
         point["summary"],
     )
 

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile
-from autocompress.report.units import digits, kilobytes, latency_words, text
+from autocompress.report.units import digits, kilobytes, latency_words, score_alone, text
 
 _BINS, _BAR = 8, 40
 _CORE = (0.005, 0.995)  # what the histogram spreads over its bins; the rest is counted in the outer ones
@@ -127,16 +127,17 @@ def _count(number: int, what: str, plural: str = "s") -> str:
 
 
 def _accuracy_lines(found: DeviceAccuracy) -> list[tuple[str, str]]:
-    ends = f"[{found.interval[0]:.4f}, {found.interval[1]:.4f}]"
+    value, *edges = (score_alone(each, found.metric) for each in (found.value, *found.interval))
+    ends = f"[{', '.join(edges)}]"
     where = f"{found.samples:,} test samples, kernels of {found.kernels}"
-    lines = [("accuracy", f"{found.metric} {found.value:.4f} {ends} on {where}")]
+    lines = [("accuracy", f"{found.metric} {value} {ends} on {where}")]
     if found.output is not None and found.output.named is not None:
         lines.append(("", f"of output {found.output.words}"))
     if found.value_here is not None:
         differ = f"outputs differ by up to {found.largest_difference:.2g}"
         if found.predictions_differ is not None:
             differ = f"{_count(found.predictions_differ, 'prediction')} differ, {differ}"
-        lines.append(("", f"{found.value_here:.4f} under the kernels of this machine: {differ}"))
+        lines.append(("", f"{score_alone(found.value_here, found.metric)} under the kernels of this machine: {differ}"))
     return lines
 
 

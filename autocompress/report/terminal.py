@@ -24,7 +24,7 @@ from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
 from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
-from autocompress.report.units import alike_line, all_alike, latency_words
+from autocompress.report.units import alike_line, all_alike, latency_words, score
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import kilobytes as _kb
 from autocompress.report.units import text as _text
@@ -62,7 +62,7 @@ def print_header(
         ("space", f"{record.space} · {size} configurations over {layers} layers"),
         ("search", f"{record.sampler} · seed {record.seed} · {', '.join(record.objectives)}"),
         ("", " and ".join(map(str, record.constraints))),
-        ("baseline", f"{record.metric_name} {baseline.accuracy:.4f} on validation data"),
+        ("baseline", f"{record.metric_name} {score(baseline.accuracy, record.metric_scale)} on validation data"),
         ("", _latency_line(baseline.measurement, unit)),
     ]
     for n, line in enumerate(whole_channel_lines(record, _LAYERS_NAMED)):
@@ -301,26 +301,28 @@ def _test_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:
     tested, ends = record.test_accuracy.get(evaluation.sha256), record.test_ci.get(evaluation.sha256)
     if tested is None:
         return []
-    return [(f"{tested:.4f}", "")] + ([] if ends is None else [(_interval(ends), "dim")])
+    scale = record.metric_scale
+    return [(score(tested, scale), "")] + ([] if ends is None else [(_interval(ends, scale), "dim")])
 
 
 def _metric_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:
-    value = f"{evaluation.accuracy:.4f}"
+    scale = record.metric_scale
+    value = score(evaluation.accuracy, scale)
     if evaluation is record.baseline:
-        return [(value, ""), (_interval(evaluation.accuracy_ci), "dim")]
-    parts = [(f"{value} {evaluation.accuracy - record.baseline.accuracy:+.4f}", "")]
+        return [(value, ""), (_interval(evaluation.accuracy_ci, scale), "dim")]
+    parts = [(f"{value} {score(evaluation.accuracy - record.baseline.accuracy, scale, '+')}", "")]
     delta_ci = evaluation.accuracy_delta_ci
-    return parts if delta_ci is None else [*parts, (_interval(delta_ci, "+"), "dim")]
+    return parts if delta_ci is None else [*parts, (_interval(delta_ci, scale, "+"), "dim")]
 
 
 def _point(record: StudyRecord, evaluation: Evaluation) -> str:
     """One point in one line."""
-    delta = evaluation.accuracy - record.baseline.accuracy
+    delta, scale = evaluation.accuracy - record.baseline.accuracy, record.metric_scale
     latency = f"{_latency(evaluation.measurement, _unit(record))} ({_latency_change(record, evaluation)})"
     download = f"{_kb(evaluation.download_bytes)} download ({_ratio(record, evaluation, 'download_bytes')})"
     return " · ".join(
         [
-            f"{record.metric_name} {evaluation.accuracy:.4f} ({delta:+.4f})",
+            f"{record.metric_name} {score(evaluation.accuracy, scale)} ({score(delta, scale, '+')})",
             f"{latency} {_source(evaluation.measurement, _unit(record))}",
             download,
             study_document.summary(evaluation.configuration),
@@ -389,8 +391,8 @@ def _ratio(record: StudyRecord, evaluation: Evaluation, name: str) -> str:
     return f"×{value / baseline:.2f}" if value is not None and baseline else "-"
 
 
-def _interval(ends: tuple[float, float], sign: str = "") -> str:
-    return f"[{ends[0]:{sign}.4f}, {ends[1]:{sign}.4f}]"
+def _interval(ends: tuple[float, float], scale: float, sign: str = "") -> str:
+    return f"[{score(ends[0], scale, sign)}, {score(ends[1], scale, sign)}]"
 
 
 def _time(seconds: float) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from autocompress.metrics import METRICS
 from autocompress.records.measurement import Measurement
 from autocompress.records.noise import UNKNOWN_ERROR
 
 _ASCII = str.maketrans({"µ": "u", "×": "x", "·": "-", "±": "+-", "█": "#", "–": "-"})
+
+_MOST_DECIMALS = 9
 
 ROUGH = "order of magnitude"
 EXTRAPOLATED = f"{ROUGH}, outside what the model was fitted to"
@@ -55,6 +59,21 @@ def digits(value: float) -> str:
     """Three significant digits without an exponent."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{decimals}f}"
+
+
+def score(value: float, scale: float = 1.0, sign: str = "") -> str:
+    """A value of a metric, to a ten-thousandth of its `scale` (a record's `metric_scale`); `sign` "+": of a
+    difference. So what an error of 0.0001 is made of is seen, whatever the unit."""
+    decimals = 4 - math.floor(math.log10(scale))
+    if decimals > _MOST_DECIMALS:
+        return f"{value:{sign}.4g}"
+    return f"{value:{sign},.{max(decimals, 0)}f}"
+
+
+def score_alone(value: float, metric: str) -> str:
+    """The same of a value that stands without a record: four decimals in 0..1, else four digits."""
+    bounded = metric in METRICS and math.isfinite(METRICS[metric].bounds[1])
+    return score(value) if bounded else score(value, 10 * abs(value) or 1.0)
 
 
 def kilobytes(size_bytes: float) -> str:

@@ -125,7 +125,9 @@ def worth_training(opened: Search, count: int) -> list[int]:
         assert trial.evaluation is not None
         lost = record.baseline.accuracy - trial.evaluation.accuracy
         lost = lost if record.higher_is_better else -lost
-        return max(lost, 0.0) / pareto.ACCURACY_SCALE + trial.evaluation.download_bytes / reference
+        return (
+            max(lost, 0.0) / record.metric_scale / pareto.ACCURACY_SCALE + trial.evaluation.download_bytes / reference
+        )
 
     fitting = [t for t in Front(record).trials if t.evaluation is not None and not t.evaluation.finetuned]
     fitting = [

@@ -117,6 +117,7 @@ def lay_ground(
         study.set_user_attr("left_out", left_out(specification, (layer.op for layer in evaluator.layers), activations))
         if specification.task.output is not None:
             study.set_user_attr("output", specification.task.output.to_dict())
+        _weigh_metric(study, specification, evaluator)
         study.set_user_attr("baseline", evaluator.baseline.to_dict())
     if evaluator.base_networks.staying and "whole_channels" not in attrs:
         study.set_user_attr("whole_channels", evaluator.base_networks.staying)
@@ -131,6 +132,16 @@ def _look_at_data(specification: Specification, evaluator: Evaluator) -> None:
     except CandidateError as fault:
         name = specification.profile.name
         raise AutocompressError(f"the float network cannot be evaluated on '{name}': {fault}") from fault
+
+
+def _weigh_metric(study: optuna.Study, specification: Specification, evaluator: Evaluator) -> None:
+    """What difference of the metric counts, stored before the first trial; and a note where the float network is no
+    better than one that has learned nothing."""
+    task, baseline = specification.task, evaluator.baseline.accuracy
+    scale = task.metric.scale(task.y_validation, baseline)
+    if scale != 1.0:
+        study.set_user_attr("metric_scale", scale)
+    note(study, task.remark(baseline))
 
 
 def left_out(specification: Specification, ops: Iterable[str], activations: tuple[str, ...]) -> str | None:

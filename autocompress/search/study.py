@@ -168,6 +168,7 @@ class Search:
             baseline=self.baseline,
             int8_download_bytes=self.study.user_attrs["int8_download_bytes"],
             higher_is_better=self.specification.task.metric.higher_is_better,
+            metric_scale=self.study.user_attrs.get("metric_scale", 1.0),
         )
 
     def _open(self) -> None:

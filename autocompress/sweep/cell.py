@@ -276,6 +276,7 @@ class _Work:
             hypervolume=found.hypervolume,
             points=tuple(_point(trial) for trial in found.strict),
             scales=_scales(record),
+            metric_scale=record.metric_scale,
             versions=_versions(record),
         )
         volume = () if accepted is None else (compare.hypervolume_check(accepted, night),)

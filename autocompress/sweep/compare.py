@@ -216,6 +216,7 @@ def _volume_sd(night: CellNight, scales: tuple[float, float, float]) -> float:
                 baseline_latency_ms=scales[1],
                 int8_download_bytes=scales[2],
                 higher_is_better=night.higher_is_better,
+                metric_scale=night.metric_scale,
             )
             - (night.hypervolume or 0.0)
         )

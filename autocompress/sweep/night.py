@@ -87,6 +87,7 @@ class CellNight:
     scales: tuple[float, float, float] | None = None
     elapsed_s: float = 0.0
     versions: Mapping[str, str] | None = None
+    metric_scale: float = 1.0
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CellNight:

@@ -55,12 +55,12 @@ def without_faulty(x: Inputs) -> tuple[Inputs, int]:
 
 
 def fit_labels(y: Array, metric: Metric, x: Mapping[str, Array], output_shape: tuple[int, ...], where: str) -> Array:
-    """`y` as the metric takes it; class labels of shape (n, 1) become (n,). Raises AutocompressError."""
-    labels = _plain(y, where)
-    if metric.name != "mae" and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    """`y` as the metric takes it; class labels of shape (n, 1), one-hot rows and whole float numbers become the numbers
+    of the classes. Raises AutocompressError."""
     first = next(iter(x.values()))
-    metric.check_labels((len(first), *output_shape[1:]), labels, where, first.shape)
+    outputs_shape = (len(first), *output_shape[1:])
+    labels = metric.taken(_plain(y, where), outputs_shape)
+    metric.check_labels(outputs_shape, labels, where, first.shape)
     return labels
 
 

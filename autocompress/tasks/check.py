@@ -10,7 +10,7 @@ from autocompress.errors import AutocompressError
 from autocompress.metrics import Metric
 from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.tasks.arrays import fit_inputs, fit_labels, sha256_of, without_faulty
-from autocompress.tasks.signatures import network_of
+from autocompress.tasks.signatures import judged_output, network_of
 from autocompress.tasks.task import NOTHING, Array, Inputs, LoadedTask, SignatureChoice, Task, TrainingData
 
 NO_CALIBRATION = "no calibration inputs: the validation inputs serve"
@@ -49,7 +49,8 @@ def checked(
     meant. Raises AutocompressError; `prefix` and `network_name` say in it whose data and network are meant."""
     meant = network_of(original, network_name, metric, asked)
     original, signature = meant.original, meant.signature
-    rules = _Rules(inputs=meant.inputs, output_shape=signature.judged_shape, metric=metric, prefix=prefix)
+    read = metric if signature.judged is None else metric.read_as(signature.outputs[signature.judged].kind)
+    rules = _Rules(inputs=meant.inputs, output_shape=signature.judged_shape, metric=read, prefix=prefix)
     x, notes = _inputs(task, rules)
     notes += meant.notes
     labels = {
@@ -68,7 +69,7 @@ def checked(
         train=_training(task, rules),
         notes=tuple(notes),
         signature=signature,
-        output=None if asked.as_before else signature.record(),
+        output=None if asked.as_before else judged_output(signature, metric),
         x_calibration=x.get("x_calibration", x["x_validation"]),
         x_validation=x["x_validation"],
         x_test=x["x_test"],

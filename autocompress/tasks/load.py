@@ -107,9 +107,7 @@ def _load_named(name: str, metric: Metric | None, asked: SignatureChoice) -> Loa
 def loaded_task(task: Task) -> LoadedTask:
     """A task object, checked. One of two files has a `source`; one of arrays has none until these are stored.
     AutocompressError for anything that cannot be used."""
-    if callable(task.metric):
-        own = register_metric(task.metric.__name__, task.metric, higher_is_better=True)
-        task = replace(task, metric=own.name)
+    task = _with_named_metric(task)
     if isinstance(task.network, str | Path) and task.data is not None:
         choice = SignatureChoice(output=task.output, signature=task.signature)
         loaded = load_task(None, task.network, task.data, str(task.metric), choice)
@@ -118,12 +116,21 @@ def loaded_task(task: Task) -> LoadedTask:
     return _load_object(replace(task, name=name), None, NOTHING, f"task '{name}': ", None)
 
 
+def _with_named_metric(task: Task) -> Task:
+    """The task, its function of outputs and labels registered as the metric of that name."""
+    if not callable(task.metric):
+        return task
+    own = register_metric(task.metric.__name__, task.metric, higher_is_better=task.higher_is_better)
+    return replace(task, metric=own.name)
+
+
 def _load_object(
     made: Task, metric: Metric | None, asked: SignatureChoice, prefix: str, file: Path | None
 ) -> LoadedTask:
     """A task object; `file` is where it was written, whose folder relative paths count from."""
     from autocompress.network.tflite.convert import to_float_tflite
 
+    made = _with_named_metric(made)
     network = made.network
     if not isinstance(network, bytes | str | Path):
         raise AutocompressError(f"{prefix}network is a {type(network).__name__}; give bytes or a path")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autocompress.errors import AutocompressError, CandidateError
-from autocompress.metrics import Metric
+from autocompress.metrics import Metric, Reading
 from autocompress.network.tflite.interpreter import Runner, TensorSpec
 from autocompress.network.tflite.isolated import in_child
 from autocompress.network.tflite.outputs import FIRST, Output, Signature
+from autocompress.records.output import JudgedOutput
 from autocompress.tasks.task import SignatureChoice
 
 
@@ -74,6 +75,20 @@ def judged_signature(model: bytes, metric: Metric, output: str | None) -> Signat
     """The signature of any `.tflite` of one signature, quantized or not, with what the metric judges.
     AutocompressError where that is not clear, CandidateError where the runtime refuses the file."""
     return _signature(model, ports_of(model), metric, output)
+
+
+def judged_output(signature: Signature, metric: Metric) -> JudgedOutput:
+    """What the metric judges and how it reads that, for the record."""
+    at = range(len(signature.outputs)) if signature.judged is None else [signature.judged]
+    words, before = (
+        [metric.words((1, *each.shape[1:]), Reading(kind=kind)) for each, kind in pairs]
+        for pairs in (
+            [(signature.outputs[n], signature.outputs[n].kind) for n in at],
+            [(signature.outputs[n], None) for n in at],
+        )
+    )
+    told = words[0] if len(set(words)) == 1 else "; ".join(words)
+    return replace(signature.record(), read_as=told, reads_anew=words != before)
 
 
 def _signature(network: bytes, ports: Ports, metric: Metric, output: str | None) -> Signature:

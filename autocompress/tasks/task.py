@@ -22,18 +22,19 @@ TrainingData = tuple[dict[str, Array], Array | None]
 class Task:
     """A task as its author writes it: a network, data and a metric. `name` is made of the network's path unless given.
 
-    `network` is a `.tflite` as bytes, or the path of a `.tflite`, `.keras`, `.h5` or SavedModel folder (a
-    relative one beside the task's file, else in the current folder). `metric` is a name, as in
-    `autocompress.metrics`, or a function of outputs and labels that gives a score a sample, more is better. `data` is
-    the path of an `.npz` with the arrays below, instead of them. Inputs `x_*` have shape (n, ...) as the network takes
-    them: one array, or a mapping by input name for several inputs. Labels `y_*` may be left out only with the metric
-    `fidelity`. Without `x_calibration` the validation inputs serve. `x_train` and `y_train`, for fine-tuning, may be
-    functions without arguments that read the data when needed. `output`: the name of the output that the metric judges,
-    of several; `signature`: the key of the signature that is meant, of several."""
+    `network` is a `.tflite` as bytes, or the path of a `.tflite`, `.keras`, `.h5` or SavedModel folder (a relative one
+    beside the task's file, else in the current folder). `metric` is a name, as in `autocompress.metrics`, or a function
+    of outputs and labels that gives a score a sample; `higher_is_better` says which way that goes. `data` is the path
+    of an `.npz` with the arrays below, instead of them. Inputs `x_*` have shape (n, ...) as the network takes them: one
+    array, or a mapping by input name for several inputs. Labels `y_*` may be left out only with the metric `fidelity`.
+    Without `x_calibration` the validation inputs serve. `x_train` and `y_train`, for fine-tuning, may be functions
+    without arguments that read the data when needed. `output`: the name of the output that the metric judges, of
+    several; `signature`: the key of the signature that is meant, of several."""
 
     network: bytes | str | Path
     metric: str | Callable[[Array, Array], Any]
     name: str = ""
+    higher_is_better: bool = True
     data: str | Path | None = None
     x_validation: Inputs | None = None
     x_test: Inputs | None = None
@@ -94,3 +95,11 @@ class LoadedTask:
     notes: tuple[str, ...] = ()
     signature: Signature = FIRST
     output: JudgedOutput | None = None
+
+    def remark(self, baseline: float) -> str | None:
+        """One line where the float network, of this metric, is no better than one that has learned nothing."""
+        if self.y_validation is None:
+            return None
+        judged = None if self.signature.judged is None else self.signature.outputs[self.signature.judged].kind
+        shape = (len(self.y_validation), *self.signature.judged_shape[1:])
+        return self.metric.read_as(judged).remark(baseline, self.y_validation, shape)

@@ -318,18 +318,39 @@ def test_four_bit_values_are_read_alike(raw: bytes, odd: bool) -> None:
     assert (ours == 0).tolist() == (theirs == 0).tolist()
 
 
-@given(st.sampled_from(sorted(METRICS)), st.integers(0, 2**32 - 1), st.integers(4, 40))
+KINDS = st.sampled_from([None, "softmax", "logistic", "linear"])
+
+
+@given(st.sampled_from(sorted(METRICS)), KINDS, st.integers(0, 2**32 - 1), st.integers(4, 40))
 @settings(deadline=None)
-def test_verify_computes_the_metrics_of_the_search(name: str, seed: int, samples: int) -> None:
+def test_verify_computes_the_metrics_of_the_search(name: str, kind: str | None, seed: int, samples: int) -> None:
     rng = np.random.default_rng(seed)
     columns = 2 if name == "roc-auc" and seed % 2 else 12
-    outputs = rng.integers(0, 6, (samples, columns)).astype(np.float32) / 5  # ties too
+    outputs = rng.integers(0, 6, (samples, columns)).astype(np.float32) / 5 - 0.3  # ties too
     x = rng.normal(size=(samples, columns)).astype(np.float32)
-    y: Any = {"mae": x, "fidelity": rng.permuted(outputs, axis=1)}.get(name)
+    y: Any = x if name == "mae" else rng.permuted(outputs, axis=1) if name.endswith("fidelity") else None
+    metric = METRICS[name].read_as(kind, y)
     if y is None:
         y = rng.permutation(np.arange(samples) % (2 if name == "roc-auc" else columns))
-    expected = METRICS[name].value(outputs, y, x)
-    assert verify.metric_of(name, outputs, y, x) == pytest.approx(expected, abs=1e-9)
+        several = name in ("f1", "macro-f1") and seed % 3 == 0
+        y = rng.integers(0, 2, outputs.shape) if several else [y, y[:, None], y.astype(float)][seed % 3]
+    expected = metric.value(outputs, metric.taken(y, outputs.shape), x)
+    assert verify.metric_of(name, outputs, y, x, kind) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.sampled_from(["accuracy", "mean-iou", "macro-f1", "recall"]), KINDS, st.integers(0, 99), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_verify_scores_label_maps_as_the_search_does(name: str, kind: str | None, seed: int, first: bool) -> None:
+    rng = np.random.default_rng(seed)
+    outputs, y = rng.normal(size=(5, 6, 4, 3)).astype(np.float32), rng.integers(0, 3, (5, 6, 4))
+    y[rng.random(y.shape) < 0.1] = 255
+    if seed % 4 == 0:
+        outputs, y = outputs[..., :1], y % 2
+    elif first:
+        outputs = np.moveaxis(outputs, -1, 1)
+    metric = METRICS[name].read_as(kind)
+    expected = metric.value(outputs, metric.taken(y, outputs.shape), outputs)
+    assert verify.metric_of(name, outputs, y, outputs, kind) == pytest.approx(expected, abs=1e-9)
 
 
 def test_verify_needs_the_float_network_for_fidelity(data: Path, tmp_path: Path) -> None:

@@ -276,9 +276,9 @@ def _poisoned(x: Array) -> Array:
         (_with(x_test=lambda x: x[:0], y_test=lambda y: y[:0]), r"x_test holds no samples"),
         (_with(y_test=lambda y: y[:7]), r"y_test holds 7 labels for 40 samples"),
         (_with(y_test=lambda y: y + 5), r"y_test holds \d+ labels outside 0\.\.9"),
-        (_with(y_validation=lambda y: np.eye(10)[y]), r"y_validation .*one-hot labels; use integer labels"),
+        (_with(y_validation=lambda y: np.eye(10)[y] + 1), r"y_validation has shape \(n, 10\); use integer labels"),
         (_with(y_train=lambda y: y - 5), r"y_train holds \d+ labels outside"),
-        (_with(y_test=lambda y: y.astype(np.float32)), r"y_test is float32; use integer labels"),
+        (_with(y_test=lambda y: y.astype(np.float32) + 0.5), r"y_test is float32; use integer labels"),
         (_with(x_test=lambda x: np.array([x, None], object)), r"x_test holds Python objects"),
     ],
 )

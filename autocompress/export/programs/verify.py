@@ -207,18 +207,69 @@ def outputs_of_signature(network: Any, data: Any, split: str, judged: dict[str, 
     return [np.concatenate(parts) for parts in zip(*rows)], first  # noqa: B905
 
 
-def classes(outputs: Array) -> Array:
-    if outputs.ndim == 1 or outputs.shape[-1] == 1:
-        return np.asarray(outputs.reshape(outputs.shape[: max(1, outputs.ndim - 1)]) > 0.5).astype(int)
-    return np.asarray(outputs.argmax(-1))
+def classes_at(outputs: Array, labels: Any, kind: str | None) -> Array:
+    """The class at each position of labels of this shape."""
+    if outputs.size == np.prod(labels):
+        values = outputs.reshape(labels)
+        return values if kind == "integer" else np.asarray(values > (0 if kind == "linear" else 0.5)).astype(int)
+    first = len(labels) > 1 and outputs.shape[2:] == labels[1:] and outputs.shape[1:-1] != labels[1:]
+    return np.asarray(outputs.argmax(1) if first else outputs.reshape(*labels, -1).argmax(-1)).reshape(labels)
 
 
-def metric_of(name: str, outputs: Array, y: Array, x: Array) -> float:
+def numbers(y: Array, outputs: Array, keeps_rows: bool) -> Array:
+    """Labels as the numbers of classes: of columns, whole float numbers and one-hot rows."""
+    while y.ndim > 1 and y.shape[-1] == 1:
+        y = y[..., 0]
+    if y.dtype.kind == "f":
+        y = y.astype(np.int64)
+    same = y.ndim in (2, 4) and y.size == outputs.size and y.shape[-1] == outputs.shape[-1]
+    hot = same and not keeps_rows and bool(((y == 0) | (y == 1)).all() and (y.sum(-1) == 1).all())
+    return np.asarray(y.argmax(-1)) if hot else y
+
+
+def that_count(y: Array) -> Array:
+    """Positions of label maps that are not 255, void."""
+    return np.asarray(y != 255) if y.ndim > 1 and y.max() == 255 else np.ones(y.shape, bool)
+
+
+def by_class(name: str, outputs: Array, y: Array, kind: str | None) -> float:
+    """Metrics of hits, predictions and labels of each class."""
+    told, counted = classes_at(outputs, y.shape, kind), that_count(y)
+    if y.ndim == 2 and y.size == outputs.size:  # several labels a sample
+        pairs = [(told[:, c].astype(bool), y[:, c].astype(bool)) for c in range(y.shape[1])]
+    else:
+        known = np.array([1]) if name == "f1" else np.unique(y[counted])
+        pairs = [((told == c) & counted, (y == c) & counted) for c in known]
+    hits, predicted, real = (
+        np.array(each, float)
+        for each in zip(*((int((a & b).sum()), int(a.sum()), int(b.sum())) for a, b in pairs))  # noqa: B905
+    )
+    if name == "f1":
+        return float(2 * hits.sum() / max(predicted.sum() + real.sum(), 1))
+    hits, predicted, real = hits[real > 0], predicted[real > 0], real[real > 0]
+    if name == "mean-iou":
+        return float((hits / (predicted + real - hits)).mean())
+    return float((hits / real if name == "recall" else 2 * hits / (predicted + real)).mean())
+
+
+def likeness(name: str, outputs: Array, reference: Array, kind: str | None) -> float:
+    if name == "class-fidelity" or (name == "fidelity" and kind != "linear"):
+        at = outputs.shape if kind == "integer" or outputs.ndim == 1 else outputs.shape[:-1]
+        return float((classes_at(outputs, at, kind) == classes_at(reference, at, kind)).mean())
+    a, b = (values.reshape(len(values), -1).astype(float) for values in (outputs, reference))
+    size, varies = np.sqrt((b**2).mean()), np.sqrt(((b - b.mean(axis=0)) ** 2).mean())
+    unit = float(varies if varies > 1e-6 * size else size) or 1.0
+    return float((1 - np.minimum(np.sqrt(((a / unit - b / unit) ** 2).mean(axis=1)), 1)).mean())
+
+
+def metric_of(name: str, outputs: Array, y: Array, x: Array, kind: str | None = None) -> float:
+    """`kind`: what makes the output, as the card says."""
     rows = outputs.reshape(len(outputs), -1)
-    if name == "fidelity":
-        return float((classes(outputs) == classes(y)).mean())
+    if name.endswith("fidelity"):
+        return likeness(name, outputs, y, kind)
     if name == "mae":
         return float(np.abs(rows.astype(float) - y.reshape(len(y), -1)).mean())
+    y = numbers(y, outputs, name in ("f1", "macro-f1") and kind == "logistic")
     if name == "roc-auc":
         wide = rows.shape[1] > 2
         scores = ((rows.astype(float) - x.reshape(len(x), -1)) ** 2).mean(1) if wide else rows[:, -1].astype(float)
@@ -229,14 +280,11 @@ def metric_of(name: str, outputs: Array, y: Array, x: Array) -> float:
         own, earlier = rows[np.arange(len(y)), y][:, None], np.arange(rows.shape[1]) < y[:, None]
         return float((((rows > own) | ((rows == own) & earlier)).sum(1) < int(name[4:])).mean())
     if name == "accuracy":
-        return float((classes(rows) == y).mean())
-    if name not in ("recall", "macro-f1"):
+        right, counted = classes_at(outputs, y.shape, kind) == y, that_count(y)
+        return float(((right & counted).reshape(len(y), -1).sum(1) / counted.reshape(len(y), -1).sum(1)).mean())
+    if name not in ("recall", "macro-f1", "f1", "mean-iou"):
         raise ValueError(f"this program does not know the metric {name}")
-    predicted, labels = classes(rows), np.unique(y)
-    hits: Array = np.array([((predicted == c) & (y == c)).sum() for c in labels])
-    told: Array = np.array([(predicted == c).sum() for c in labels])
-    real: Array = np.array([(y == c).sum() for c in labels])
-    return float((hits / real if name == "recall" else 2 * hits / (told + real)).mean())
+    return by_class(name, outputs, y, kind)
 
 
 # --- the checks -----------------------------------------------------------------------------------
@@ -305,13 +353,16 @@ def check_metric(card: dict[str, Any], model: bytes, data: Any, float_model: byt
             continue
         judged = card.get("output")
         outputs, x = outputs_of(model, data, split, judged)
-        if name == "fidelity" and float_model is None:
+        likens = name.endswith("fidelity")
+        if likens and float_model is None:
             raise ValueError("fidelity compares with the float network; add --float NETWORK.tflite")
-        known = outputs_of(float_model or b"", data, split, judged)[0] if name == "fidelity" else [data[f"y_{split}"]]
-        value = float(np.mean([metric_of(name, each, y, x) for each, y in zip(outputs, known)]))  # noqa: B905
+        known = outputs_of(float_model or b"", data, split, judged)[0] if likens else [data[f"y_{split}"]]
+        kinds = [each.get("kind") for each in judged["judged"]] if judged else [None]
+        rows = zip(outputs, known, kinds)  # noqa: B905
+        value = float(np.mean([metric_of(name, each, y, x, kind) for each, y, kind in rows]))
         # Kernels of other processors round otherwise: a sample or two may change sides.
         width = 0.005 if within is None else (within[1] - within[0]) / 2
-        most = max(1.5 / len(x), width if name == "mae" else min(width, 0.005))
+        most = max(1.5 / len(x), width if name == "mae" or likens else min(width, 0.005))
         runtime = type(interpreter_of(model)).__module__.split(".")[0]
         line = f"{name} on {split} data: {value:.6f} with {runtime}, the card says {told:.6f}; {len(x)} samples"
         checks.append((abs(value - told) <= most, line))

@@ -20,12 +20,15 @@ Array = np.ndarray[Any, Any]
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """One output: its name, its `position` among the outputs of the main graph, its shape (samples first, as in the
-    file) and dtype."""
+    file) and dtype. `kind`: what makes it (see `output_kind.py`), None in studies that say nothing of it. `quantized`:
+    scale and zero point of integers that stand for real numbers."""
 
     name: str
     position: int
     shape: tuple[int, ...]
     dtype: str
+    kind: str | None = None
+    quantized: tuple[float, int] | None = None
 
     @property
     def columns(self) -> int:
@@ -58,7 +61,12 @@ class Signature:
         return self.outputs[0].shape if len(self.outputs) == 1 else (1, sum(each.columns for each in self.outputs))
 
     def parts(self, values: Array) -> tuple[Array, ...]:
-        """Packed outputs one by one, each in its own shape (n, ...) and dtype."""
+        """Packed outputs one by one, each in its own shape (n, ...) and dtype; integers that stand for real numbers as
+        these."""
+        pieces = zip(self._apart(values), self.outputs, strict=True)
+        return tuple(_real(piece, output.quantized) for piece, output in pieces)
+
+    def _apart(self, values: Array) -> tuple[Array, ...]:
         if len(self.outputs) == 1:
             return (values,)
         ends = np.cumsum([output.columns for output in self.outputs])
@@ -83,6 +91,7 @@ class Signature:
         return JudgedOutput(
             signature=self.key,
             names=tuple(output.name for output in judged),
+            kinds=tuple(output.kind for output in judged),
             shapes=tuple(output.shape[1:] for output in judged),
             positions=tuple(output.position for output in judged),
             others=tuple(output.name for i, output in enumerate(self.outputs) if i not in at),
@@ -91,6 +100,13 @@ class Signature:
 
 
 FIRST = Signature(outputs=(Output(name="", position=0, shape=(), dtype="float32"),), judged=0)
+
+
+def _real(values: Array, quantized: tuple[float, int] | None) -> Array:
+    if quantized is None or np.issubdtype(values.dtype, np.inexact):
+        return values
+    scale, zero = quantized
+    return ((values.astype(np.float64) - zero) * scale).astype(np.float32)
 
 
 def packed(arrays: Sequence[Array]) -> Array:

@@ -12,6 +12,7 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.network.graph.segments import fixed_tensors
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import TensorSpec
+from autocompress.network.tflite.output_kind import kind_of, quantized_as
 from autocompress.network.tflite.outputs import Output, Signature
 
 DEFAULT = "serving_default"
@@ -101,14 +102,20 @@ def signature_of(network: bytes, inputs: Sequence[TensorSpec], outputs: Sequence
         shape = outputs[position].shape
         moves = tensor in computed - fixed
         if moves and shape and inputs[0].shape and shape[0] == inputs[0].shape[0]:
-            found.append(Output(name=name, position=position, shape=shape, dtype=outputs[position].dtype))
+            found.append(_output(tree, name, position, outputs[position]))
         else:
             left_out.append(name)
     if not found:  # the metric's business: what runs the network says what is wrong
         name = next((name for name, tensor in ports if tensor == int(graph.outputs[0])), ports[0][0])
-        found = [Output(name=name, position=0, shape=outputs[0].shape, dtype=outputs[0].dtype)]
+        found = [_output(tree, name, 0, outputs[0])]
         left_out.remove(name)
     return Signature(outputs=tuple(found), judged=None, key=key, left_out=tuple(left_out))
+
+
+def _output(tree: Any, name: str, position: int, spec: TensorSpec) -> Output:
+    tensor = int(tree.subgraphs[0].outputs[position])
+    kind, quantized = kind_of(tree, tensor), quantized_as(tree.subgraphs[0].tensors[tensor])
+    return Output(name=name, position=position, shape=spec.shape, dtype=spec.dtype, kind=kind, quantized=quantized)
 
 
 def _ports(tree: Any) -> tuple[list[tuple[str, int]], str | None]:

@@ -167,7 +167,7 @@ class GuidedSampler(BaseSampler):
         if row is None:
             return ()
         full = [known.row for known in self._history.done if known.row is not None and math.isfinite(known.values[1])]
-        units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms")}
+        units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms", "accuracy")}
         return importance_of(land, self._posterior(np.random.default_rng((self._seed, number))), row, full, units)
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:

@@ -23,16 +23,18 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What values are compared with: the baseline's, the plain int8 file's download, and which way the metric goes."""
+    """What values are compared with: the baseline's, the plain int8 file's download, which way the metric goes, and
+    what difference of it counts as all of one in 0..1."""
 
     baseline: Evaluation
     int8_download_bytes: int | None
     higher_is_better: bool
+    metric_scale: float = 1.0
 
     def unit(self, name: str) -> float:
         """What one of the values called `name` (an evaluation's) is divided by; 1 where it is missing."""
         if name == "accuracy":
-            return 1.0
+            return self.metric_scale
         if name == "download_bytes":
             return float(self.int8_download_bytes or self.baseline.download_bytes / 4)
         return float(self.baseline.value(name) or 1.0)
@@ -45,8 +47,8 @@ class Reference:
         return self.loss(value) if name == "accuracy" else value / self.unit(name)
 
     def loss(self, accuracy: float) -> float:
-        """How much worse than the baseline a value of the metric is."""
-        lost = self.baseline.accuracy - accuracy
+        """How much worse than the baseline a value of the metric is, in its scale."""
+        lost = (self.baseline.accuracy - accuracy) / self.metric_scale
         return lost if self.higher_is_better else -lost
 
 
@@ -121,7 +123,7 @@ class History:
             evaluation = Evaluation.from_dict(stored)
             names = ("accuracy", "latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes")
             loss, *shares = (self._reference.share(evaluation, name) for name in names)
-            values = (loss, _doubt(evaluation), *shares)
+            values = (loss, _doubt(evaluation) / self._reference.metric_scale, *shares)
             objectives = self._front_point(evaluation)
         elif (seen := trial.user_attrs.get("seen", {})).get("latency_ms") is not None:  # screened: no metric, no front
             shares = [

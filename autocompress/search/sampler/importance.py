@@ -43,8 +43,8 @@ def importance_of(
     narrower: what that saves, and costs of the metric, predicted against the same configuration without it; for each
     group also the next narrower width. In layer order, groups last.
 
-    `full`: the rows of the trials that were evaluated in full. `units`: what predictions of `download_bytes` and
-    `latency_ms` are shares of."""
+    `full`: the rows of the trials that were evaluated in full. `units`: what predictions of `download_bytes`,
+    `latency_ms` and `accuracy` are shares of."""
     steps = [*_layer_steps(encoded_space, tuple(row)), *_group_steps(encoded_space, tuple(row))]
     if not steps:
         return ()
@@ -64,7 +64,7 @@ def importance_of(
             used=step.used,
             saves_bytes=float((then["download"] - now["download"])[n] * units["download_bytes"]),
             saves_latency_ms=float((then["latency"] - now["latency"])[n] * units["latency_ms"]),
-            costs=float((now["loss"] - then["loss"])[n]),
+            costs=float((now["loss"] - then["loss"])[n] * units["accuracy"]),
             sensitivity=float(sensitivity[n]),
             table_sensitivity=float(table_sensitivity[n]),
             trials=_count(encoded_space, step, full),

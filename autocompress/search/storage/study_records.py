@@ -2,12 +2,12 @@
 
 User attributes of a study: `schema` (of all that follows), `identity` (digests of what it was made with),
 `specification` (what it is: see stored_specification.py), `baseline`, `output` (what of the network is judged; none:
-its first output), `int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each start of a search: command,
-user, host, time), `test:SHA256` (metric on the test split and its interval), `measured:PATTERN` (the careful latency of
-front members, by their kernel pattern), `pattern:PATTERN` (latencies as they are measured) and `search` (what the
-present search goes on to, see workers/goal.py). Of a trial: `worker` (whose it is), `evaluation` (written before its
-values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen` of one that was stopped early or
-screened (then with the predicted `latency_ms`)."""
+its first output), `metric_scale` (none: 1), `int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each
+start of a search: command, user, host, time), `test:SHA256` (metric on the test split and its interval),
+`measured:PATTERN` (the careful latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they
+are measured) and `search` (what the present search goes on to, see workers/goal.py). Of a trial: `worker` (whose it
+is), `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen`
+of one that was stopped early or screened (then with the predicted `latency_ms`)."""
 
 from __future__ import annotations
 
@@ -220,6 +220,7 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
         kernels=_kernels(attrs["kernels"]) if "kernels" in attrs else None,
         not_delegated=_kernels(attrs.get("not_delegated", {})),
         output=None if attrs.get("output") is None else JudgedOutput.from_dict(attrs["output"]),
+        metric_scale=attrs.get("metric_scale", 1.0),
     )
 
 

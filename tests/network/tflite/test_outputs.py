@@ -85,7 +85,7 @@ def test_the_named_output_is_judged_as_the_runtime_names_it(files: Path) -> None
     assert found.value == pytest.approx((classes == task.y_test).mean())
     assert found.value == pytest.approx(0.9)
     assert task.output is not None
-    assert task.output.words == "output_0 (n, 5) of serving_default · not judged: output_1"
+    assert task.output.words == "output_0 (n, 5) of serving_default: the largest of 5 · not judged: output_1"
 
 
 def test_without_a_word_about_outputs_the_first_one_is_meant_as_it_was(files: Path) -> None:
@@ -204,7 +204,9 @@ def test_a_search_judges_remembers_and_ships_the_named_output(files: Path, tmp_p
     report = json.loads(call("report", "a", "--runs", tmp_path, "--json").stdout)
     assert report["output"] == {
         "signature": "serving_default",
-        "judged": [{"name": "output_0", "shape": [None, 5], "position": 1}],
+        "judged": [{"name": "output_0", "shape": [None, 5], "position": 1, "kind": "softmax"}],
+        "read_as": "the largest of 5",
+        "reads_anew": False,
         "others": ["output_1"],
         "other_signatures": [],
     }
@@ -360,4 +362,4 @@ def test_a_study_that_says_nothing_of_outputs_goes_on_with_the_first(files: Path
     assert report["output"] is None
     refused = call(*search, *words)  # all outputs are another question
     assert refused.exit_code == 2
-    assert "output: the first then, all of output_0, output_1 now" in refused.stderr
+    assert "output: the first then, all of output_0, output_1 as the largest of 5; real numbers" in refused.stderr

@@ -171,13 +171,13 @@ def test_every_metric_survives_pickling_for_worker_processes(metric: Metric) -> 
 
 def test_directions_bounds_and_labels() -> None:
     assert [m.name for m in METRICS.values() if not m.higher_is_better] == ["mae"]
-    assert [m.name for m in METRICS.values() if not m.needs_labels] == ["fidelity"]
+    assert [m.name for m in METRICS.values() if not m.needs_labels] == ["fidelity", "class-fidelity", "value-fidelity"]
     assert get_metric("mae").bounds == (0.0, math.inf)
     assert get_metric("top-5").bounds == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("acuracy", "'accuracy'"), ("top-11", "'top-1"), ("iou", "choose one of: accuracy")]
+    ("name", "near"), [("acuracy", "'accuracy'"), ("top-11", "'top-1"), ("blue", "choose one of: accuracy")]
 )
 def test_unknown_metric_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(AutocompressError, match=near):
@@ -189,8 +189,14 @@ def test_unknown_metric_names_the_nearest(name: str, near: str) -> None:
     [
         ("accuracy", np.array([0, 1, 5, 7]), r"y_test holds 2 labels outside 0..4, such as 5"),
         ("accuracy", np.array([0, -1, 2, 3]), "holds 1 labels outside"),
-        ("recall", np.eye(5)[:4], r"one-hot labels; use integer labels"),
-        ("macro-f1", np.array([0.0, 1.0, 2.0, 3.0]), "is float64; use integer labels in 0..4"),
+        (
+            "recall",
+            np.ones((4, 5), int),
+            r"several labels, 5 of 5 in the mean; recall is for one .*: use the metric f1",
+        ),
+        ("accuracy", np.full((4, 5), 0.2), "shares of the classes"),
+        ("f1", np.arange(4), "one label of 5 a sample; .* use macro-f1"),
+        ("macro-f1", np.array([0.0, 1.0, 2.0, 3.5]), "is float64; use integer labels in 0..4"),
         ("accuracy", np.array(["a", "b", "c", "d"]), "use integer labels"),
         ("accuracy", np.zeros((4, 2, 2), int), r"has shape \(n, 2, 2\)"),
         ("top-5", np.arange(4), "cannot be scored by top-5: the network has 5 outputs"),
