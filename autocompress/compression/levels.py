@@ -13,6 +13,8 @@ Array = np.ndarray[Any, Any]
 _SHRINK = np.linspace(1.0, 0.4, 16)
 _KMEANS_STEPS = 20
 _MOST_REFITTED = 16  # levels; more of them lie so close that fitting them again gains nothing for what it costs
+_MOST_WORK = 2.5e7  # multiplications a level; in larger layers some output channels tell the levels of all
+_FEWEST_ROWS = 16
 _RIDGE = 1e-9
 
 
@@ -115,17 +117,28 @@ def refit_levels(
 ) -> tuple[Array, Array]:
     """For clusters: the levels that are least squares for the given assignment, rounded; and the weights moved to them.
 
-    With one-hot assignments B_k the normal equations are A_kl = sum (s B_k) H (s B_l)^T, b_k = sum (s B_k) H w^T."""
+    With one-hot assignments B_k the normal equations are A_kl = sum (s B_k) H (s B_l)^T, b_k = sum (s B_k) H w^T,
+    sums over output channels: over evenly spaced ones where there are more than a few numbers need."""
     if clusters is None or not 2 <= len(table) <= _MOST_REFITTED:
         return table, levels
     position = np.searchsorted(table, levels)
     moving = np.flatnonzero(table != 0.0)
-    hot = np.stack([np.where(position == k, scale, 0.0) for k in moving])  # (K, G, R, n)
+    rows = _rows_looked_at(weight.shape)
+    hot = np.stack([np.where(position[:, rows] == k, scale[:, rows], 0.0) for k in moving])  # (K, G, R, n)
+    if rows != slice(None):  # as many as they are, single precision is enough for whole numbers
+        hot, moment = hot.astype(np.float32), moment.astype(np.float32)
     pulled = hot @ moment
     A = np.einsum("kgrn,lgrn->kl", pulled, hot, optimize=True)
-    b = np.einsum("kgrn,grn->k", pulled, weight, optimize=True)
+    b = np.einsum("kgrn,grn->k", pulled, weight[:, rows], optimize=True)
     A[np.diag_indices(len(moving))] += _RIDGE * max(float(np.trace(A)), 1e-30) / len(moving)
-    used = np.isin(np.arange(len(table)), position)[moving]
+    used = np.isin(np.arange(len(table)), position[:, rows])[moving]
     centres = table.copy()
     centres[moving] = np.where(used, np.clip(np.rint(np.linalg.solve(A, b)), -limit, limit), table[moving])
     return np.unique(centres), centres[position]
+
+
+def _rows_looked_at(shape: tuple[int, ...]) -> slice:
+    """Which output channels of weights (G, R, n) the levels are fitted on: all, unless that is much work."""
+    groups, rows, columns = shape
+    most = max(_FEWEST_ROWS, int(_MOST_WORK / (groups * columns**2)))
+    return slice(None) if rows <= most else slice(None, None, rows // most)

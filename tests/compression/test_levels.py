@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.compression import levels as lv
+from autocompress.compression.solve import Problem, output_error, solve
+from autocompress.records.configuration import LayerChoice
 from tests.builders.arrays import Array
 
 TABLES = st.lists(st.integers(-127, 127), min_size=1, max_size=20).map(lambda v: np.unique([*v, 0]).astype(float))
@@ -107,3 +109,22 @@ def test_low_bits_clip_where_that_loses_less() -> None:
     weight = np.concatenate([np.full(200, 0.1), [1.0]])[None, None, :]
     scale = lv.initial_scale(weight, np.ones((1, 1, 201)), np.ones(weight.shape, bool), 3, None, False)
     assert scale[0, 0, 0] < 1.0 / 3
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_levels_fitted_on_some_output_channels_are_as_good(
+    groups: int, sparsity: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((groups, 400, 40)) @ rng.standard_normal((groups, 40, 40))
+    moment = x.transpose(0, 2, 1) @ x / 400
+    weight = rng.standard_normal((groups, 96, 40)) * rng.uniform(0.3, 1.0, (1, 96, 1))
+    choice = LayerChoice(bits=8, clusters=8, sparsity=sparsity)
+    errors = []
+    for work in (1e12, 32 * groups * 40**2):
+        monkeypatch.setattr(lv, "_MOST_WORK", work)
+        problem = Problem(weight=weight, moment=moment, shared_scale=groups > 1)
+        errors.append(output_error(problem, solve(problem, choice).values))
+    assert errors[1] != errors[0]
+    assert errors[1] == pytest.approx(errors[0], rel=0.08)
