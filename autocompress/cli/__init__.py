@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from autocompress import interrupts
-from autocompress.cli import device, sweep
+from autocompress.cli import device, screen, sweep
 from autocompress.cli.finetune import finetune
 from autocompress.cli.leaderboard import leaderboard
 from autocompress.cli.measure import measure
+from autocompress.cli.options import Quiet, Verbose
 from autocompress.cli.search import search
 from autocompress.cli.study import export, report
 from autocompress.cli.worker import worker
@@ -29,7 +30,14 @@ app.add_typer(sweep.app, name="sweep")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    screen.listen(quiet=quiet, verbose=verbose)
+    context.call_on_close(screen.silence)
     if version:
         from autocompress import __version__
 

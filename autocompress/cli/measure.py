@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from autocompress.cli import screen
 from autocompress.cli.options import (
     HOST_WAIT,
     HostWait,
@@ -23,7 +24,9 @@ from autocompress.cli.options import (
 
 @guarded
 def measure(
-    model: Annotated[Path, typer.Argument(help="The .tflite file, float or quantized.")],
+    model: Annotated[
+        Path, typer.Argument(help="A .tflite, float or quantized; a .keras, .h5 or SavedModel is converted.")
+    ],
     device: Annotated[
         str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
     ],
@@ -45,7 +48,8 @@ def measure(
     processes: Annotated[int, typer.Option(help="Fresh processes of a measurement.", min=1, max=100)] = 5,
     as_json: Json = False,
 ) -> None:
-    """Measure one .tflite on a device: latency and its distribution, operators, memory, load time, environment."""
+    """Measure one network on a device: latency and its distribution, operators, memory, load time, environment."""
+    screen.stage("measuring %s", model)
     from autocompress.devices.measure_file import measure_file
     from autocompress.latency.host.client import at_host
     from autocompress.report.measurement import document, print_measurement

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autocompress.cli import screen
 from autocompress.errors import AutocompressError
 from autocompress.specs.duration import seconds as seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-P = ParamSpec("P")
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all studies.")]
 Storage = Annotated[
     str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the study's folder.")
@@ -31,16 +32,24 @@ SignatureKey = Annotated[
     str | None,
     typer.Option("--signature", help="Of several signatures the one that is meant; default: serving_default."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and warnings only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what each stage found, and when.")]
 DEFAULT_RUNS = Path("runs")
 HOST_WAIT = "15m"
 _SAY_AGAIN_S = 60.0
+_GIVEN = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # where a value comes from that no default of ours is
+_LOUDNESS = {"quiet": Quiet, "verbose": Verbose}  # of every command
 
 
-def guarded(handler: Callable[P, None]) -> Callable[P, None]:
-    """Errors that are the user's or the device's become one line and their exit code; Ctrl-C becomes 130."""
+def guarded(handler: Callable[..., None]) -> Callable[..., None]:
+    """Errors that are the user's or the device's become one line and their exit code; Ctrl-C becomes 130. Adds --quiet
+    and --verbose."""
 
     @functools.wraps(handler)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in _LOUDNESS if name in kwargs}
+        if any(given.values()):
+            screen.listen(**given)
         try:
             handler(*args, **kwargs)
         except AutocompressError as fault:
@@ -51,7 +60,20 @@ def guarded(handler: Callable[P, None]) -> Callable[P, None]:
             exec("")  # else Python ends itself by SIGINT, with no exit code, where it came in an exec (of a dataclass)
             raise typer.Exit(130) from None
 
-    return guarded
+    return _with_loudness(guarded)
+
+
+def _with_loudness(handler: Callable[..., None]) -> Callable[..., None]:
+    """The handler with the options of `_LOUDNESS` behind its own, as Typer reads them."""
+    signature = inspect.signature(handler, eval_str=True)
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in _LOUDNESS.items()
+    ]
+    parameters = [*signature.parameters.values(), *more]
+    handler.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    handler.__annotations__ = {each.name: each.annotation for each in parameters}
+    return handler
 
 
 def console_of(stderr: bool = False) -> Console:
@@ -60,12 +82,19 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
+def progress_console(stderr: bool) -> Console:
+    """Where progress goes: nowhere with --quiet."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, quiet=screen.is_quiet())
+
+
 def given_words(context: typer.Context) -> tuple[str, ...]:
     """The command as it was given, word by word: what was left to its default is left out."""
     words = ["autocompress", *context.command_path.split()[1:]]
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if parameter.name is None or source is None or source.name != "COMMANDLINE":
+        if parameter.name is None or parameter.name in _LOUDNESS or source is None or source.name not in _GIVEN:
             continue
         value, name = context.params[parameter.name], parameter.opts[0]
         for item in value if isinstance(value, (list, tuple)) else (value,):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autocompress.cli import screen
 from autocompress.cli.finetune import finetune_best
 from autocompress.cli.options import (
     DEFAULT_RUNS,
@@ -22,6 +23,7 @@ from autocompress.cli.options import (
     given_words,
     guarded,
     named,
+    progress_console,
     seconds,
 )
 from autocompress.cli.study import show
@@ -85,9 +87,11 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search the Pareto front of compressed networks for a task on a device."""
+    screen.stage("reading the task %s", model or task or "digits")
     from autocompress.latency.host.client import at_host
     from autocompress.latency.source import latency_on
     from autocompress.records.constraint import parse_constraint
+    from autocompress.records.front import Front
     from autocompress.search.specification import Budget, Provenance, Resources, Specification
     from autocompress.search.workers.processes import WorkerProcesses
     from autocompress.session import cores, open_search
@@ -101,9 +105,10 @@ def search(
     if size not in ("download", "file"):
         raise unknown_name("size", size, ("download", "file"))
     loaded = load_task(task, model, data, metric, SignatureChoice(output=output, signature=signature))
-    console = console_of(stderr=as_json)
+    console = progress_console(as_json)
     resources = Resources(runs=runs, name=study, storage=storage, threads=max(1, cores() // processes))
-    with latency_on(profile, wait_s=patience_s, say=Waits(console)) as latency:
+    waits = Waits(console_of(stderr=as_json))
+    with screen.unbroken(console), latency_on(profile, wait_s=patience_s, say=waits) as latency:
         specification = Specification(
             task=loaded,
             profile=profile,
@@ -120,19 +125,21 @@ def search(
         with open_search(specification, resources, latency, budget=budget, provenance=provenance) as opened:
             command = worker_command(opened, host_wait)
             with WorkerProcesses(command, processes - 1, resources.threads) as workers:
-                _run(opened, workers, console, as_json, latency.second_runtime(loaded.original), finetune)
+                second = None if screen.is_quiet() else latency.second_runtime(loaded.original)
+                missed = _run(opened, workers, console, second, finetune)
+                record = opened.record()
+    show(record, console_of(stderr=as_json), runs, storage, as_json)
+    if missed or not Front(record).trials:
+        raise typer.Exit(1)
 
 
-def _run(
-    opened: Search, workers: WorkerProcesses, console: Console, as_json: bool, second_runtime: Any, finetune: int
-) -> None:
-    """Run an opened search with its header, progress and front on screen."""
+def _run(opened: Search, workers: WorkerProcesses, console: Console, second_runtime: Any, finetune: int) -> bool:
+    """Run an opened search with its header and progress on screen; True where what was asked for could not be done."""
     from rich.text import Text
 
-    from autocompress.records.front import Front
     from autocompress.report import terminal
 
-    budget, resources, record = opened.budget, opened.resources, opened.record()
+    budget, record = opened.budget, opened.record()
     terminal.print_header(
         console,
         record,
@@ -140,6 +147,10 @@ def _run(
         configurations_log10=_log10_size(opened),
         second_runtime=second_runtime,
     )
+    if is_complete(record, budget.trials):
+        console.print(complete_line(record))
+        opened.run(lambda _: None)
+        return finetune_best(opened, finetune, console)
     with terminal.SearchProgress(console, record, trials=budget.trials, time_budget_s=budget.time_budget_s) as progress:
 
         def on_trial(record: StudyRecord) -> None:
@@ -147,12 +158,25 @@ def _run(
             for line in workers.tend():
                 console.print(Text(line, style="yellow"), soft_wrap=True)
 
-        record = opened.run(on_trial)
-    missed = finetune_best(opened, finetune, console)
-    record = opened.record()
-    show(record, console, resources.runs, resources.storage, as_json)
-    if missed or not Front(record).trials:
-        raise typer.Exit(1)
+        opened.run(on_trial)
+    return finetune_best(opened, finetune, console)
+
+
+def is_complete(record: StudyRecord, trials: int | None) -> bool:
+    """Whether a study holds the complete trials that are asked for before it is searched."""
+    from autocompress.records.front import complete
+
+    return trials is not None and len(complete(record)) >= trials
+
+
+def complete_line(record: StudyRecord) -> str:
+    """What is said instead of a search: how to go on."""
+    from autocompress.records.front import complete
+
+    count = len(complete(record))
+    return (
+        f"study {record.name} is complete, with {count} trials; --trials {count + 100 if count >= 100 else 100} goes on"
+    )
 
 
 def _log10_size(opened: Search) -> float:

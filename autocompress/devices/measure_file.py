@@ -15,6 +15,7 @@ from autocompress.latency.model.predict import energy_mj, predict
 from autocompress.latency.source import patient_host
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.convert import is_converted, to_float_tflite
 from autocompress.records.measurement import DeviceAccuracy, MeasuredFile, Measurement, OpProfile
 from autocompress.specs import DeviceProfile
 from autocompress.tasks import SignatureChoice, load_test_data
@@ -35,8 +36,8 @@ def measure_file(
     wait_s: float = WAIT_S,
     say: Say = silent,
 ) -> MeasuredFile:
-    """What a `.tflite` is worth on a device, measured on its host or, without one, modelled; with `baseline` also the
-    ratio to that file; with `accuracy` also the `metric` on the test split of `data`; `meant`: of which output, and
+    """What a network's file is worth on a device, measured on its host or, without one, modelled; with `baseline` also
+    the ratio to that file; with `accuracy` also the `metric` on the test split of `data`; `meant`: of which output, and
     which signature of the file, which is then measured alone. A host that is away is waited
     for, at most `wait_s` seconds; `say` gets a line each time.
 
@@ -77,11 +78,10 @@ def measure_file(
 
 
 def _read(path: Path) -> bytes:
-    """A whole TFLite file; AutocompressError, with its path, for anything else."""
-    if not path.is_file():
-        raise AutocompressError(f"model '{path}' is no file; give a .tflite")
+    """A whole TFLite file, converted where it is a network of Keras or a SavedModel; AutocompressError, with its path,
+    for anything else."""
     try:
-        file = path.read_bytes()
+        file = path.read_bytes() if path.is_file() and not is_converted(path) else to_float_tflite(path)
         flatbuffer.read(file)
     except OSError as fault:
         raise AutocompressError(f"model '{path}' cannot be read: {fault.strerror}") from fault

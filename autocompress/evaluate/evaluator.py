@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from autocompress.specs import DeviceProfile, container_bits, is_unpacked, offer
 from autocompress.tasks import LoadedTask
 
 Array = np.ndarray[Any, Any]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,11 +256,13 @@ class Evaluator:
         sparse = self.storage.sparse("float32")
         signature = self._task.signature
         key = table_key(self._task.network_sha256, {str(i): v for i, v in inputs.items()}, choices, sparse, signature)
-        return kept_tables(
-            self._tables,
-            key,
-            lambda: build_tables(self.reconstruction, choices, self._calibration.probe_samples, sparse, signature),
-        )
+
+        def build() -> Tables:
+            count = sum(map(len, choices.values()))
+            _log.info("solving %d choices of %d layers for the layer tables, once", count, len(choices))
+            return build_tables(self.reconstruction, choices, self._calibration.probe_samples, sparse, signature)
+
+        return kept_tables(self._tables, key, build)
 
     @property
     def remarks(self) -> tuple[str, ...]:

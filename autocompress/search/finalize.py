@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -16,11 +17,13 @@ from autocompress.search.sampler.guided import GuidedSampler
 from autocompress.search.storage import study_records
 
 Read = Callable[[], StudyRecord]
+_log = logging.getLogger(__name__)
 
 
 def measure_front(study: optuna.Study, evaluator: Evaluator, read: Read) -> None:
     """Careful latencies for the front, which may change it: until it is stable."""
     while stale := [t for t in Front(read()).trials if _careful_key(t) not in study.user_attrs]:
+        _log.info("measuring %d points of the front more carefully", len(stale))
         for trial in stale:
             measured = evaluator.remeasured(_evaluation(trial))
             study.set_user_attr(_careful_key(trial), measured.to_dict())
@@ -29,15 +32,17 @@ def measure_front(study: optuna.Study, evaluator: Evaluator, read: Read) -> None
 def front_on_test_data(study: optuna.Study, evaluator: Evaluator, read: Read) -> None:
     """The metric on the test split, for the baseline and the front; a note for a file that does not run on it."""
     record = read()
-    for evaluation in [record.baseline, *map(_evaluation, Front(record).trials)]:
-        key = f"test:{evaluation.sha256}"
-        if key not in study.user_attrs:
-            try:
-                tested = evaluator.test_quality(evaluation)
-            except CandidateError as fault:
-                setup.note(study, f"{evaluation.artifact} does not run on the test data: {fault}")
-                continue
-            study.set_user_attr(key, [tested.value, *tested.interval])
+    shown = [record.baseline, *map(_evaluation, Front(record).trials)]
+    untested = [each for each in shown if f"test:{each.sha256}" not in study.user_attrs]
+    if untested:
+        _log.info("running %d files of the front on test data", len(untested))
+    for evaluation in untested:
+        try:
+            tested = evaluator.test_quality(evaluation)
+        except CandidateError as fault:
+            setup.note(study, f"{evaluation.artifact} does not run on the test data: {fault}")
+            continue
+        study.set_user_attr(f"test:{evaluation.sha256}", [tested.value, *tested.interval])
 
 
 def store_importance(study: optuna.Study, sampler: object, read: Read) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -23,6 +24,7 @@ from autocompress.search.storage import stored_specification, study_records
 from autocompress.search.storage.patient import open_storage, retry
 from autocompress.specs import CalibratedModel, left_out_line, not_delegated, offered_kernels
 
+_log = logging.getLogger(__name__)
 _DESCRIPTIVE = ("cores", "clock_mhz", "sources", "not_delegated")  # of a device profile
 
 
@@ -107,6 +109,7 @@ def lay_ground(
         told = {key: value for key, value in asdict(identity).items() if key != "output" or value is not None}
         study.set_user_attr("identity", told)
     if "baseline" not in attrs:
+        _log.info("running the float network on calibration, validation and test data")
         _look_at_data(specification, evaluator)
         study.set_user_attr("int8_download_bytes", evaluator.plain_int8_download_bytes())
         study.set_user_attr("notes", [*specification.task.notes, *provenance.notes, *evaluator.notes])
@@ -118,6 +121,8 @@ def lay_ground(
         if specification.task.output is not None:
             study.set_user_attr("output", specification.task.output.to_dict())
         _weigh_metric(study, specification, evaluator)
+        how = "measuring" if specification.latency_source == "measured" else "modelling"
+        _log.info("%s the float network's latency on %s", how, specification.profile.name)
         study.set_user_attr("baseline", evaluator.baseline.to_dict())
     if evaluator.base_networks.staying and "whole_channels" not in attrs:
         study.set_user_attr("whole_channels", evaluator.base_networks.staying)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,3 +13,11 @@ from autocompress.cli import app
 
 def call(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def fault_of(stderr: str) -> str:
+    """The one fault that a command ended with, in one line, its last: stages may stand before it."""
+    *stages, fault = stderr.splitlines()
+    assert fault.startswith("error: "), stderr
+    assert all(re.match(r"(reading|measuring|modelling|running|converting|waiting) ", line) for line in stages), stderr
+    return fault

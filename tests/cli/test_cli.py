@@ -19,7 +19,7 @@ from autocompress.errors import AutocompressError
 from autocompress.latency.model.operators import operators
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
-from tests.builders.command_line import call
+from tests.builders.command_line import call, fault_of
 
 DIGITS = load_task("digits")
 
@@ -228,9 +228,7 @@ def refused(tmp_path: Path, message: str, *arguments: str | Path) -> None:
     """Exit code 2, one line, and no study begun."""
     done = search(tmp_path / "runs", *arguments)
     assert done.exit_code == 2, done.output
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    assert message in fault_of(done.stderr)
     assert not (tmp_path / "runs").exists()
 
 
@@ -310,8 +308,7 @@ def test_every_fault_of_a_yaml_is_listed_with_its_path(tmp_path: Path) -> None:
     done = search(tmp_path / "runs", "--space", space)
     assert done.exit_code == 2
     for path in ("$.rules[0].match", "$.rules[0].bits[0]", "$.rules[0].sparsty", "$.rules[1].sparsity[0]"):
-        assert path in done.stderr
-    assert done.stderr.count("\n") == 1
+        assert path in fault_of(done.stderr)
 
 
 def test_a_space_that_matches_no_layer(tmp_path: Path) -> None:
@@ -340,7 +337,7 @@ def test_in_a_process_of_its_own_a_fault_is_one_line_and_code_2(tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"})
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
+    assert "nope" in fault_of(done.stderr)
 
 
 def test_devices_are_listed_and_shown() -> None:

@@ -194,7 +194,31 @@ def test_predict_runs_samples(runs: Path, data: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", samples[:, :4])
     wrong = run(tmp_path / "predict.py", tmp_path / "x.npy")
     assert wrong.returncode == 1
-    assert "takes samples of shape [('n', 8, 8, 1)]" in wrong.stderr
+    assert (
+        wrong.stderr.splitlines(keepends=True)[-1]
+        == "the network takes samples of shape (n, 8, 8, 1), as many of each; got (20, 4, 8, 1)\n"
+    )
+
+
+def test_predict_takes_the_data_of_a_search_and_says_what_it_takes(runs: Path, data: Path, tmp_path: Path) -> None:
+    exported(runs, tmp_path)
+    program = tmp_path / "predict.py"
+    np.save(tmp_path / "x.npy", np.load(data / "data.npz")["x_test"])
+    expected = run(program, tmp_path / "x.npy").stdout
+    assert run(program, data / "data.npz").stdout == expected != ""
+    np.savez(tmp_path / "mine.npz", whatever=np.load(tmp_path / "x.npy"))
+    assert run(program, tmp_path / "mine.npz").stdout == expected
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    refused = run(program, tmp_path / "two.npz")
+    assert refused.returncode == 1
+    assert "among a, b; call it" in refused.stderr.splitlines()[-1]
+    (tmp_path / "text.npz").write_text("no archive")
+    refused = run(program, tmp_path / "text.npz")
+    assert refused.returncode == 1
+    assert "give a .npy an input or one .npz" in refused.stderr.splitlines()[-1]
+    told = run(program, "--help")
+    assert told.returncode == 0
+    assert "one .npz with an array an input" in " ".join(told.stdout.split())
 
 
 OLD_RUNTIME = pytest.mark.skipif(

@@ -22,6 +22,7 @@ from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records
 from autocompress.tasks import load_task
 from tests.builders import edge_host
+from tests.builders.command_line import fault_of
 from tests.builders.edge_host import Board
 from tests.builders.processes import Background, children, is_dead, measurers, wait_for
 from tests.builders.tiny_models import dense_model, int4_conv_model
@@ -178,9 +179,8 @@ def test_a_host_that_refuses_ends_a_search_before_it_begins(board: Board, tmp_pa
     board.accept("other_key")
     done = subprocess.run(search(tmp_path, "local", 1), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: 'board' cannot be used: ")
-    assert "ssh-copy-id board" in line
+    assert fault_of(done.stderr).startswith("error: 'board' cannot be used: ")
+    assert "ssh-copy-id board" in done.stderr
     assert not list(tmp_path.glob("s*"))
 
 

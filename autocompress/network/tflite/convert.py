@@ -51,6 +51,11 @@ def to_float_tflite(path: Path) -> bytes:
     return path.read_bytes() if path.suffix.lower() == ".tflite" else converted(path, _convert)
 
 
+def is_converted(path: Path) -> bool:
+    """Whether `to_float_tflite` converts what is at `path`, by its name."""
+    return path.is_dir() or path.suffix.lower() in KERAS_SUFFIXES
+
+
 def _allowed() -> str:
     return f"a file ending in {', '.join(SUFFIXES)} or a SavedModel folder"
 

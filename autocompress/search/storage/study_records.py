@@ -91,6 +91,10 @@ def _short(value: Any) -> str:
     return f"{text[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", text) else text or "none"
 
 
+class UnknownStudyError(AutocompressError):
+    """There is no study of that name; one may be made yet."""
+
+
 def study_folder(runs: Path, name: str) -> Path:
     """Where a study's files lie; AutocompressError for a name that is no plain file name."""
     if not re.fullmatch(r"[\w.+=@-]+", name) or name.startswith("."):
@@ -133,20 +137,21 @@ def _tell(
 
 
 def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
-    """A study that exists; AutocompressError with the nearest name where it does not."""
+    """A study that exists; UnknownStudyError with the nearest name where it does not."""
     url = storage_url(runs, name, storage)
     if storage is None and not (study_folder(runs, name) / "study.db").is_file():
         known = sorted(path.parent.name for path in runs.glob("*/study.db")) if runs.is_dir() else []
         if not known:
-            raise AutocompressError(
+            raise UnknownStudyError(
                 f"no study '{name}' in {runs}; it holds none yet, start one with: autocompress search"
             )
-        raise unknown_name("study", name, known)
+        raise UnknownStudyError(str(unknown_name("study", name, known)))
     opened = open_storage(url)
     names = [study.study_name for study in opened.get_all_studies()]
     if name not in names:
         opened.engine.dispose()
-        raise unknown_name("study", name, names) if names else AutocompressError(f"the storage holds no study: {url}")
+        said = str(unknown_name("study", name, names)) if names else f"the storage holds no study: {url}"
+        raise UnknownStudyError(said)
     return optuna.load_study(study_name=name, storage=opened)
 
 

@@ -226,7 +226,7 @@ def test_control_c_ends_all_with_130_and_the_study_goes_on(tmp_path: Path) -> No
 
 
 def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
-    joining = [sys.executable, "-m", "autocompress.cli", "worker", "s", "--runs", str(tmp_path)]
+    joining = [sys.executable, "-m", "autocompress.cli", "worker", "s", "--runs", str(tmp_path), "--wait", "0"]
     alone = subprocess.run(joining, capture_output=True, text=True, check=False)
     assert alone.returncode == 2
     assert "no study 's'" in alone.stderr
@@ -243,6 +243,19 @@ def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
     late = subprocess.run(joining, capture_output=True, text=True, check=False)
     assert late.returncode == 2
     assert "is not being searched; start that with: autocompress search" in late.stderr
+
+
+def test_a_worker_waits_for_a_search_that_begins_after_it(tmp_path: Path) -> None:
+    joining = [sys.executable, "-m", "autocompress.cli", "worker", "s", "--runs", str(tmp_path), "--wait", "5m"]
+    with Background(joining, text=True, stderr=subprocess.PIPE) as joined:
+        first = joined.stderr.readline()
+        assert first == f"no study 's' in {tmp_path}; waiting for a search of it to begin, at most 300 s\n"
+        with started(command(tmp_path, "--space", "default", workers=1, trials=30)) as process:
+            hold_back(process, lambda: done(tmp_path, by=joined.pid) >= 1)
+            said = ended(process)
+            assert "the search of 's' has ended" in joined.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 0, said
+    assert joined.returncode == 0
 
 
 def test_a_time_budget_holds_for_all(tmp_path: Path) -> None:
