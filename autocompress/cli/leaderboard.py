@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autocompress.cli.options import DEFAULT_RUNS, Runs, Storage, console_of, guarded, print_json, write_text
+from autocompress.cli.options import (
+    DEFAULT_RUNS,
+    Runs,
+    Storage,
+    console_of,
+    guarded,
+    print_json,
+    print_table,
+    write_text,
+)
 from autocompress.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -113,19 +122,8 @@ def _show(board: dict[str, Any], form: str) -> None:
 
 
 def _print_tables(board: dict[str, Any]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from autocompress.report.leaderboard_text import tables
-    from autocompress.report.units import text
 
     console = console_of()
     for found in tables(board):
-        console.print()
-        console.print(text(console, found.title, "bold"), soft_wrap=True)
-        shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        for name in found.header:
-            shown.add_column(text(console, name), overflow="fold")
-        for line in found.lines:
-            shown.add_row(*(text(console, cell) for cell in line))
-        console.print(shown)
+        print_table(console, found)

@@ -10,6 +10,7 @@ import typer
 from autocompress.cli import screen
 from autocompress.cli.options import (
     HOST_WAIT,
+    DeviceName,
     HostWait,
     Json,
     Output,
@@ -27,9 +28,7 @@ def measure(
     model: Annotated[
         Path, typer.Argument(help="A .tflite, float or quantized; a .keras, .h5 or SavedModel is converted.")
     ],
-    device: Annotated[
-        str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
-    ],
+    device: DeviceName,
     host: Annotated[
         str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON] over ssh; instead of the profile's.")
     ] = None,

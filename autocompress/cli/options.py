@@ -19,6 +19,29 @@ from autocompress.specs.duration import seconds as seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autocompress.report.tables import Table
+
+
+def study_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The studies that a word may stand for, for the shell."""
+    runs = Path(context.params.get("runs") or DEFAULT_RUNS)
+    return sorted(path.parent.name for path in runs.glob("*/study.db") if path.parent.name.startswith(incomplete))
+
+
+def device_names(incomplete: str) -> list[str]:
+    """The device profiles that a word may stand for, for the shell."""
+    from autocompress import specs
+
+    return [name for name in specs.device_names() if name.startswith(incomplete)]
+
+
+StudyName = Annotated[str, typer.Argument(help="Study name.", autocompletion=study_names)]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        help="Device profile: a name (see: autocompress device list) or a .yaml file.", autocompletion=device_names
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of all studies.")]
 Storage = Annotated[
     str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the study's folder.")
@@ -42,14 +65,23 @@ _LOUDNESS = {"quiet": Quiet, "verbose": Verbose}  # of every command
 
 
 def guarded(handler: Callable[..., None]) -> Callable[..., None]:
-    """Errors that are the user's or the device's become one line and their exit code; Ctrl-C becomes 130. Adds --quiet
-    and --verbose."""
+    """The handler of a command: as `faults_told`, with --quiet and --verbose."""
 
     @functools.wraps(handler)
     def guarded(*args: Any, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name) for name in _LOUDNESS if name in kwargs}
         if any(given.values()):
             screen.listen(**given)
+        faults_told(handler)(*args, **kwargs)
+
+    return _with_loudness(guarded)
+
+
+def faults_told(handler: Callable[..., None]) -> Callable[..., None]:
+    """Errors that are the user's or the device's become one line and their exit code; Ctrl-C becomes 130."""
+
+    @functools.wraps(handler)
+    def told(*args: Any, **kwargs: Any) -> None:
         try:
             handler(*args, **kwargs)
         except AutocompressError as fault:
@@ -60,7 +92,7 @@ def guarded(handler: Callable[..., None]) -> Callable[..., None]:
             exec("")  # else Python ends itself by SIGINT, with no exit code, where it came in an exec (of a dataclass)
             raise typer.Exit(130) from None
 
-    return _with_loudness(guarded)
+    return told
 
 
 def _with_loudness(handler: Callable[..., None]) -> Callable[..., None]:
@@ -107,6 +139,26 @@ def print_json(document: Any) -> None:
     import json
 
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_table(console: Console, found: Table) -> None:
+    """A table of text, as wide as the terminal at most."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from autocompress.report.units import text
+
+    console.print()
+    console.print(text(console, found.title, "bold"), soft_wrap=True)
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in found.header:
+        right = name in found.right
+        shown.add_column(text(console, name), overflow="fold", justify="right" if right else "left", no_wrap=right)
+    for line in found.lines:
+        shown.add_row(*(Text("\n").join(text(console, part) for part in cell.split("\n")) for cell in line))
+    if found.lines:
+        console.print(shown)
 
 
 def read_json(path: Path) -> Any:

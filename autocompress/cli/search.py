@@ -12,6 +12,7 @@ from autocompress.cli.finetune import finetune_best
 from autocompress.cli.options import (
     DEFAULT_RUNS,
     HOST_WAIT,
+    DeviceName,
     HostWait,
     Json,
     Output,
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
 @guarded
 def search(
     context: typer.Context,
-    device: Annotated[
-        str, typer.Option(help="Device profile: a name (see: autocompress device list) or a .yaml file.")
-    ],
+    device: DeviceName,
     host: Annotated[
         str | None, typer.Option(help="Measure there: local, or user@name[:PYTHON] over ssh; instead of the profile's.")
     ] = None,

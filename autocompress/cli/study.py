@@ -14,6 +14,7 @@ from autocompress.cli.options import (
     Json,
     Runs,
     Storage,
+    StudyName,
     console_of,
     guarded,
     print_json,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @guarded
 def report(
-    study: Annotated[str, typer.Argument(help="Study name.")],
+    study: StudyName,
     runs: Runs = DEFAULT_RUNS,
     storage: Storage = None,
     as_json: Json = False,
@@ -65,7 +66,7 @@ def report(
 
 @guarded
 def export(
-    study: Annotated[str, typer.Argument(help="Study name.")],
+    study: StudyName,
     pick: Annotated[str, typer.Option(help="knee, fastest, smallest, best or a trial number.")] = "knee",
     to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write into.")] = Path(),
     formats: Annotated[

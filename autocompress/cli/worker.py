@@ -60,6 +60,7 @@ def worker(
 
     On another machine: the same --runs folder (a network share), and a --storage that both reach (PostgreSQL)."""
     if attached:
+        host = None  # a default of the user's: where the search measures is decided
         _end_with_input()
     from autocompress.session import reopen
 

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,18 +14,10 @@ from autocompress.records.front import complete
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import study_document
 from autocompress.report.leaderboard import Group, Point, Standing
+from autocompress.report.tables import Table
 from autocompress.report.units import ROUGH, latency_words, score
 
 _CSV_GROUP = ("task", "device", "metric", "latency", "runtime", "threads", "bits", "network", "data")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of text with a title."""
-
-    title: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
 
 
 def document(groups: Sequence[Group], left_out: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from importlib import metadata
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 
@@ -17,6 +19,7 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.network.graph.xnnpack_sparse import SparsePath
 from autocompress.records.kernels import op_of
 from autocompress.records.measurement import Measurement
+from autocompress.records.study import value_name
 from autocompress.search.sampler.encoding import WHOLE, Widths
 from autocompress.search.sampler.stock import Choices
 from autocompress.search.specification import Provenance, Specification
@@ -41,7 +44,9 @@ def open_study(
             StudyDirection.MAXIMIZE if objective == "metric" and rises else StudyDirection.MINIMIZE
             for objective in specification.objectives
         ]
-        return optuna.create_study(study_name=name, storage=storage, sampler=sampler, directions=directions)
+        study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, directions=directions)
+        _name_objectives(study, specification)
+        return study
     study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
     before = study_records.identity_of(study)
     changed = before.differences(identity) if before is not None else []
@@ -50,6 +55,15 @@ def open_study(
             f"study '{name}' was made with something else: {'; '.join(changed)}; choose another --study name"
         )
     return study
+
+
+def _name_objectives(study: optuna.Study, specification: Specification) -> None:
+    """Name the values of the study's trials, for Optuna's own tools."""
+    names = [value_name(objective, specification.size) for objective in specification.objectives]
+    names = [specification.task.metric.name if name == "accuracy" else name for name in names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(names)
 
 
 def identity_of(

@@ -21,6 +21,7 @@ from autocompress.files import write_whole
 Array = np.ndarray[Any, Any]
 Canary = tuple[tuple[float, ...], tuple[float, ...]]
 SCHEMA = 1
+_NIGHT = "night.json"  # of an open one, beside its cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +187,15 @@ class Nights:
         path = self.cell_path(name)
         return CellNight.from_dict(read(path)) if path.exists() else None
 
+    def open_cells(self) -> list[CellNight]:
+        """The cells of the open night that have ended."""
+        paths = (path for path in sorted(self.open_folder.glob("*.json")) if path.name != _NIGHT)
+        return [CellNight.from_dict(read(path)) for path in paths]
+
     def begin(self, now: str, *, resume: bool = True) -> tuple[int, str]:
         """The number of the open night and when it began: the one that was cut, else (and where `resume` is False) a
         new one."""
-        path, number = self.open_folder / "night.json", (self.numbers() or (0,))[-1] + 1
+        path, number = self.open_folder / _NIGHT, (self.numbers() or (0,))[-1] + 1
         if resume and path.exists() and (known := read(path))["number"] == number:
             return number, str(known["began"])
         for left in self.open_folder.glob("*"):
@@ -203,6 +209,22 @@ class Nights:
         """Clear up the open night."""
         for path in self.open_folder.glob("*"):
             path.unlink()
+
+
+def artifacts_of_nights(runs: Path, *, accepted: bool = False) -> dict[str, str]:
+    """The files of candidates that nights of the sweeps below `runs` name, those of accepted nights only where that is
+    said: path relative to `runs` -> name of a sweep. AutocompressError for a night that cannot be read."""
+    found: dict[str, str] = {}
+    for folder in sorted(path for path in (runs / "sweeps").glob("*") if path.is_dir()):
+        nights = Nights(runs, folder.name)
+        kept = nights.accepted()
+        told = [kept] if kept else []
+        if not accepted:
+            told = [nights.night(number) for number in nights.numbers()]
+        cells = [cell for night in told for cell in night.cells]
+        cells += [] if accepted else nights.open_cells()
+        found |= {file.artifact: folder.name for cell in cells for file in cell.front}
+    return found
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from autocompress.search.storage.all_studies import read_all
+from autocompress.search.storage.study_records import load_study
 from tests.builders.command_line import call
 from tests.builders.project import ROOT
 
@@ -144,6 +145,11 @@ def test_quiet_shows_results_only(begun: tuple[Path, Any]) -> None:
         assert done.stdout.startswith("Front of study a")
     studies, _ = read_all(runs, None)
     assert all(word not in studies[0].runs[-1].command for word in ("-q", "--quiet"))
+
+
+def test_objectives_are_named_for_the_tools_of_optuna(begun: tuple[Path, Any]) -> None:
+    runs, _ = begun
+    assert load_study(runs, "a", None).metric_names == ["accuracy", "latency_ms", "download_bytes"]
 
 
 def test_verbose_says_when(begun: tuple[Path, Any]) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from optuna.trial import TrialState
@@ -30,6 +30,12 @@ _TRIAL_ATTRIBUTES = (
     "SELECT a.trial_id, a.key, a.value_json FROM trial_user_attributes a JOIN trials t ON t.trial_id = a.trial_id "
     "WHERE t.study_id = :study AND a.key IN ('evaluation', 'reason', 'cached', 'seen', 'wall_s')"
 )
+_EVALUATIONS = (
+    "SELECT a.value_json FROM trial_user_attributes a JOIN trials t ON t.trial_id = a.trial_id "
+    "WHERE t.study_id = :study AND a.key = 'evaluation' UNION ALL "
+    "SELECT value_json FROM study_user_attributes WHERE study_id = :study AND key = 'baseline'"
+)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +46,28 @@ class Unreadable:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredStudy:
+    """The name of a study and its evaluations, the baseline's too, as they are stored: JSON."""
+
+    name: str
+    evaluations: tuple[str, ...]
+
+
+def stored_studies(runs: Path, storage: str | None) -> Iterator[StoredStudy | Unreadable]:
+    """Every study of the runs folder, or of the storage where one is given, of whatever version, and the places that
+    cannot be read."""
+    for place, url in _places(runs, storage):
+        yield from _read(place, url, _evaluations)
+
+
 def read_all(runs: Path, storage: str | None) -> tuple[tuple[StudyRecord, ...], tuple[Unreadable, ...]]:
     """Every study of the runs folder, or of the storage where one is given, and those that cannot be read. Latency
     samples are left out. AutocompressError where there is no study at all."""
     found: list[StudyRecord] = []
     faults: list[Unreadable] = []
     for place, url in _places(runs, storage):
-        for item in _read(place, url):
+        for item in _read(place, url, _study):
             (faults if isinstance(item, Unreadable) else found).append(item)  # type: ignore[arg-type]
     if storage is not None and not found:
         raise AutocompressError(f"no study can be read in {faults[0].study}: {faults[0].reason}; check --storage")
@@ -62,7 +83,7 @@ def _places(runs: Path, storage: str | None) -> list[tuple[str, str | URL]]:
     return [(path.parent.name, URL.create("sqlite", database=str(path.resolve()))) for path in found]
 
 
-def _read(place: str, url: str | URL) -> Iterator[StudyRecord | Unreadable]:
+def _read(place: str, url: str | URL, read: Callable[[Connection, int, str], T]) -> Iterator[T | Unreadable]:
     try:
         engine = sqlalchemy.create_engine(url)
         if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
@@ -73,11 +94,17 @@ def _read(place: str, url: str | URL) -> Iterator[StudyRecord | Unreadable]:
             if not studies:
                 yield Unreadable(study=place, reason="its storage holds no study")
             for study_id, name in studies:
-                yield _study(connection, study_id, name)
+                yield read(connection, study_id, name)
         engine.dispose()
     except (SQLAlchemyError, ImportError) as fault:  # no database, another program's, or no driver for it
         reason = " ".join(str(getattr(fault, "orig", None) or fault).split())[:200]
         yield Unreadable(study=place, reason=f"its storage cannot be read: {study_records.without_password(reason)}")
+
+
+def _evaluations(connection: Connection, study_id: int, name: str) -> StoredStudy:
+    key = {"study": study_id}
+    rows = connection.execute(sqlalchemy.text(_EVALUATIONS), key).all()
+    return StoredStudy(name=name, evaluations=tuple(text for (text,) in rows))
 
 
 def _study(connection: Connection, study_id: int, name: str) -> StudyRecord | Unreadable:
