@@ -247,13 +247,16 @@ def test_a_worker_joins_a_search_that_runs(tmp_path: Path) -> None:
 
 def test_a_worker_waits_for_a_search_that_begins_after_it(tmp_path: Path) -> None:
     joining = [sys.executable, "-m", "autocompress.cli", "worker", "s", "--runs", str(tmp_path), "--wait", "5m"]
-    with Background(joining, text=True, stderr=subprocess.PIPE) as joined:
-        first = joined.stderr.readline()
-        assert first == f"no study 's' in {tmp_path}; waiting for a search of it to begin, at most 300 s\n"
+    with started(joining) as joined:
+        assert joined.stdout is not None
+        assert (
+            joined.stdout.readline()
+            == f"no study 's' in {tmp_path}; waiting for a search of it to begin, at most 300 s\n"
+        )
         with started(command(tmp_path, "--space", "default", workers=1, trials=30)) as process:
             hold_back(process, lambda: done(tmp_path, by=joined.pid) >= 1)
             said = ended(process)
-            assert "the search of 's' has ended" in joined.communicate(timeout=PATIENCE_S)[1]
+            assert "the search of 's' has ended" in ended(joined)
     assert process.returncode == 0, said
     assert joined.returncode == 0
 
