@@ -15,8 +15,8 @@ from autocompress.evaluate.candidate import Candidate
 from autocompress.evaluate.networks import BaseNetwork
 from autocompress.files import write_whole
 from autocompress.network.graph.layers import layers_of
-from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.convert import to_float_tflite
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
 from autocompress.session import cores, threads_of
 from autocompress.specs import DeviceProfile, container_bits, load_device
@@ -69,7 +69,7 @@ def compress(
     profile = load_device(device) if isinstance(device, str) else device
     choice = LayerChoice(sparsity=sparsity, granularity=granularity, bits=bits, clusters=clusters)
     task, count = _task(network, calibration), threads or cores()
-    layers = layers_of(flatbuffer.read(task.network))
+    layers = layers_of(read_graph(task.network))
     container = partial(container_bits, profile.kernels)
     runs = {layer.name for layer in layers if container(layer.op, bits, activations) is not None}
     chosen = {layer.name: choice if layer.name in runs else LayerChoice() for layer in layers}

@@ -20,8 +20,9 @@ from autocompress.compression.sparse_storage import SparseStorage, with_sparse_w
 from autocompress.compression.template import QuantizedTemplate, Ranges, Slot, make_template, pattern_file
 from autocompress.errors import CandidateError
 from autocompress.network.graph import trace
-from autocompress.network.graph.layers import INPUTS, Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.graph import INPUTS
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
 

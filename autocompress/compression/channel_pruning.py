@@ -30,6 +30,7 @@ from autocompress.network.graph.channels import ChannelGroup, Channels, Kept
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.segments import Patchable
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.outputs import FIRST, Signature
 from autocompress.records.configuration import Configuration, LayerChoice
 
@@ -233,7 +234,7 @@ def prune_channels(reconstruction: Reconstruction, model: bytes, channels: Chann
     tree = flatbuffer.read(model)
     channels.cut(tree, kept)
     flatbuffer.compact_buffers(tree)
-    layers = layers_of(tree)
+    layers = layers_of(graph_of(tree))
     floats = [_cut(layer, f, channels, kept) for layer, f in zip(layers, reconstruction.floats, strict=True)]
     untouched = Configuration(layers={layer.name: LayerChoice() for layer in layers})
     solved = reconstruction.towards(tree, layers, floats).sequential(untouched)

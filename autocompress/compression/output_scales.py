@@ -13,7 +13,7 @@ from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.compression.template import Ranges, Slot
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 
 _MOST = 256.0  # input scale x weight scale / output scale; xnn_create_convolution2d_nhwc_qs8 and its kin
 _STEPS = 255
@@ -35,15 +35,14 @@ def least_widths(layers: Sequence[Layer], slots: Sequence[Slot], solved: Sequenc
 def widened(model: bytes, layers: Sequence[Layer], ranges: Ranges, widths: Mapping[str, float]) -> Ranges:
     """The ranges with the outputs of these layers (by name) at least so wide, and what other operators make of them
     as wide as what they read."""
-    tree = flatbuffer.read(model)
-    graph = tree.subgraphs[0]
-    names = [tensor.name.decode(errors="replace") for tensor in graph.tensors]
+    graph = read_graph(model)
+    names = [tensor.name for tensor in graph.tensors]
     own = {layer.operator: widths.get(layer.name, 0.0) for layer in layers}
     found, least = dict(ranges), dict[str, float]()
-    for position, operator in enumerate(graph.operators):
-        read = max((least.get(names[int(i)], 0.0) for i in operator.inputs if i >= 0), default=0.0)
-        width = own.get(position, read)
-        for name in (names[int(i)] for i in operator.outputs):
+    for operator in graph.operators:
+        read = max((least.get(names[i], 0.0) for i in operator.inputs if i >= 0), default=0.0)
+        width = own.get(operator.position, read)
+        for name in (names[i] for i in operator.outputs):
             if width > 0 and trace.is_bounded(ranges, name) and _width(*ranges[name]) < width:
                 low = min(ranges[name][0], 0.0)
                 found[name], least[name] = (low, low + width), width

@@ -21,7 +21,8 @@ from autocompress.compression.solve import Problem, Solution, solve
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer
 from autocompress.network.graph.segments import Segments, State
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
+from autocompress.network.tflite.tree import Tree
 from autocompress.records.configuration import Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
@@ -92,7 +93,7 @@ class Reconstruction:
 
     def __init__(
         self,
-        tree: Any,
+        tree: Tree,
         layers: Sequence[Layer],
         inputs: Mapping[int, Array],
         *,
@@ -102,14 +103,14 @@ class Reconstruction:
     ) -> None:
         self._segments = Segments(tree, layers, inputs, chunk, threads)
         self.layers = tuple(layers)
-        self._tree = tree
+        self._graph = graph_of(tree)
         self._narrowed, self._kept_bytes = floats is not None, _PREFIX_BYTES if floats is None else _NARROW_PREFIX_BYTES
         self._inputs, self._chunk, self._threads = inputs, chunk, threads
         self.floats = self._trace(self._segments, _MOST_PATCHES) if floats is None else tuple(floats)
         self._independent: dict[tuple[int, LayerChoice], SolvedLayer] = {}
         self._prefixes: dict[tuple[Any, ...], tuple[State, SolvedLayer]] = {}
 
-    def towards(self, tree: Any, layers: Sequence[Layer], floats: Sequence[FloatLayer]) -> Reconstruction:
+    def towards(self, tree: Tree, layers: Sequence[Layer], floats: Sequence[FloatLayer]) -> Reconstruction:
         """The same inputs through another network, whose layers shall compute what `floats` say."""
         return Reconstruction(tree, layers, self._inputs, chunk=self._chunk, threads=self._threads, floats=floats)
 
@@ -119,12 +120,11 @@ class Reconstruction:
         return segments, self._trace(segments, patches)
 
     def _trace(self, segments: Segments, patches: int) -> tuple[FloatLayer, ...]:
-        tree = self._tree
         state: State = segments.start
         floats = []
         for position, layer in enumerate(self.layers):
-            weight = flatbuffer.constant(tree, layer.weight)
-            bias = None if layer.bias is None else flatbuffer.constant(tree, layer.bias)
+            weight = self._graph.constant(layer.weight)
+            bias = None if layer.bias is None else self._graph.constant(layer.bias)
             assert weight is not None
             floats.append(_float_layer(layer, weight, bias, state[layer.input], position, patches))
             if position + 1 < len(self.layers):

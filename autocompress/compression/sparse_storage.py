@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from autocompress.compression.download import coded_bytes, deflated_bytes, download_bytes
-from autocompress.compression.template import constant_behind
+from autocompress.compression.template import stored_weight
 from autocompress.network.graph import xnnpack_sparse
-from autocompress.network.graph.layers import INPUTS, Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.graph import Graph, read_graph
+from autocompress.network.tflite.tree import Tree
 
 Array = np.ndarray[Any, Any]
 SizeOf = Callable[[bytes], int]
@@ -38,36 +40,34 @@ def with_sparse_weights(model: bytes, layers: Sequence[Layer], legal: Collection
 
     Where XNNPACK would run the file with sparse kernels, all layers of that path are stored sparse; where it would
     begin such a path and fail (`sparse_kernels`), none is. Outputs are those of `model`."""
-    tree = flatbuffer.read(model)
-    path = xnnpack_sparse.sparse_path(tree)
+    graph = read_graph(model)
+    path = xnnpack_sparse.sparse_path(graph)
     if path.begins and not path.layers:
         return model
-    found = {layer.name: weight for layer in layers if (weight := _sparse_weight(tree, layer, legal)) is not None}
-    sparse_run = set(path.layers) if path.layers and xnnpack_sparse.enough_zeros(tree, path) else set()
+    found = {layer.name: weight for layer in layers if (weight := _sparse_weight(graph, layer, legal)) is not None}
+    sparse_run = set(path.layers) if path.layers and xnnpack_sparse.enough_zeros(graph, path) else set()
     needed = {name: at for name, at in found.items() if name in sparse_run}
-    smaller = {name: at for name, at in found.items() if name in needed or _gain(tree, at, size) > 0}
+    smaller = {name: at for name, at in found.items() if name in needed or _gain(graph, at, size) > 0}
     best = _stored(model, needed) if needed else model
     if len(smaller) > len(needed):
         best = min(best, _stored(model, smaller), key=SIZES[size])
     return best
 
 
-def _sparse_weight(tree: Any, layer: Layer, legal: Collection[str]) -> int | None:
+def _sparse_weight(graph: Graph, layer: Layer, legal: Collection[str]) -> int | None:
     """The tensor of a layer's weight; None where it cannot be stored sparse or has too few zeros."""
-    graph, (_, at_weight, _) = tree.subgraphs[0], INPUTS[layer.op]
-    operator = [op for op in graph.operators if flatbuffer.op_name(tree, op) == layer.op][layer.number]
-    index = constant_behind(tree, int(operator.inputs[at_weight]))
-    if flatbuffer.type_name(graph.tensors[index].type) not in legal:
+    index = stored_weight(graph, layer)
+    if graph.tensors[index].type not in legal:
         return None
-    values = flatbuffer.constant(tree, index)
+    values = graph.constant(index)
     assert values is not None
     # A buffer without any value is no constant to the runtimes.
     return index if _LEAST_ZEROS * values.size <= np.count_nonzero(values == 0) < values.size else None
 
 
-def _gain(tree: Any, index: int, size: str) -> int:
+def _gain(graph: Graph, index: int, size: str) -> int:
     """How many bytes sparse storage of a tensor would save."""
-    values = flatbuffer.constant(tree, index)
+    values = graph.constant(index)
     assert values is not None
     return _bytes(size, [values], deflated_bytes) - _bytes(size, _parts(values), deflated_bytes) - _around(size)
 
@@ -116,7 +116,7 @@ def _stored(model: bytes, tensors: dict[str, int]) -> bytes:
     return flatbuffer.write(tree)
 
 
-def _densify_code(tree: Any) -> int:
+def _densify_code(tree: Tree) -> int:
     from ai_edge_litert.schema_py_generated import BuiltinOperator, OperatorCodeT
 
     made = OperatorCodeT()

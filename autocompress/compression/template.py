@@ -19,11 +19,13 @@ import numpy as np
 
 from autocompress.errors import CandidateError
 from autocompress.network.graph import trace
-from autocompress.network.graph.layers import INPUTS, Layer
+from autocompress.network.graph.layers import Layer
 from autocompress.network.graph.segments import Patchable
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.appended import appended
+from autocompress.network.tflite.graph import INPUTS, Graph, graph_of, graphs_of
 from autocompress.network.tflite.short_floats import short
+from autocompress.network.tflite.tree import Tree
 from autocompress.records.configuration import STATIC_ACTIVATIONS
 
 Array = np.ndarray[Any, Any]
@@ -71,8 +73,10 @@ def make_template(
     loaded, whatever the activations. CandidateError where ai-edge-quantizer cannot make it."""
     tree = flatbuffer.read(pattern_file(model, layers, containers, activations, ranges, unpacked))
     tree.appended = appended(model)  # the quantizer keeps metadata, but not the files that they name
-    _shorten_scales(tree, {slot.bias for slot in (_slot(tree, layer) for layer in layers)})
-    slots = tuple(_slot(tree, layer) for layer in layers)
+    graph = graph_of(tree)
+    _shorten_scales(tree, {_slot(graph, layer).bias for layer in layers})
+    graph = graph_of(tree)
+    slots = tuple(_slot(graph, layer) for layer in layers)
     flatbuffer.strip(tree)
     return QuantizedTemplate(patch=Patchable(flatbuffer.write(tree)), slots=slots)
 
@@ -174,73 +178,57 @@ class _Names:
 @lru_cache(maxsize=4)
 def _names(model: bytes) -> _Names:
     # Remembered: reading a network of 60 operators takes as long as a fifth of quantizing it.
-    tree = flatbuffer.read(model)
-    main, *others = tree.subgraphs
+    main, *others = graphs_of(flatbuffer.read(model))
     return _Names(
-        computed=tuple(
-            (tensor.name.decode(errors="replace"), len(tensor.shape))
-            for tensor in main.tensors
-            if tree.buffers[tensor.buffer].data is None
-        ),
+        computed=tuple((tensor.name, len(tensor.shape)) for tensor in main.tensors if tensor.data is None),
         operators=tuple((_tensor_names(main, op.inputs), _tensor_names(main, op.outputs)) for op in main.operators),
         made_in_bodies=tuple(_tensor_names(graph, op.outputs) for graph in others for op in graph.operators),
     )
 
 
-def _tensor_names(graph: Any, indices: Sequence[int]) -> tuple[str, ...]:
-    return tuple(graph.tensors[int(i)].name.decode(errors="replace") for i in indices if i >= 0)
+def _tensor_names(graph: Graph, indices: Sequence[int]) -> tuple[str, ...]:
+    return tuple(graph.tensors[i].name for i in indices if i >= 0)
 
 
-def _slot(tree: Any, layer: Layer) -> Slot:
+def _slot(graph: Graph, layer: Layer) -> Slot:
     """Find a layer again in the quantized network."""
-    graph = tree.subgraphs[0]
-    operator = [op for op in graph.operators if flatbuffer.op_name(tree, op) == layer.op][layer.number]
-    at_input, at_weight, at_bias = INPUTS[layer.op]
-    weight = constant_behind(tree, int(operator.inputs[at_weight]))
-    bias = int(operator.inputs[at_bias]) if layer.bias is not None else None
+    operator, (at_input, _, at_bias) = graph.named[layer.name], INPUTS[layer.op]
+    weight = stored_weight(graph, layer)
     return Slot(
         weight=weight,
-        bias=bias,
-        weight_type=flatbuffer.type_name(graph.tensors[weight].type),
-        input_scale=_scale(graph.tensors[int(operator.inputs[at_input])]),
-        output_scale=_scale(graph.tensors[int(operator.outputs[0])]),
+        bias=operator.inputs[at_bias] if layer.bias is not None else None,
+        weight_type=graph.tensors[weight].type,
+        input_scale=_scale(graph.tensors[operator.inputs[at_input]].scales),
+        output_scale=_scale(graph.tensors[operator.outputs[0]].scales),
     )
 
 
-def _shorten_scales(tree: Any, biases: Collection[int | None]) -> None:
+def _shorten_scales(tree: Tree, biases: Collection[int | None]) -> None:
     """Give activations the next larger short scale, as `trace.static_quantizer` does. Not where integers that nobody
     writes anew count in units of them: `biases` are written anew."""
-    computed = []
-    for index, tensor in enumerate(tree.subgraphs[0].tensors):
-        constant = tree.buffers[tensor.buffer].data is not None
-        if constant and _scale(tensor) is not None and index not in biases and _is_wide(tensor):
+    graph, computed = graph_of(tree), []
+    for tensor in graph.tensors:
+        if tensor.scales is None:
+            continue
+        if tensor.data is None and len(tensor.scales) == 1:
+            computed.append(tree.subgraphs[0].tensors[tensor.index].quantization)
+        elif tensor.data is not None and tensor.index not in biases and tensor.type in ("INT32", "INT64"):
             return
-        if not constant and _scale(tensor) is not None and len(tensor.quantization.scale) == 1:
-            computed.append(tensor.quantization)
     for parameters in computed:
+        assert parameters is not None
         parameters.scale = short(parameters.scale, up=True).astype(np.float32)
 
 
-def _is_wide(tensor: Any) -> bool:
-    return flatbuffer.type_name(tensor.type) in ("INT32", "INT64")
+def stored_weight(graph: Graph, layer: Layer) -> int:
+    """The constant that the weight of a float network's layer is stored as in a network made from it."""
+    stored = graph.stored(graph.named[layer.name].inputs[INPUTS[layer.op][1]])
+    if stored is None:
+        raise CandidateError(f"no constant weight of {layer.name} in the quantized network")
+    return stored
 
 
-def constant_behind(tree: Any, index: int) -> int:
-    """The constant tensor that `index` is or that a DEQUANTIZE turns into it."""
-    graph = tree.subgraphs[0]
-    if tree.buffers[graph.tensors[index].buffer].data is not None:
-        return index
-    for operator in graph.operators:
-        if index in list(operator.outputs):
-            return constant_behind(tree, int(operator.inputs[0]))
-    raise CandidateError(f"no constant weight behind tensor {index} of the quantized network")
-
-
-def _scale(tensor: Any) -> float | None:
-    parameters = tensor.quantization
-    if parameters is None or parameters.scale is None or not len(parameters.scale):
-        return None
-    return float(parameters.scale[0])
+def _scale(scales: Array | None) -> float | None:
+    return None if scales is None else float(scales[0])
 
 
 def quantize_plainly(model: bytes, layers: Sequence[Layer], ranges: Ranges) -> bytes:

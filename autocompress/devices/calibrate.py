@@ -19,7 +19,7 @@ from autocompress.latency.model.terms import terms_of
 from autocompress.latency.source import patient_host
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.specs import CalibratedModel, CalibratedRuntime, CrossValidation, DeviceProfile
 
 _MOST_SPREAD = 0.05  # of two passes over a file
@@ -47,12 +47,12 @@ def specimens(designs: Sequence[Design]) -> Iterator[Specimen]:
 def _variants(design: Design) -> Iterator[tuple[str, bytes]]:
     model = design.model
     yield "float32", model
-    tree = flatbuffer.read(model)
-    shape = tuple(int(n) for n in tree.subgraphs[0].tensors[0].shape)
+    graph = read_graph(model)
+    shape = graph.tensors[0].shape
     sample = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     ranges = trace.activation_ranges(model, {0: sample}, chunk=1, threads=1)
     try:
-        layers = layers_of(tree)
+        layers = layers_of(graph)
     except AutocompressError:  # a chain of operators without weights
         yield "int8", quantize_plainly(model, (), ranges)
         return

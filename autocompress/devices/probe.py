@@ -15,10 +15,11 @@ from autocompress.errors import AutocompressError, CandidateError, DeviceError
 from autocompress.latency.host.agent import RUNTIMES
 from autocompress.latency.host.client import Host, profile_host
 from autocompress.network.graph import trace
-from autocompress.network.graph.layers import LAYER_OPS, Layer, layers_of
+from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import stores_sparse
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import LAYER_OPS, graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.specs import DeviceProfile, Runtime
 
@@ -153,7 +154,7 @@ def _tried(op: str, there: Host, on_kernel: Callable[[KernelTrial], None]) -> li
     """All kernels of one op, the narrow containers with their time against 8 bits."""
     network = _network(op)
     trials: list[KernelTrial] = []
-    layers = layers_of(flatbuffer.read(network))
+    layers = layers_of(read_graph(network))
     for bits, activations in _SPARSE_PAIRS if op == SPARSE else PAIRS:
         trial = replace(_trial(network, layers, bits, activations, there, sparse=op == SPARSE), op=op)
         wide = [t for t in trials if (t.bits, t.activations) == (8, activations) and t.latency_ms is not None]
@@ -176,7 +177,7 @@ def _trial(
         file = make_template(network, layers, [bits], activations, ranges).patch.snapshot()
         if sparse:
             file = with_sparse_weights(file, layers, ("FLOAT32", "FLOAT16", "INT8"), "file")
-            assert stores_sparse(flatbuffer.read(file))
+            assert stores_sparse(read_graph(file))
         outputs = there.outputs(file, [inputs])[0]
         error = _error(outputs, _reference(network, file, layers, inputs))
         trial = replace(trial, error=error)
@@ -218,7 +219,7 @@ def _network(op: str) -> bytes:
 def _with_zeros(network: bytes) -> bytes:
     """The network with nine tenths of its one layer's weights zero."""
     tree = flatbuffer.read(network)
-    (layer,) = layers_of(tree)
+    (layer,) = layers_of(graph_of(tree))
     weight = flatbuffer.constant(tree, layer.weight)
     assert weight is not None
     kept = np.random.default_rng(0).random(weight.shape) < 0.1

@@ -30,8 +30,8 @@ from autocompress.latency.model.predict import energy_mj
 from autocompress.latency.source import FRONT_PROCESSES, SEARCH_PROCESSES, CandidateLatency
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import SparsePath, sparse_path
-from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.batching import Batch
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation
@@ -57,8 +57,8 @@ class Material:
     @property
     def float_weights(self) -> dict[str, Array]:
         """The weights of `network`, by layer."""
-        tree = flatbuffer.read(self.network)
-        found = {layer.name: flatbuffer.constant(tree, layer.weight) for layer in self.layers}
+        graph = read_graph(self.network)
+        found = {layer.name: graph.constant(layer.weight) for layer in self.layers}
         return {name: weight for name, weight in found.items() if weight is not None}
 
 
@@ -87,7 +87,7 @@ class Evaluator:
         self._task, self._profile, self._latency, self._pause = task, profile, latency, pause
         self._tables, self._seed, self._tier = runs / "tables", seed, tier
         self._artifacts = ArtifactStore(artifacts, runs)
-        self.layers = layers_of(flatbuffer.read(task.network))
+        self.layers = layers_of(read_graph(task.network))
         self._kernels = offered_kernels(profile, modelled=profile.host is None)
         self.storage = SparseStorage(sparse=partial(sparse_containers, profile.kernels), size=size)
         self._calibration = CalibrationData(task, self.layers, seed=seed, threads=threads)
@@ -122,7 +122,7 @@ class Evaluator:
     @cached_property
     def sparse_path(self) -> SparsePath:
         """What XNNPACK's sparse kernels could run of the network."""
-        return sparse_path(flatbuffer.read(self._task.network))
+        return sparse_path(read_graph(self._task.network))
 
     @property
     def reconstruction(self) -> Reconstruction:

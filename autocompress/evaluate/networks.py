@@ -30,6 +30,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.channels import ChannelGroup, Channels
 from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.isolated import in_child
 from autocompress.network.tflite.outputs import FIRST, Signature
 from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration
@@ -104,8 +105,7 @@ class BaseNetwork:
             raise CandidateError(f"the layer solver fails on this configuration: {fault}") from fault
 
     def _quantizer(self, activations: str) -> Callable[[int, Array], Array]:
-        tree = flatbuffer.read(self.network)
-        names = [t.name.decode(errors="replace") for t in tree.subgraphs[0].tensors]
+        names = [tensor.name for tensor in read_graph(self.network).tensors]
 
         def quantize(tensor: int, values: Array) -> Array:
             if values.dtype != np.float32 or not trace.is_bounded(self.ranges, names[tensor]):
@@ -137,7 +137,7 @@ class BaseNetworks:
     @cached_property
     def channels(self) -> Channels:
         """The groups of channels of the whole network."""
-        return Channels(flatbuffer.read(self.whole.network))
+        return Channels(read_graph(self.whole.network))
 
     def widths(self, space: SearchSpace) -> dict[str, tuple[int, ...]]:
         """How many channels each group may keep, all first; groups that keep all anyway are left out.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph, Tensor, graph_of
 from autocompress.network.tflite.signature import output_names
 
 METADATA_NAME = b"TFLITE_METADATA"
@@ -44,21 +45,19 @@ def with_metadata(model: bytes, about: About) -> bytes:
 
     tree = flatbuffer.read(model)
     buffer, entry = BufferT(), MetadataT()
-    buffer.data = np.frombuffer(_metadata(tree.subgraphs[0], about, output_names(tree)), np.uint8)
+    buffer.data = np.frombuffer(_metadata(graph_of(tree), about, output_names(tree)), np.uint8)
     tree.buffers.append(buffer)
     entry.name, entry.buffer = METADATA_NAME, len(tree.buffers) - 1
     tree.metadata = [*(tree.metadata or []), entry]
     return flatbuffer.write(tree)
 
 
-def _metadata(graph: Any, about: About, names: Mapping[int, str]) -> bytes:
+def _metadata(graph: Graph, about: About, names: Mapping[int, str]) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
     inputs = [_tensor(builder, graph.tensors[i], "input", n, about.normalisation) for n, i in enumerate(graph.inputs)]
-    outputs = [
-        _tensor(builder, graph.tensors[i], "output", n, None, names.get(int(i))) for n, i in enumerate(graph.outputs)
-    ]
+    outputs = [_tensor(builder, graph.tensors[i], "output", n, None, names.get(i)) for n, i in enumerate(graph.outputs)]
     graph_at = _table(builder, 10, {2: _vector(builder, inputs), 3: _vector(builder, outputs)})
     strings = {0: about.name, 1: about.description, 2: about.version, 5: about.licence, 7: _PARSER_VERSION}
     fields = {slot: builder.CreateString(text) for slot, text in strings.items() if text is not None}
@@ -69,16 +68,16 @@ def _metadata(graph: Any, about: About, names: Mapping[int, str]) -> bytes:
 
 def _tensor(
     builder: Any,
-    tensor: Any,
+    tensor: Tensor,
     kind: str,
     number: int,
     normalisation: tuple[float, float] | None,
     given: str | None = None,
 ) -> int:
     """A TensorMetadata table: 0 name (`given`, else the tensor's), 1 description, 4 process units."""
-    shape = " x ".join(str(int(size)) for size in tensor.shape)
-    dtype = flatbuffer.type_name(tensor.type).lower()
-    name = given or (tensor.name or b"").decode(errors="replace") or f"{kind} {number}"
+    shape = " x ".join(map(str, tensor.shape))
+    dtype = tensor.type.lower()
+    name = given or tensor.name or f"{kind} {number}"
     fields = {0: builder.CreateString(name), 1: builder.CreateString(f"{kind} {number}: {dtype}, shape {shape}")}
     if normalisation is not None:
         fields[4] = _vector(builder, [_normalization(builder, *normalisation)])

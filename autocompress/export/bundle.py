@@ -17,6 +17,7 @@ from autocompress.export.stored_weights import stored_weights
 from autocompress.files import unchanged, write_whole
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
 from autocompress.report.card import Shipped, markdown, model_card
@@ -122,7 +123,7 @@ def _layers(model: bytes, baseline: Evaluation, runs: Path) -> list[dict[str, An
     """What each layer holds, with its name in the original network where that is still at hand."""
     source, names = runs / baseline.artifact, dict[str, str]()
     if source.is_file():
-        original = flatbuffer.read(flatbuffer.normalise(source.read_bytes()))
+        original = read_graph(flatbuffer.normalise(source.read_bytes()))
         names = {layer.name: layer.tensor_name for layer in layers_of(original)}
     return [weight.to_dict() | {"tensor_name": names.get(weight.name)} for weight in stored_weights(model)]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from autocompress.network.graph.layers import INPUTS, makers_of, stored_tensor
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import INPUTS, Graph, Operator, graphs_of, read_graph
 from autocompress.network.tflite.signature import output_names
 
 _BYTES_A_LINE = 16
@@ -47,25 +45,22 @@ def c_files(model: bytes, name: str, about: str) -> tuple[str, str]:
 
 def operators(model: bytes) -> tuple[str, ...]:
     """The kinds of operators of all subgraphs, sorted."""
-    tree = flatbuffer.read(model)
-    return tuple(sorted({flatbuffer.op_name(tree, op) for graph in tree.subgraphs for op in graph.operators}))
+    return tuple(sorted({operator.op for graph in graphs_of(flatbuffer.read(model)) for operator in graph.operators}))
 
 
 def mixed_layers(model: bytes) -> int:
     """How many layers have integer weights and float inputs. TensorFlow Lite Micro refuses those of dynamic range;
     where a DEQUANTIZE unpacks the weights, it does so at every inference and with the scale of one channel for all."""
-    tree = flatbuffer.read(model)
-    makers = makers_of(tree)
-    return sum(_is_mixed(tree, makers, operator) for operator in tree.subgraphs[0].operators)
+    graph = read_graph(model)
+    return sum(_is_mixed(graph, operator) for operator in graph.operators)
 
 
-def _is_mixed(tree: Any, makers: Mapping[int, Any], operator: Any) -> bool:
-    if (op := flatbuffer.op_name(tree, operator)) not in INPUTS:
+def _is_mixed(graph: Graph, operator: Operator) -> bool:
+    if operator.op not in INPUTS:
         return False
-    read, weight = (int(operator.inputs[at]) for at in INPUTS[op][:2])
-    stored = stored_tensor(tree, makers, weight)
-    types = [tree.subgraphs[0].tensors[i].type for i in (read, weight if stored is None else stored)]
-    inputs, weights = map(flatbuffer.type_name, types)
+    read, weight = (operator.inputs[at] for at in INPUTS[operator.op][:2])
+    stored = graph.stored(weight)
+    inputs, weights = (graph.tensors[i].type for i in (read, weight if stored is None else stored))
     return inputs == "FLOAT32" and weights in ("INT8", "INT4")
 
 
@@ -89,8 +84,8 @@ def _operator_note(model: bytes) -> str:
 def _output_note(model: bytes) -> str:
     """Which of several outputs is which; nothing where there is one."""
     tree = flatbuffer.read(model)
-    names, outputs = output_names(tree), [int(i) for i in tree.subgraphs[0].outputs]
-    lines = [f"interpreter.output({n}) is {names[i]}" for n, i in enumerate(outputs) if i in names]
+    names, outputs = output_names(tree), tree.subgraphs[0].outputs
+    lines = [f"interpreter.output({n}) is {names[int(i)]}" for n, i in enumerate(outputs) if int(i) in names]
     return _comment("The outputs of this network:", *lines) if lines else ""
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.compression.build import decoded
-from autocompress.network.graph.layers import INPUTS, LAYER_OPS, makers_of, stored_tensor
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Operator, Tensor, read_graph
 
 Array = np.ndarray[Any, Any]
 
@@ -41,29 +40,16 @@ class StoredWeight:
 def stored_weights(model: bytes) -> tuple[StoredWeight, ...]:
     """Every layer of the main graph with a constant weight, in the file's order; a layer is named as in a
     configuration."""
-    tree, counts, found = flatbuffer.read(model), dict.fromkeys(LAYER_OPS, 0), []
-    makers = makers_of(tree)
-    for operator in tree.subgraphs[0].operators:
-        op = flatbuffer.op_name(tree, operator)
-        if op not in counts:
-            continue
-        number, counts[op] = counts[op], counts[op] + 1
-        weight = _weight(tree, makers, int(operator.inputs[INPUTS[op][1]]))
-        if weight is not None:
-            shape, container, values = weight
-            name = f"{op.lower()}_{number}"
-            found.append(StoredWeight(name=name, op=op, shape=shape, container=container, values=values))
-    return tuple(found)
+    graph = read_graph(model)
+    return tuple(_stored_weight(operator, graph.tensors[stored]) for operator, stored in graph.weighted)
 
 
-def _weight(tree: Any, makers: dict[int, Any], index: int) -> tuple[tuple[int, ...], str, Array] | None:
-    """Shape, container and values of the constant behind tensor `index`; None where there is none."""
-    stored = stored_tensor(tree, makers, index)
-    if stored is None:
-        return None
-    tensor = tree.subgraphs[0].tensors[stored]
-    shape, container = tuple(int(n) for n in tensor.shape), flatbuffer.type_name(tensor.type)
-    if tensor.sparsity is not None and (dense := flatbuffer.constant(tree, stored)) is not None:
-        return shape, container, dense.reshape(-1)
-    raw = np.frombuffer(bytes(tree.buffers[tensor.buffer].data), np.uint8)
-    return shape, container, decoded(raw, container, math.prod(shape))
+def _stored_weight(operator: Operator, tensor: Tensor) -> StoredWeight:
+    values = tensor.value if tensor.sparsity is not None else None
+    if values is None:
+        assert tensor.data is not None
+        raw = np.frombuffer(bytes(tensor.data), np.uint8)
+        values = decoded(raw, tensor.type, math.prod(tensor.shape))
+    return StoredWeight(
+        name=operator.name, op=operator.op, shape=tensor.shape, container=tensor.type, values=values.reshape(-1)
+    )

@@ -13,6 +13,7 @@ from autocompress.errors import AutocompressError
 from autocompress.finetune.losses import Head, head_of, loss_of
 from autocompress.finetune.recipe import Recipe
 from autocompress.metrics import Metric
+from autocompress.network.tflite.graph import Graph
 from autocompress.network.tflite.outputs import FIRST, Signature
 
 _LEAST_STD = 1e-6  # of the root mean square of an output that hardly varies
@@ -21,13 +22,12 @@ _LEAST_STD = 1e-6  # of the root mean square of an output that hardly varies
 class Heads:
     """The heads of a signature's outputs. Outputs of integers, which no gradient passes, are left to the others."""
 
-    def __init__(self, tree: Any, metric: Metric, signature: Signature = FIRST) -> None:
+    def __init__(self, graph: Graph, metric: Metric, signature: Signature = FIRST) -> None:
         real = [n for n, output in enumerate(signature.outputs) if output.dtype.startswith("float")]
         kept = real if len(signature.outputs) > 1 and real else list(range(len(signature.outputs)))
-        self.heads = [head_of(tree, metric, signature.outputs[n].position, judged=n == signature.judged) for n in kept]
+        self.heads = [head_of(graph, metric, signature.outputs[n].position, judged=n == signature.judged) for n in kept]
         self._judged = kept.index(signature.judged) if signature.judged in kept else None
-        tensors = tree.subgraphs[0].tensors
-        self._shapes = [tuple(int(n) for n in tensors[head.tensor].shape[1:]) for head in self.heads]
+        self._shapes = [graph.tensors[head.tensor].shape[1:] for head in self.heads]
 
     @property
     def ends(self) -> list[int]:

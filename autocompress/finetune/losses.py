@@ -9,7 +9,7 @@ from typing import Any
 
 from autocompress.finetune.recipe import Recipe
 from autocompress.metrics import Metric
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph
 
 _CLASSES = ("accuracy", "top-5", "macro-f1", "recall")  # metrics whose linear outputs are logits
 
@@ -23,18 +23,16 @@ class Head:
     kind: str
 
 
-def head_of(tree: Any, metric: Metric, position: int = 0, *, judged: bool = True) -> Head:
+def head_of(graph: Graph, metric: Metric, position: int = 0, *, judged: bool = True) -> Head:
     """The head of a network, by what makes its output at this position; `judged`: whether the metric is of it."""
-    graph = tree.subgraphs[0]
-    output = int(graph.outputs[position])
-    maker = next(op for op in graph.operators if output in [int(i) for i in op.outputs])
-    op = flatbuffer.op_name(tree, maker)
-    if op == "SOFTMAX" and maker.builtinOptions.beta == 1:
-        return Head(tensor=int(maker.inputs[0]), kind="classes")
-    if op == "LOGISTIC":
-        return Head(tensor=int(maker.inputs[0]), kind="sigmoid")
-    columns = int(graph.tensors[output].shape[-1]) if len(graph.tensors[output].shape) else 1
-    linear = judged and op != "SOFTMAX" and metric.name in _CLASSES and columns > 1
+    output = graph.outputs[position]
+    maker = graph.makers[output]
+    if maker.op == "SOFTMAX" and maker.options.beta == 1:
+        return Head(tensor=maker.inputs[0], kind="classes")
+    if maker.op == "LOGISTIC":
+        return Head(tensor=maker.inputs[0], kind="sigmoid")
+    columns = (graph.tensors[output].shape or (1,))[-1]
+    linear = judged and maker.op != "SOFTMAX" and metric.name in _CLASSES and columns > 1
     return Head(tensor=output, kind="classes" if linear else "values")
 
 

@@ -8,9 +8,9 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from autocompress.errors import AutocompressError, CandidateError
+from autocompress.network.tflite.graph import Graph
 
 _FLOAT_BYTES = 4
 _COPIES = 3  # of a batch's tensors: forward, gradients, scratch
@@ -18,13 +18,13 @@ _LEAST_BATCH = 8
 _TENSORFLOW_BYTES = 256 * 2**20  # what its kernels and graphs take besides
 
 
-def fitting_batch(tree: Any, samples: int, batch: int, available: int | None) -> int:
+def fitting_batch(graph: Graph, samples: int, batch: int, available: int | None) -> int:
     """The largest batch, `batch` halved as often as need be, whose training fits into `available` bytes (None: not
     known). AutocompressError where not even small ones do."""
-    while available is not None and needed_bytes(tree, samples, batch) > available:
+    while available is not None and needed_bytes(graph, samples, batch) > available:
         if batch <= _LEAST_BATCH:
             raise AutocompressError(
-                f"fine-tuning needs about {needed_bytes(tree, samples, batch) / 2**20:,.0f} MB of memory, "
+                f"fine-tuning needs about {needed_bytes(graph, samples, batch) / 2**20:,.0f} MB of memory, "
                 f"{available / 2**20:,.0f} MB are free; close other programs or give fewer training samples"
             )
         batch = max(_LEAST_BATCH, batch // 2)
@@ -45,14 +45,12 @@ def out_of_memory_told() -> Iterator[None]:
         ) from fault
 
 
-def needed_bytes(tree: Any, samples: int, batch: int) -> int:
+def needed_bytes(graph: Graph, samples: int, batch: int) -> int:
     """An estimate from the shapes of the float network: tensors of a batch, the teacher's outputs for all samples,
     weights with their gradients and moments."""
-    graph = tree.subgraphs[0]
-    computed = {int(i) for op in graph.operators for i in op.outputs}
-    values = sum(math.prod(int(n) for n in graph.tensors[i].shape) for i in computed)
-    weights = sum(len(buffer.data) for buffer in tree.buffers if buffer.data is not None)
-    outputs = sum(math.prod(int(n) for n in graph.tensors[int(i)].shape) for i in graph.outputs)
+    values = sum(math.prod(graph.tensors[i].shape) for i in graph.makers)
+    weights = sum(len(tensor.data) for tensor in graph.tensors if tensor.data is not None)
+    outputs = sum(math.prod(graph.tensors[i].shape) for i in graph.outputs)
     return _TENSORFLOW_BYTES + 8 * weights + _FLOAT_BYTES * (_COPIES * batch * values + samples * outputs)
 
 

@@ -14,7 +14,7 @@ from autocompress.finetune.heads import packed
 from autocompress.network.graph.layers import Layer
 from autocompress.network.graph.trace import is_bounded
 from autocompress.network.keras import model as keras_model
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import Configuration
 
@@ -30,7 +30,7 @@ class Student:
 
     def __init__(
         self,
-        tree: Any,
+        graph: Graph,
         layers: Sequence[Layer],
         configuration: Configuration,
         start: Sequence[SolvedLayer],
@@ -41,8 +41,8 @@ class Student:
         ranges: Ranges | None,
         towards: Configuration,
     ) -> None:
-        between = None if ranges is None else _rounding(tree, ranges, configuration.activations)
-        self.network = keras_model.to_keras(tree, outputs=ends, between=between)
+        between = None if ranges is None else _rounding(graph, ranges, configuration.activations)
+        self.network = keras_model.to_keras(graph, outputs=ends, between=between)
         present = {layer.name for layer in self.network.layers}
         pairs = [(x, s) for x, s in zip(layers, start, strict=True) if f"operator_{x.operator}" in present]
         self._names = [layer.name for layer, _ in pairs]
@@ -54,7 +54,7 @@ class Student:
                 solved,
                 self.network,
                 fixed=fixed,
-                dense=flatbuffer.constant(tree, layer.weight),
+                dense=graph.constant(layer.weight),
                 free_mask=free_mask,
                 target=towards.layers[layer.name].sparsity,
             )
@@ -93,10 +93,10 @@ class Student:
 class Teacher:
     """The float network's outputs, packed, each sample run once and remembered."""
 
-    def __init__(self, tree: Any, ends: Sequence[int], x: Sequence[Array], batch: int) -> None:
+    def __init__(self, graph: Graph, ends: Sequence[int], x: Sequence[Array], batch: int) -> None:
         import tensorflow as tf
 
-        network = keras_model.to_keras(tree, outputs=ends)
+        network = keras_model.to_keras(graph, outputs=ends)
         self._run = tf.function(
             lambda *inputs: packed(network(list(inputs), training=False)), reduce_retracing=True, autograph=False
         )
@@ -124,9 +124,9 @@ class Teacher:
         return found
 
 
-def _rounding(tree: Any, ranges: Ranges, activations: str) -> Callable[[int, Any], Any]:
+def _rounding(graph: Graph, ranges: Ranges, activations: str) -> Callable[[int, Any], Any]:
     """Puts the rounding of static activations behind each tensor whose range is known."""
-    names = [t.name.decode(errors="replace") for t in tree.subgraphs[0].tensors]
+    names = [tensor.name for tensor in graph.tensors]
 
     def between(tensor: int, value: Any) -> Any:
         from tf_keras import layers

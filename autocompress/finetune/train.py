@@ -25,7 +25,7 @@ from autocompress.finetune.recipe import Lesson, Progress, Recipe, Tuned, Watch,
 from autocompress.finetune.schedule import RISES_UNTIL
 from autocompress.metrics import Metric
 from autocompress.network.graph.layers import Layer
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.outputs import FIRST, Signature
 from autocompress.records.configuration import Configuration
 
@@ -101,20 +101,20 @@ class _Training:
         self._began_s = time.monotonic()
         self._towards, self._rises = towards, towards != configuration
         check_recipe(recipe, lesson.y is not None, rises=self._rises)
-        tree = flatbuffer.read(network)
-        heads = Heads(tree, metric, signature)
+        graph = read_graph(network)
+        heads = Heads(graph, metric, signature)
         _check_head(heads.judged, recipe, metric)
         self._layers, self._configuration, self._start = layers, configuration, start
         self._recipe, self._path = recipe, path
         batch = min(recipe.batch, samples_trained_on(lesson))
-        batch = fitting_batch(tree, lesson.samples, batch, available_bytes())
-        whole = flatbuffer.read(teacher)
+        batch = fitting_batch(graph, lesson.samples, batch, available_bytes())
+        whole = read_graph(teacher)
         taught = Teacher(whole, Heads(whole, metric, signature).ends, list(lesson.x.values()), HELD_OUT_BATCH)
         self._batches = Batches(
             lesson, taught, recipe, batch, classes=heads.columns if heads.judged.kind == "classes" else None
         )
         self._student = Student(
-            tree,
+            graph,
             layers,
             configuration,
             start,

@@ -11,7 +11,7 @@ from autocompress.latency.host.client import Host, profile_host
 from autocompress.latency.host.retry import WAIT_S, PatientHost, Say, silent
 from autocompress.latency.model.predict import predict
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.measurement import Measurement
 from autocompress.specs import (
     CalibratedModel,
@@ -101,7 +101,7 @@ class LatencySource:
             return None
 
         def predicted(file: bytes) -> Measurement | None:
-            if runs_sparse(flatbuffer.read(file)):  # the model knows dense kernels alone
+            if runs_sparse(read_graph(file)):  # the model knows dense kernels alone
                 return None
             try:
                 return predict(file, model)

@@ -22,6 +22,7 @@ from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.tasks import load_task
@@ -56,7 +57,7 @@ class Bench:
     def __init__(self, calibration: int, threads: int) -> None:
         task = load_task("fashion-mnist")
         tree = flatbuffer.read(task.network)
-        self._model, self._layers = task.network, layers_of(tree)
+        self._model, self._layers = task.network, layers_of(graph_of(tree))
         indices = Runner(task.network).input_indices
         inputs = {index: task.x_calibration[name][:calibration] for name, index in indices.items()}
         self._ranges = trace.activation_ranges(task.network, inputs, CHUNK, threads)

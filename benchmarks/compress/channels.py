@@ -19,6 +19,7 @@ from autocompress.compression.reconstruct import Reconstruction
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import LoadedTask, load_task
 
@@ -47,7 +48,7 @@ def main() -> None:
     (index,) = Runner(task.network).input_indices.values()
     (inputs,) = task.x_calibration.values()
     tree = flatbuffer.read(task.network)
-    channels, layers = Channels(tree), layers_of(tree)
+    channels, layers = Channels(graph_of(tree)), layers_of(graph_of(tree))
     solver = Reconstruction(tree, layers, {index: inputs[: arguments.samples]}, chunk=64, threads=2)
     macs = sum(layer.macs for layer in layers)
     print(f"{arguments.task}: float {accuracy(task, task.network):.4f}, {macs / 1e6:.2f} MMAC")

@@ -17,8 +17,9 @@ from autocompress.compression.download import download_bytes
 from autocompress.compression.reconstruct import Reconstruction
 from autocompress.compression.template import quantize_plainly
 from autocompress.network.graph import trace
-from autocompress.network.graph.layers import INPUTS, Layer, layers_of
+from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import INPUTS, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.tasks import LoadedTask, load_task
@@ -77,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="fashion-mnist")
     task = load_task(parser.parse_args().task)
-    layers, runner = layers_of(flatbuffer.read(task.network)), Runner(task.network)
+    layers, runner = layers_of(read_graph(task.network)), Runner(task.network)
     (index,), (inputs,) = runner.input_indices.values(), task.x_calibration.values()
     ranges = trace.activation_ranges(task.network, {index: inputs[:512]}, 64, 2)
     solver = Reconstruction(flatbuffer.read(task.network), layers, {index: inputs[:512]}, chunk=64, threads=2)

@@ -25,6 +25,7 @@ from autocompress.compression.build import Builder, read_layers
 from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import container_bits, load_device
@@ -75,7 +76,7 @@ class Network:
     def __init__(self, task: LoadedTask, images: int, threads: int) -> None:
         assert task.y_test is not None
         self.model, self.tree = task.network, flatbuffer.read(task.network)
-        self.layers = layers_of(self.tree)
+        self.layers = layers_of(graph_of(self.tree))
         self._x = {name: values[:images] for name, values in task.x_test.items()}
         self._y, self._threads = task.y_test[:images], threads
         self.images = len(self._y)

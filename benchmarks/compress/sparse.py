@@ -25,6 +25,7 @@ from autocompress.latency.source import steady
 from autocompress.network.graph import xnnpack_sparse
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from benchmarks.goals import Goal, judge, print_run, print_table
 
@@ -61,10 +62,10 @@ def pruned(model: bytes, sparsity: float) -> bytes:
     """The network with this share of its 1x1 convolutions zero, the smallest blocks of outputs, and of the dense layer
     behind them: some versions of XNNPACK count that as well."""
     tree = flatbuffer.read(model)
-    path = xnnpack_sparse.sparse_path(tree)
+    path = xnnpack_sparse.sparse_path(graph_of(tree))
     if not path.layers:
         raise SystemExit(f"XNNPACK's sparse path does not take this network: {path.reason}")
-    for layer in layers_of(tree):
+    for layer in layers_of(graph_of(tree)):
         weight = flatbuffer.constant(tree, layer.weight)
         if layer.name in (*path.layers, *path.dense) and weight is not None:
             block = sparse.block_of(layer.outputs)
@@ -97,7 +98,7 @@ def main() -> int:
     asked = parser.parse_args()
     print_run("Sparse storage and sparse kernels", ("ai-edge-litert",))
     model = network(asked.side, asked.width)
-    found, path = layers_of(flatbuffer.read(model)), xnnpack_sparse.sparse_path(flatbuffer.read(model)).layers
+    found, path = layers_of(read_graph(model)), xnnpack_sparse.sparse_path(read_graph(model)).layers
     x = {Runner(model).inputs[0].name: np.random.default_rng(0).random((2, asked.side, asked.side, 3), np.float32)}
     rows, goals, files = [], [], []
     with local_host("ai-edge-litert", 1) as host:

@@ -14,6 +14,7 @@ import numpy as np
 
 from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.tasks.task import LoadedTask
 from benchmarks.task_splits import test_split
 
@@ -26,7 +27,7 @@ def run(task: LoadedTask, budget_s: float, size_of: Callable[[bytes], int]) -> N
     assert task.train is not None
     x, y = task.train()
     (images,) = x.values()
-    trained = keras_model.to_keras(flatbuffer.read(task.network))
+    trained = keras_model.to_keras(read_graph(task.network))
     for stage in (prune, cluster, quantize):
         trained = stage(trained, images, y, budget_s / 3)
     exported = export(trained)

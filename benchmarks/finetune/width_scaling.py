@@ -47,6 +47,7 @@ from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.measurement import Measurement
@@ -78,7 +79,7 @@ class Side:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one image."""
-        return sum(layer.macs for layer in layers_of(flatbuffer.read(self.network)))
+        return sum(layer.macs for layer in layers_of(read_graph(self.network)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,7 +356,7 @@ def narrowed_as_a_whole(base: Side, factor: float) -> bytes:
     """The base with the first channels of each group only: it runs what a network of this factor runs."""
     from autocompress.network.graph.channels import Channels
 
-    groups = Channels(flatbuffer.read(base.network)).groups
+    groups = Channels(read_graph(base.network)).groups
     kept = {group.name: range(max(1, round(factor * group.channels))) for group in groups}
     return prune(base.network, kept)
 

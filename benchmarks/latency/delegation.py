@@ -22,8 +22,8 @@ from autocompress.errors import CandidateError
 from autocompress.latency.host.client import Host, local_host
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of
-from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import read_graph
 from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 
 MODULES = {"ai-edge-litert": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
@@ -79,7 +79,7 @@ def table_of(runtime: str, host: Host) -> dict[str, dict[tuple[int, str], bool]]
     """Op -> kernel -> whether it is delegated, of all that run; prints each with its time."""
     found: dict[str, dict[tuple[int, str], bool]] = {}
     for size, network in networks():
-        layers = layers_of(flatbuffer.read(network))
+        layers = layers_of(read_graph(network))
         for bits, activations in PAIRS:
             try:
                 file = candidate(network, layers, bits, activations)

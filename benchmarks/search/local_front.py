@@ -34,6 +34,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration
 from autocompress.records.measurement import Measurement
@@ -129,7 +130,7 @@ def reference(name: str, path: Path, accuracy: float, measured: Measurement) -> 
 
 def plain_int8(task: LoadedTask) -> bytes:
     """What ai-edge-quantizer makes of the network: static int8, ranges from the task's calibration data."""
-    layers = layers_of(flatbuffer.read(task.network))
+    layers = layers_of(read_graph(task.network))
     indices = Runner(task.network).input_indices
     inputs = {index: task.x_calibration[name][:CALIBRATION_SAMPLES] for name, index in indices.items()}
     return quantize_plainly(task.network, layers, trace.activation_ranges(task.network, inputs, CHUNK, 1))

@@ -27,7 +27,7 @@ from autocompress.errors import CandidateError
 from autocompress.evaluate.quality import Split
 from autocompress.latency.source import latency_on
 from autocompress.network.graph import trace
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.front import Front
 from autocompress.records.measurement import Measurement
@@ -90,8 +90,7 @@ def calibrated(task: LoadedTask) -> dict[str, Any]:
     runner = Runner(task.network)
     chosen = {i: task.x_calibration[name][:CALIBRATION] for name, i in runner.input_indices.items()}
     ranges = trace.activation_ranges(task.network, chosen, 64, 1)
-    graph = flatbuffer.read(task.network).subgraphs[0]
-    ranks = {t.name.decode(errors="replace"): (1,) * len(t.shape) for t in graph.tensors}
+    ranks = {tensor.name: (1,) * len(tensor.shape) for tensor in read_graph(task.network).tensors}
     return {
         name: {"min": np.full(ranks[name], low, np.float32), "max": np.full(ranks[name], high, np.float32)}
         for name, (low, high) in ranges.items()

@@ -20,7 +20,7 @@ from autocompress.latency.host.client import Host, profile_host
 from autocompress.latency.source import Unscreened, latency_on
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import load_device
@@ -35,7 +35,7 @@ def plain_int8(network: bytes, x: Any) -> bytes:
     runner = Runner(network, 1)
     inputs = {index: x[name][:256] for name, index in runner.input_indices.items()}
     ranges = trace.activation_ranges(network, inputs, 64, 1)
-    return quantize_plainly(network, layers_of(flatbuffer.read(network)), ranges)
+    return quantize_plainly(network, layers_of(read_graph(network)), ranges)
 
 
 def pair(host: Host, model: bytes, baseline: bytes, began_s: float) -> dict[str, float]:

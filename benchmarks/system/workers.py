@@ -29,7 +29,7 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.latency.host.client import local_host
 from autocompress.latency.source import Unscreened, latency_on
 from autocompress.network.graph.layers import layers_of
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.storage import study_records
 from autocompress.search.workers.locks import ProcessorLock
@@ -129,7 +129,7 @@ def build_on(pauses: bool) -> None:
             threads=2,
             pause=floor.pause if pauses else lambda: None,
         )
-        names = [layer.name for layer in layers_of(flatbuffer.read(task.network))]
+        names = [layer.name for layer in layers_of(read_graph(task.network))]
         random = np.random.default_rng(0)
         for number in range(10**9):
             layers = {n: LayerChoice(bits=8, sparsity=float(random.choice([0.25, 0.5, 0.6]))) for n in names}

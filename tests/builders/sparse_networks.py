@@ -11,6 +11,7 @@ from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.xnnpack_sparse import SparsePath, sparse_path
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import graph_of, read_graph
 
 FLOATS = ("FLOAT32", "FLOAT16")
 
@@ -52,7 +53,7 @@ def mobile(end: str = "dense", *, seed: int = 0, stem: str = "", inside: str = "
 def with_zeros(network: bytes, sparsity: float, *, block: int = 4, seed: int = 0, only: str = "") -> bytes:
     """The network with this share of zeros, in blocks of outputs, in each layer but depthwise ones and the first."""
     tree, rng = flatbuffer.read(network), np.random.default_rng(seed)
-    for layer in layers_of(tree)[1:]:
+    for layer in layers_of(graph_of(tree))[1:]:
         weight = flatbuffer.constant(tree, layer.weight)
         if weight is not None and layer.output_axis == 0 and layer.name.startswith(only):
             size = block if weight.shape[0] % block == 0 else 1
@@ -65,11 +66,11 @@ def with_zeros(network: bytes, sparsity: float, *, block: int = 4, seed: int = 0
 
 
 def layers(network: bytes) -> tuple[Layer, ...]:
-    return layers_of(flatbuffer.read(network))
+    return layers_of(read_graph(network))
 
 
 def path_of(network: bytes) -> SparsePath:
-    return sparse_path(flatbuffer.read(network))
+    return sparse_path(read_graph(network))
 
 
 def stored(network: bytes, size: str = "file") -> bytes:

@@ -17,6 +17,7 @@ import pytest
 from autocompress.cli.options import Waits, seconds
 from autocompress.errors import AutocompressError
 from autocompress.latency.model.operators import operators
+from autocompress.network.tflite.graph import read_graph
 from autocompress.specs import load_device
 from autocompress.tasks import load_task
 from tests.builders.command_line import call, fault_of
@@ -268,9 +269,8 @@ def test_bad_models(tmp_path: Path) -> None:
 def _quantized() -> bytes:
     from autocompress.compression.template import make_template
     from autocompress.network.graph.layers import layers_of
-    from autocompress.network.tflite import flatbuffer
 
-    layers = layers_of(flatbuffer.read(DIGITS.network))
+    layers = layers_of(read_graph(DIGITS.network))
     return make_template(DIGITS.network, layers, [8] * len(layers), "float32", None).patch.snapshot()
 
 

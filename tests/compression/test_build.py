@@ -18,8 +18,9 @@ from autocompress.export import c_source
 from autocompress.export.programs import verify as program
 from autocompress.latency.model.operators import operators
 from autocompress.network.graph import trace
-from autocompress.network.graph.layers import LAYER_OPS, Layer, layers_of
+from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import LAYER_OPS, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
@@ -46,7 +47,7 @@ def task() -> LoadedTask:
 
 @pytest.fixture(scope="module")
 def layers(task: LoadedTask) -> tuple[Layer, ...]:
-    return layers_of(flatbuffer.read(task.network))
+    return layers_of(read_graph(task.network))
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +268,7 @@ def test_missing_kernel_is_a_failed_candidate(
 def test_a_profile_may_name_the_containers_that_the_builder_makes_and_no_others(op: str) -> None:
     """What a profile offers and nothing can build fails every trial of a search."""
     network = probe._network(op)
-    found = layers_of(flatbuffer.read(network))
+    found = layers_of(read_graph(network))
     inputs = {found[0].input: np.ones((1, *found[0].input_shape[1:]), np.float32)}
     seen = trace.activation_ranges(network, inputs, 1, 1)
     for bits in device_schema.CONTAINERS:

@@ -30,6 +30,7 @@ from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.search.sampler.stock import parameters, uniform_baselines
@@ -42,7 +43,7 @@ from tests.builders.arrays import Array
 def reconstruction(network: bytes, inputs: Array) -> Reconstruction:
     tree = flatbuffer.read(network)
     (index,) = Runner(network).input_indices.values()
-    return Reconstruction(tree, layers_of(tree), {index: inputs}, chunk=len(inputs), threads=1)
+    return Reconstruction(tree, layers_of(graph_of(tree)), {index: inputs}, chunk=len(inputs), threads=1)
 
 
 def images(shape: tuple[int, ...], seed: int = 0) -> Array:
@@ -71,7 +72,7 @@ def two_convolutions(seed: int) -> bytes:
 def test_the_first_channel_to_go_is_the_one_whose_loss_least_squares_mends_best(seed: int) -> None:
     network = two_convolutions(seed)
     solver = reconstruction(network, images((16, 6, 6, 3), seed))
-    channels = Channels(flatbuffer.read(network))
+    channels = Channels(read_graph(network))
     (group,) = channels.groups
     found = eliminate(channels, group, solver.floats, counts=(4, 2))
     problem = solver.floats[1].centred_problem
@@ -99,14 +100,14 @@ def test_the_first_channel_to_go_is_the_one_whose_loss_least_squares_mends_best(
 def test_channels_that_make_nothing_go_first(criterion: str) -> None:
     network = two_convolutions(3)
     tree = flatbuffer.read(network)
-    layer = layers_of(tree)[0]
+    layer = layers_of(graph_of(tree))[0]
     for tensor in (layer.weight, layer.bias):
         value = flatbuffer.constant(tree, tensor)
         changed = value.copy()
         changed[[1, 3]] = 0
         flatbuffer.set_constant(tree, tensor, changed)
     network = flatbuffer.write(tree)
-    channels, solver = Channels(tree), reconstruction(network, images((16, 6, 6, 3)))
+    channels, solver = Channels(graph_of(tree)), reconstruction(network, images((16, 6, 6, 3)))
     (group,) = channels.groups
     assert set(order(channels, group, solver.floats, criterion)[:2].tolist()) == {1, 3}
     made = prune_channels(solver, network, channels, {group.name: [0, 2, 4]})
@@ -126,8 +127,8 @@ def test_reconstruction_brings_back_most_of_what_went_with_the_channels(name: st
     indices = runner.input_indices
     samples = len(next(iter(inputs.values()))) // 2
     chosen = {indices[key]: values[:samples] for key, values in inputs.items()}
-    solver = Reconstruction(tree, layers_of(tree), chosen, chunk=runner.largest_batch(samples), threads=1)
-    channels = Channels(tree)
+    solver = Reconstruction(tree, layers_of(graph_of(tree)), chosen, chunk=runner.largest_batch(samples), threads=1)
+    channels = Channels(graph_of(tree))
     groups, _ = prunable_groups(channels)
     kept = {g.name: order(channels, g, solver.floats)[g.channels // 4 :].tolist() for g in groups}
     made = prune_channels(solver, network, channels, kept)
@@ -283,7 +284,7 @@ def test_groups_too_small_for_the_divisor_stay_whole_and_are_named() -> None:
     net = NetworkBuilder((1, 6, 6, 3))
     model = net.finish(net.convolution(net.convolution(net.convolution(net.input, 8), 16), 4, relu=False))
     tree = flatbuffer.read(model)
-    whole = BaseNetwork(model, layers_of(tree), lambda: ({}, 1), lambda *_: 32, 1)
+    whole = BaseNetwork(model, layers_of(graph_of(tree)), lambda: ({}, 1), lambda *_: 32, 1)
     base_networks = BaseNetworks(whole, lambda: ({}, 1), lambda *_: 32, 1)
     space = SearchSpace(name="s", widths=Widths(keep=(1, 0.5), divisor=8))
     assert base_networks.widths(space) == {"conv_2d_1": (16, 8)}
@@ -296,6 +297,6 @@ def test_groups_too_small_for_the_divisor_stay_whole_and_are_named() -> None:
 
 
 def test_a_width_that_no_group_has_is_refused() -> None:
-    channels = Channels(flatbuffer.read(digits().network))
+    channels = Channels(read_graph(digits().network))
     with pytest.raises(AutocompressError, match="unknown channel group 'conv_2d_9'"):
         prune_channels(digits_solver(), digits().network, channels, {"conv_2d_9": [0]})

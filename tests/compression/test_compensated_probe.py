@@ -13,6 +13,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.graph.segments import Patchable
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import LayerChoice
 from autocompress.tasks import LoadedTask, load_task
@@ -32,7 +33,7 @@ def solver(task: LoadedTask) -> Reconstruction:
     (index,) = Runner(task.network).input_indices.values()
     (inputs,) = task.x_calibration.values()
     tree = flatbuffer.read(task.network)
-    return Reconstruction(tree, layers_of(tree), {index: inputs}, chunk=64, threads=1)
+    return Reconstruction(tree, layers_of(graph_of(tree)), {index: inputs}, chunk=64, threads=1)
 
 
 def alone(task: LoadedTask, layer: FloatLayer, changed: SolvedLayer) -> Array:

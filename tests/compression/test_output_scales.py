@@ -21,6 +21,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from tests.builders.arrays import Array
@@ -41,7 +42,7 @@ def network(kind: str) -> bytes:
         "depthwise": lambda: net.depthwise(net.pad(dead, 1, 1)),
     }
     tree = flatbuffer.read(net.finish(net.dense(net.mean(behind[kind]()), 5, relu=False)))
-    flatbuffer.set_constant(tree, layers_of(tree)[1].bias, np.full(8, -1e3, np.float32))
+    flatbuffer.set_constant(tree, layers_of(graph_of(tree))[1].bias, np.full(8, -1e3, np.float32))
     return flatbuffer.normalise(flatbuffer.write(tree))
 
 
@@ -64,7 +65,7 @@ def eights(layers: Any, activations: str, bits: int = 8) -> Configuration:
 def test_a_dead_layer_makes_no_file_that_the_runtime_refuses(kind: str, bits: int) -> None:
     model, x = network(kind), samples(32)
     tree = flatbuffer.read(model)
-    layers, ranges = layers_of(tree), ranges_of(model, x)
+    layers, ranges = layers_of(graph_of(tree)), ranges_of(model, x)
     builder = Builder(model, layers, lambda *_: 8, lambda: ranges)
     (index,) = Runner(model).input_indices.values()
     solver = Reconstruction(tree, layers, {index: x}, chunk=32, threads=1)
@@ -82,7 +83,7 @@ def test_live_layers_keep_the_scales_of_calibration() -> None:
     model = flatbuffer.normalise(net.finish(net.dense(net.mean(net.convolution(net.input, 8)), 5, relu=False)))
     x = samples(32)
     tree, ranges = flatbuffer.read(model), ranges_of(model, x)
-    layers = layers_of(tree)
+    layers = layers_of(graph_of(tree))
     builder = Builder(model, layers, lambda *_: 8, lambda: ranges)
     (index,) = Runner(model).input_indices.values()
     configuration = eights(layers, "int8")
@@ -97,7 +98,7 @@ def test_live_layers_keep_the_scales_of_calibration() -> None:
 @given(st.floats(1e-12, 1e3), st.floats(1e-12, 1e3), st.lists(st.floats(1e-12, 1e3), min_size=1, max_size=4))
 def test_the_width_is_enough_and_no_more_than_needed(before: float, after: float, weights: list[float]) -> None:
     net = NetworkBuilder((1, 4))
-    (layer,) = layers_of(flatbuffer.read(net.finish(net.dense(net.input, 4))))
+    (layer,) = layers_of(read_graph(net.finish(net.dense(net.input, 4))))
     slot = Slot(weight=0, bias=None, weight_type="INT8", input_scale=before, output_scale=after)
     solved = SolvedLayer(weight=np.zeros(1), bias=None, scale=np.array(weights, np.float32))
     found = least_widths([layer], [slot], [solved])
@@ -114,7 +115,7 @@ def test_a_layer_whose_tensors_are_not_finite_runs_on_float_activations() -> Non
     h = net.convolution(net.unary(net.unary(h, "LOG"), "LOGISTIC"), 8)
     model = flatbuffer.normalise(net.finish(net.dense(net.mean(h), 5, relu=False)))
     x = samples(32)
-    layers, ranges = layers_of(flatbuffer.read(model)), ranges_of(model, x)
+    layers, ranges = layers_of(read_graph(model)), ranges_of(model, x)
     assert [name for name in ranges if not trace.is_bounded(ranges, name)] == ["t4"]
     assert ranges["t4"][0] == -np.inf
     wanted = run(model, x)

@@ -29,6 +29,7 @@ from autocompress.latency.model.predict import predict
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.specs import load_device, sparse_containers
@@ -260,12 +261,12 @@ def test_other_networks_are_not_and_the_reason_is_told(changed: dict[str, str], 
 def test_sparse_kernels_need_sparse_storage_and_more_than_two_thirds_of_zeros() -> None:
     for sparsity, runs in ((0.6, False), (0.8, True)):
         dense = with_zeros(mobile(), sparsity)
-        assert runs_sparse(flatbuffer.read(dense)) == ()
+        assert runs_sparse(read_graph(dense)) == ()
         file = stored(dense)
         assert names_stored_sparse(file) > 0
-        assert runs_sparse(flatbuffer.read(file)) == (path_of(dense).layers if runs else ())
+        assert runs_sparse(read_graph(file)) == (path_of(dense).layers if runs else ())
     # Some versions count the dense layer behind the MEAN as well.
-    assert runs_sparse(flatbuffer.read(stored(with_zeros(mobile(), 0.68, only="conv")))) == ()
+    assert runs_sparse(read_graph(stored(with_zeros(mobile(), 0.68, only="conv")))) == ()
 
 
 # --- the built file ---------------------------------------------------------------------------------
@@ -306,7 +307,7 @@ def test_a_candidate_in_blocks_is_stored_sparse_and_read_back(bits: int, size: s
         )
         assert stored_layer.container == container
         np.testing.assert_array_equal(stored_layer.values, want.weight.astype(stored_layer.values.dtype))
-    assert runs_sparse(flatbuffer.read(thin)) == path_of(network).layers
+    assert runs_sparse(read_graph(thin)) == path_of(network).layers
     assert program.layers_of(thin) == program.layers_of(dense)
     for runtime in ("ai-edge-litert", "tflite-runtime"):
         if runtime == "tflite-runtime":
@@ -408,7 +409,7 @@ def kernels(host: Host, file: bytes) -> dict[str | None, str]:
 def test_sparse_kernels_really_run(without_avx: Host, end: str, inside: str) -> None:
     dense = with_zeros(mobile(end, inside=inside), 0.8)
     file = stored(dense)
-    running = runs_sparse(flatbuffer.read(file))
+    running = runs_sparse(read_graph(file))
     seen = kernels(without_avx, file)
     assert {name for name, kernel in seen.items() if "SPMM" in kernel} == set(running) == set(path_of(dense).layers)
     assert not any("SPMM" in kernel for kernel in kernels(without_avx, dense).values())
@@ -442,4 +443,4 @@ def test_enough_zeros_by_the_runtime_and_by_the_recogniser(without_avx: Host) ->
     for sparsity in (0.6, 0.7):
         file = stored(with_zeros(mobile("mean"), sparsity))
         ran = any("SPMM" in kernel for kernel in kernels(without_avx, file).values())
-        assert ran == bool(runs_sparse(flatbuffer.read(file))) == (sparsity > 2 / 3)
+        assert ran == bool(runs_sparse(read_graph(file))) == (sparsity > 2 / 3)

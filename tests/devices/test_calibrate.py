@@ -29,6 +29,7 @@ from autocompress.latency.model.terms import terms_of
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.measurement import Measurement
 from autocompress.specs import (
@@ -55,7 +56,7 @@ def small_network() -> bytes:
 
 
 def quantized(model: bytes, bits: int, activations: str) -> bytes:
-    layers = layers_of(flatbuffer.read(model))
+    layers = layers_of(read_graph(model))
     names = [t.name.decode() for t in flatbuffer.read(model).subgraphs[0].tensors]
     ranges = dict.fromkeys(names, (-1.0, 1.0))
     return make_template(model, layers, [bits] * len(layers), activations, ranges).patch.snapshot()

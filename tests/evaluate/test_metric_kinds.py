@@ -9,8 +9,8 @@ import pytest
 
 from autocompress.evaluate.quality import Split
 from autocompress.metrics import get_metric
-from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.output_kind import kind_of
 from autocompress.records.front import Front, is_flat
@@ -51,8 +51,8 @@ def task(model: bytes, y: np.ndarray, metric: str) -> LoadedTask:
     [("LOGISTIC", 1, "logistic"), ("SOFTMAX", 4, "softmax"), ("RESHAPE", 3, "logistic"), ("", 1, "linear")],
 )
 def test_what_makes_the_output_says_what_it_is(end: str, columns: int, kind: str) -> None:
-    tree = flatbuffer.read(network(end, columns))
-    assert kind_of(tree, int(tree.subgraphs[0].outputs[0])) == kind
+    graph = read_graph(network(end, columns))
+    assert kind_of(graph, graph.outputs[0]) == kind
 
 
 @pytest.mark.parametrize("end", ["", "LOGISTIC"])

@@ -37,6 +37,7 @@ from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import Configuration, LayerChoice
@@ -84,7 +85,7 @@ def crushed(weight: Array, choice: LayerChoice, axis: int) -> SolvedLayer:
 
 def crushed_network(network: bytes, choice: LayerChoice) -> tuple[tuple[Layer, ...], list[SolvedLayer]]:
     tree = flatbuffer.read(network)
-    layers, found = layers_of(tree), []
+    layers, found = layers_of(graph_of(tree)), []
     for layer in layers:
         bias = None if layer.bias is None else flatbuffer.constant(tree, layer.bias)
         weight = flatbuffer.constant(tree, layer.weight)
@@ -155,7 +156,7 @@ def test_gradients_are_those_of_what_the_variables_stand_for(
     """Against TensorFlow's own derivative of the same weights written out, the levels' rounding left out."""
     tree = flatbuffer.read(digits_network)
     layers, start = crushed_network(digits_network, choice)
-    network = keras_model.to_keras(tree)
+    network = keras_model.to_keras(graph_of(tree))
     rng = np.random.default_rng(0)
     for layer, solved in zip(layers, start, strict=True):
         held = ConstrainedLayer(layer, choice, solved, network, fixed=fixed)
@@ -203,7 +204,7 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
     """Deep Compression, eq. 3, by a slow loop."""
     choice = LayerChoice(bits=8, sparsity=0.5, clusters=6)
     layers, start = crushed_network(digits_network, choice)
-    network = keras_model.to_keras(flatbuffer.read(digits_network))
+    network = keras_model.to_keras(read_graph(digits_network))
     rng = np.random.default_rng(1)
     for layer, solved in zip(layers, start, strict=True):
         held = ConstrainedLayer(layer, choice, solved, network, fixed=True)
@@ -226,7 +227,7 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
 ) -> None:
     tree = flatbuffer.read(digits_network)
     layers, start = crushed_network(digits_network, choice)
-    network = keras_model.to_keras(tree)
+    network = keras_model.to_keras(graph_of(tree))
     for layer, solved in zip(layers, start, strict=True):
         dense = flatbuffer.constant(tree, layer.weight)
         held = ConstrainedLayer(layer, choice, solved, network, fixed=False, dense=dense, target=0.8)
@@ -246,7 +247,7 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
 def test_a_weight_beyond_the_largest_level_can_come_back_and_goes_no_further(digits_network: bytes) -> None:
     choice = LayerChoice(bits=3)
     (layer, *_), (solved, *_) = crushed_network(digits_network, choice)
-    held = ConstrainedLayer(layer, choice, solved, keras_model.to_keras(flatbuffer.read(digits_network)), fixed=False)
+    held = ConstrainedLayer(layer, choice, solved, keras_model.to_keras(read_graph(digits_network)), fixed=False)
     latent = held.variables[0]
     beyond = np.where(np.arange(latent.numpy().size) % 2, 3.4, -3.4).reshape(latent.shape) / held._size
     latent.assign(beyond.astype(np.float32))
@@ -276,7 +277,7 @@ def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoi
 def test_each_layer_keeps_its_own_choice(digits_network: bytes, tmp_path: Path) -> None:
     """Bit-widths, zeros and clusters that differ from layer to layer."""
     x, _ = load_task("digits").train()
-    layers = layers_of(flatbuffer.read(digits_network))
+    layers = layers_of(read_graph(digits_network))
     chosen = {layer.name: choice for layer, choice in zip(layers, itertools.cycle(CHOICES), strict=False)}
     start = [crushed_network(digits_network, chosen[layer.name])[1][n] for n, layer in enumerate(layers)]
     asked = Configuration(layers=chosen).normalised()
@@ -415,7 +416,7 @@ def test_training_has_fast_kernels_unless_told_otherwise(given: str | None, kept
 
 def test_a_narrower_network_learns_from_the_whole_one(digits_network: bytes, tmp_path: Path) -> None:
     x = {name: values[:600] for name, values in load_task("digits").train()[0].items()}
-    group = Channels(flatbuffer.read(digits_network)).groups[0]
+    group = Channels(read_graph(digits_network)).groups[0]
     narrow = prune(digits_network, {group.name: range(group.channels // 2)})
     *_, own = train(narrow, x, LayerChoice(bits=16), tmp_path / "own.npz", epochs=1)
     *_, tuned = train(narrow, x, LayerChoice(bits=16), tmp_path / "whole.npz", teacher=digits_network)
@@ -480,7 +481,7 @@ def test_distillation_is_the_divergence_of_the_softened_classes() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("ds-cnn", "classes"), ("shuttle", "values"), ("two-inputs", "values")])
 def test_the_head_is_what_makes_the_output(name: str, kind: str) -> None:
     built = networks.load(name)
-    assert losses.head_of(flatbuffer.read(built.network), get_metric(built.metric)).kind == kind
+    assert losses.head_of(read_graph(built.network), get_metric(built.metric)).kind == kind
 
 
 def test_labels_and_distillation_may_be_mixed() -> None:
@@ -607,13 +608,13 @@ def test_memory_that_runs_out_is_said_and_what_was_kept_is_gone_on_with(
 @given(st.integers(1, 256), st.integers(1, 4 * 2**30))
 def test_the_batch_fits_into_memory(batch: int, available: int) -> None:
     tree = flatbuffer.read(digits.NETWORK.read_bytes())
-    if memory.needed_bytes(tree, 1000, min(batch, 8)) > available:
+    if memory.needed_bytes(graph_of(tree), 1000, min(batch, 8)) > available:
         with pytest.raises(AutocompressError, match="MB are free; close other programs"):
-            memory.fitting_batch(tree, 1000, batch, available)
+            memory.fitting_batch(graph_of(tree), 1000, batch, available)
         return
-    found = memory.fitting_batch(tree, 1000, batch, available)
-    assert memory.needed_bytes(tree, 1000, found) <= available
-    assert found == batch or memory.needed_bytes(tree, 1000, 2 * found) > available or found == 8
+    found = memory.fitting_batch(graph_of(tree), 1000, batch, available)
+    assert memory.needed_bytes(graph_of(tree), 1000, found) <= available
+    assert found == batch or memory.needed_bytes(graph_of(tree), 1000, 2 * found) > available or found == 8
 
 
 def test_free_memory_is_known_here() -> None:
@@ -724,7 +725,7 @@ def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_ne
     assert max(found.values()) > 0.8
     assert made.download_bytes < parent.download_bytes
     assert study.trials[2].user_attrs["finetune"]["sparsity"] == 0.85
-    layers = layers_of(flatbuffer.read(digits_network))
+    layers = layers_of(read_graph(digits_network))
     for layer, stored in zip(layers, read_layers((runs / made.artifact).read_bytes(), layers), strict=True):
         assert stored.zeros >= math.ceil(found[layer.name] * layer.weights - 1e-9)
     (tmp_path / "space.yaml").write_text(SPACE)

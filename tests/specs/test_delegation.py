@@ -9,8 +9,8 @@ import pytest
 
 from autocompress.devices.probe import PAIRS
 from autocompress.errors import CandidateError
-from autocompress.network.graph.layers import LAYER_OPS, layers_of
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.graph.layers import layers_of
+from autocompress.network.tflite.graph import LAYER_OPS, read_graph
 from autocompress.specs.delegation import NOT_DELEGATED, PROBED
 
 
@@ -31,14 +31,12 @@ def test_the_tables_are_of_layers_and_kernels_that_are_tried() -> None:
 def test_the_runtimes_here_delegate_what_the_table_says(script: ModuleType, runtime: str, op: str) -> None:
     pytest.importorskip(script.MODULES[runtime], reason=f"{runtime} has no wheel for this Python")
     (network,) = [
-        network
-        for size, network in script.networks()
-        if size == "small" and layers_of(flatbuffer.read(network))[0].op == op
+        network for size, network in script.networks() if size == "small" and layers_of(read_graph(network))[0].op == op
     ]
     kernels = {(32, "float32"), (8, "float32"), (8, "int8"), (8, "int16"), (8, "weight_only")}
     kernels |= {(4, "float32")} if op == "CONV_2D" else set()
     kernels -= {(8, "float32")} if (runtime, op) == ("tflite-runtime", "TRANSPOSE_CONV") else set()  # refused there
-    layers, asked = layers_of(flatbuffer.read(network)), sorted(kernels)
+    layers, asked = layers_of(read_graph(network)), sorted(kernels)
     files = [script.candidate(network, layers, *kernel) for kernel in asked]
     found = dict(zip(asked, script.are_delegated(runtime, files, op), strict=True))
     assert script.differences(runtime, {op: found}) == []
@@ -54,4 +52,4 @@ def test_a_difference_is_named(script: ModuleType) -> None:
 
 def _depthwise(script: ModuleType) -> tuple[bytes, object]:
     networks = [network for _, network in script.networks()]
-    return networks[1], layers_of(flatbuffer.read(networks[1]))
+    return networks[1], layers_of(read_graph(networks[1]))

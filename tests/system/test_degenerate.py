@@ -18,6 +18,7 @@ from autocompress.network.graph.finite import first_refused, not_finite, unfit
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.front import Front, complete
@@ -48,7 +49,7 @@ class Sketch(NetworkBuilder):
 def changed(model: bytes, layer: int, row: int, bias: float) -> bytes:
     """The network with the weights of one output channel zero, and this bias."""
     tree = flatbuffer.read(model)
-    found = layers_of(tree)[layer]
+    found = layers_of(graph_of(tree))[layer]
     for index, value in ((found.weight, 0.0), (found.bias, bias)):
         assert index is not None
         array = flatbuffer.constant(tree, index)
@@ -145,7 +146,7 @@ def test_a_search_on_dead_channels_and_constant_inputs_fails_nowhere(
 def test_a_channel_without_weights_keeps_its_bias_in_a_static_file(activations: str, bits: int) -> None:
     model = changed(dead_network(), 2, 1, 1.5)  # of an output too
     tree = flatbuffer.read(model)
-    layers, x = layers_of(tree), dead_data(np.random.default_rng(5), 64)
+    layers, x = layers_of(graph_of(tree)), dead_data(np.random.default_rng(5), 64)
     inputs = {layers[0].input: x}
     solver = Reconstruction(tree, layers, inputs, chunk=64, threads=1)
     ranges = trace.activation_ranges(model, inputs, 64, 1)
@@ -224,14 +225,16 @@ def test_calibration_samples_that_are_all_bad_are_one_line(tmp_path: Path) -> No
 def test_unfit_samples_are_those_that_fail_one_by_one(batch: int, threads: int) -> None:
     model = log_network()
     tree = flatbuffer.read(model)
-    layers, x = layers_of(tree), log_data(np.random.default_rng(0), 23)
+    layers, x = layers_of(graph_of(tree)), log_data(np.random.default_rng(0), 23)
     x[[0, 4, 17, 22]] = 0.0
     found = unfit(model, {layer.input for layer in layers}, {tree.subgraphs[0].inputs[0]: x}, batch, threads)
     assert np.flatnonzero(found).tolist() == [0, 4, 17, 22]
     model, ids = ids_network(), ids_data(np.random.default_rng(0), 70)
     ids[[3, 66], 1] = -1, 99
     tree = flatbuffer.read(model)
-    found = unfit(model, {layer.input for layer in layers_of(tree)}, {tree.subgraphs[0].inputs[0]: ids}, batch, threads)
+    found = unfit(
+        model, {layer.input for layer in layers_of(graph_of(tree))}, {tree.subgraphs[0].inputs[0]: ids}, batch, threads
+    )
     assert np.flatnonzero(found).tolist() == [3, 66]
     assert first_refused(model, {Runner(model).inputs[0].name: ids}) == 3
     assert first_refused(model, {Runner(model).inputs[0].name: ids[4:]}) == 62

@@ -29,6 +29,7 @@ from autocompress.compression.template import quantize_plainly
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.front import complete
 from autocompress.records.study import Evaluation
 from autocompress.search.storage import study_records
@@ -313,7 +314,7 @@ def _plainly(searched: Searched, activations: str) -> bytes:
     x = searched.split("calibration")
     at = input_indices(interpreter(model), x)
     ranges = trace.activation_ranges(model, {at[name]: values for name, values in x.items()}, 1, 1)
-    return quantize_plainly(model, layers_of(flatbuffer.read(model)), ranges)
+    return quantize_plainly(model, layers_of(read_graph(model)), ranges)
 
 
 def _plainly_dynamic(model: bytes) -> bytes:

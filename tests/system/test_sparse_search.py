@@ -22,6 +22,7 @@ from autocompress.latency import source
 from autocompress.latency.source import LatencySource
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.records.configuration import LayerChoice
 from autocompress.search.sampler.container_costs import Cost, less, with_doubt
 from autocompress.search.setup import sparse_note
@@ -72,7 +73,7 @@ def test_candidates_of_a_search_are_stored_sparse_in_blocks(study: tuple[Path, A
         file = (folder / "runs" / point["artifact"]).read_bytes()
         asked = point["configuration"]["layers"]
         if all(asked[name]["granularity"] == "block" for name in pointwise):
-            assert runs_sparse(flatbuffer.read(file)) == pointwise
+            assert runs_sparse(read_graph(file)) == pointwise
             assert names_stored_sparse(file) >= len(pointwise)
     assert any(
         choice["granularity"] == "block"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.errors import AutocompressError
-from autocompress.network.graph.layers import EXPANDING_OPS, LAYER_OPS
+from autocompress.network.tflite.graph import EXPANDING_OPS, LAYER_OPS
 
 DENSE_OPS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 UNKNOWN_OP = "UNKNOWN"

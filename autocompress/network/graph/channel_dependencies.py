@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.network.graph.layers import Layer
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph, Operator
 
 Array = np.ndarray[Any, Any]
 Place = tuple[int, int]  # (tensor of the main graph, axis)
@@ -63,7 +63,7 @@ class ChannelDependencies:
     """The walk over the main graph. `ids`: a number for each index along the axis of a place, equal classes found by
     `root`; `parameters`: places whose values make a channel what it is (weights and biases); `frozen`: id -> reason."""
 
-    tree: Any
+    graph: Graph
     ids: dict[Place, Array] = field(default_factory=dict)
     frozen: dict[int, str] = field(default_factory=dict)
     counts: list[Count] = field(default_factory=list)
@@ -74,15 +74,15 @@ class ChannelDependencies:
 
     def walk(self, layers: Sequence[Layer]) -> None:
         """Tie the channels of every operator."""
-        graph, by_operator = self.tree.subgraphs[0], {layer.operator: layer for layer in layers}
-        for tensor in map(int, graph.inputs):
+        graph, by_operator = self.graph, {layer.operator: layer for layer in layers}
+        for tensor in graph.inputs:
             self._freeze(tensor, "an input of the network")
-        for position, operator in enumerate(graph.operators):
-            if position in by_operator:
-                self._layer(by_operator[position], operator)
+        for operator in graph.operators:
+            if operator.position in by_operator:
+                self._layer(by_operator[operator.position], operator)
             else:
-                self._other(flatbuffer.op_name(self.tree, operator), operator)
-        for tensor in map(int, graph.outputs):
+                self._other(operator.op, operator)
+        for tensor in graph.outputs:
             self._freeze(tensor, "an output of the network")
 
     def root(self, number: int) -> int:
@@ -94,15 +94,13 @@ class ChannelDependencies:
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """The shape of a tensor as it stands in the file."""
-        return tuple(int(n) for n in self.tree.subgraphs[0].tensors[tensor].shape)
+        return self.graph.tensors[tensor].shape
 
     def _constant(self, tensor: int) -> Array | None:
-        return flatbuffer.constant(self.tree, tensor) if tensor >= 0 else None
+        return self.graph.constant(tensor)
 
     def _integers(self, tensor: int) -> list[int] | None:
-        """A constant of integers, flat; None where it is computed."""
-        value = self._constant(tensor)
-        return None if value is None else [int(n) for n in value.reshape(-1)]
+        return self.graph.integers(tensor)
 
     def _of(self, tensor: int) -> Array:
         """The ids along the last axis of a tensor (one for a scalar)."""
@@ -144,13 +142,13 @@ class ChannelDependencies:
         """Which channels of a computed tensor are 0 where their weights and biases are."""
         return self._zero.get(tensor, np.zeros(len(self._of(tensor)), bool))
 
-    def _other(self, op: str, operator: Any) -> None:
+    def _other(self, op: str, operator: Operator) -> None:
         """An operator without weights of its own: by its rule, which says whether it knows this form; else frozen."""
         if op in _RULES and _RULES[op](self, op, operator):
             return
         for tensor in (*operator.inputs, *operator.outputs):
             if tensor >= 0:
-                self._freeze(int(tensor), f"{op} mixes or moves channels")
+                self._freeze(tensor, f"{op} mixes or moves channels")
 
     def _contracted(self, tensor: int) -> Array:
         """The ids of a layer's input, whose channels end here: they may go only where 0 flows in."""
@@ -160,14 +158,14 @@ class ChannelDependencies:
 
     # --- layers ---------------------------------------------------------------------------------------
 
-    def _layer(self, layer: Layer, operator: Any) -> None:
+    def _layer(self, layer: Layer, operator: Operator) -> None:
         rows = self._at((layer.weight, layer.output_axis), layer.outputs)
         self.parameters.append((layer.weight, layer.output_axis))
         if layer.bias is not None:
             self._bind((layer.bias, 0), rows)
             self.parameters.append((layer.bias, 0))
         self._make(layer.output, rows, zero=True)
-        if layer.bias is None and len(operator.inputs) > 2 and int(operator.inputs[-1]) not in (-1, layer.input):
+        if layer.bias is None and len(operator.inputs) > 2 and operator.inputs[-1] not in (-1, layer.input):
             self._freeze(layer.output, "its bias is computed")
         {
             "CONV_2D": self._convolution,
@@ -176,41 +174,41 @@ class ChannelDependencies:
             "FULLY_CONNECTED": self._dense,
         }[layer.op](layer, operator)
 
-    def _convolution(self, layer: Layer, operator: Any) -> None:
+    def _convolution(self, layer: Layer, operator: Operator) -> None:
         columns = self._contracted(layer.input)
         if len(columns) != layer.shape[3]:
             self._freeze(layer.input, "read by a grouped convolution")
             self._freeze(layer.output, "made by a grouped convolution")
         else:
             self._bind((layer.weight, 3), columns)
-        if layer.op == "TRANSPOSE_CONV" and not self._counted(int(operator.inputs[0]), layer.output):
+        if layer.op == "TRANSPOSE_CONV" and not self._counted(operator.inputs[0], layer.output):
             self._freeze(layer.output, "the output's shape is computed")
 
-    def _depthwise(self, layer: Layer, operator: Any) -> None:
+    def _depthwise(self, layer: Layer, operator: Operator) -> None:
         channels = self._contracted(layer.input)
         self._tie(np.repeat(channels, layer.outputs // len(channels)), self.ids[layer.weight, 3])
 
-    def _dense(self, layer: Layer, operator: Any) -> None:
+    def _dense(self, layer: Layer, operator: Operator) -> None:
         columns = self._contracted(layer.input)
         repeats, rest = divmod(layer.shape[1], len(columns))
-        if rest or operator.builtinOptions.weightsFormat:
+        if rest or operator.options.weightsFormat:
             self._freeze(layer.input, "read by a FULLY_CONNECTED of another width")
         else:  # row-major: the channel runs fastest
             self._bind((layer.weight, 1), np.tile(columns, repeats))
 
     # --- operators without weights --------------------------------------------------------------------
 
-    def _same(self, op: str, operator: Any) -> bool:
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
+    def _same(self, op: str, operator: Operator) -> bool:
+        x, output = operator.inputs[0], operator.outputs[0]
         ids = self._of(x)
-        if op == "PRELU" and self.shape(int(operator.inputs[1]))[-1:] == (len(ids),):
-            alpha = int(operator.inputs[1])
+        if op == "PRELU" and self.shape(operator.inputs[1])[-1:] == (len(ids),):
+            alpha = operator.inputs[1]
             self._bind((alpha, len(self.shape(alpha)) - 1), ids)
         self._make(output, ids, zero=self._zeros(x) & (op in _NOTHING_FROM_NOTHING))
         return True
 
-    def _paired(self, op: str, operator: Any) -> bool:
-        operands, output = [int(i) for i in operator.inputs], int(operator.outputs[0])
+    def _paired(self, op: str, operator: Operator) -> bool:
+        operands, output = list(operator.inputs), operator.outputs[0]
         width = (self.shape(output) or (1,))[-1]
         full = [i for i in operands if (self.shape(i) or (1,))[-1] == width]
         if not full or not self.shape(output):
@@ -243,9 +241,9 @@ class ChannelDependencies:
                 zero[n] = np.full(width, bool(neutral))
         return np.logical_and(zero[0], zero[1])
 
-    def _concatenation(self, op: str, operator: Any) -> bool:
-        operands, output = [int(i) for i in operator.inputs], int(operator.outputs[0])
-        if operator.builtinOptions.axis % len(self.shape(output)) == len(self.shape(output)) - 1:
+    def _concatenation(self, op: str, operator: Operator) -> bool:
+        operands, output = list(operator.inputs), operator.outputs[0]
+        if operator.options.axis % len(self.shape(output)) == len(self.shape(output)) - 1:
             for operand in operands:
                 if self._constant(operand) is not None:
                     self._freeze(operand, "a constant")
@@ -256,9 +254,9 @@ class ChannelDependencies:
                 self._make(output, self._of(operand), zero=self._zeros(operand))
         return True
 
-    def _split(self, op: str, operator: Any) -> bool:
-        at_axis, x = (0, int(operator.inputs[1])) if op == "SPLIT" else (2, int(operator.inputs[0]))
-        axis, outputs = self._integers(int(operator.inputs[at_axis])), [int(i) for i in operator.outputs]
+    def _split(self, op: str, operator: Operator) -> bool:
+        at_axis, x = (0, operator.inputs[1]) if op == "SPLIT" else (2, operator.inputs[0])
+        axis, outputs = self._integers(operator.inputs[at_axis]), list(operator.outputs)
         if axis is None:
             return False
         ids, zero = self._of(x), self._zeros(x)
@@ -271,41 +269,41 @@ class ChannelDependencies:
             if op == "SPLIT":  # in equal parts, now and later
                 self._tie(parts[0], part)
             elif part is not ids:
-                self.counts.append(Count(tensor=int(operator.inputs[1]), at=n, of=output))
+                self.counts.append(Count(tensor=operator.inputs[1], at=n, of=output))
             self._make(output, part, zero=zeros[n])
         return True
 
-    def _reduced(self, op: str, operator: Any) -> bool:
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
-        axes, rank = self._integers(int(operator.inputs[1])), len(self.shape(x))
+    def _reduced(self, op: str, operator: Operator) -> bool:
+        x, output = operator.inputs[0], operator.outputs[0]
+        axes, rank = self._integers(operator.inputs[1]), len(self.shape(x))
         if axes is None or rank - 1 in [axis % rank for axis in axes]:
             return False
         self._make(output, self._of(x), zero=self._zeros(x))
         return True
 
-    def _padded(self, op: str, operator: Any) -> bool:
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
-        paddings = self._integers(int(operator.inputs[1]))
+    def _padded(self, op: str, operator: Operator) -> bool:
+        x, output = operator.inputs[0], operator.outputs[0]
+        paddings = self._integers(operator.inputs[1])
         if paddings is None or any(paddings[-2:]):
             return False
-        value = self._constant(int(operator.inputs[2])) if op == "PADV2" else np.zeros(1)
+        value = self._constant(operator.inputs[2]) if op == "PADV2" else np.zeros(1)
         self._make(output, self._of(x), zero=self._zeros(x) & (value is not None and not value.any()))
         return True
 
-    def _sliced(self, op: str, operator: Any) -> bool:
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
-        begin, size = (self._integers(int(operator.inputs[n])) for n in (1, 2))
+    def _sliced(self, op: str, operator: Operator) -> bool:
+        x, output = operator.inputs[0], operator.outputs[0]
+        begin, size = (self._integers(operator.inputs[n]) for n in (1, 2))
         width = self.shape(x)[-1]
         if begin is None or size is None or begin[-1] or size[-1] not in (-1, width):
             return False
         self._make(output, self._of(x), zero=self._zeros(x))
         if size[-1] == width:
-            self.counts.append(Count(tensor=int(operator.inputs[2]), at=len(size) - 1, of=output))
+            self.counts.append(Count(tensor=operator.inputs[2], at=len(size) - 1, of=output))
         return True
 
-    def _strided(self, op: str, operator: Any) -> bool:
-        x, output, options = int(operator.inputs[0]), int(operator.outputs[0]), operator.builtinOptions
-        begin, end, strides = (self._integers(int(operator.inputs[n])) for n in (1, 2, 3))
+    def _strided(self, op: str, operator: Operator) -> bool:
+        x, output, options = operator.inputs[0], operator.outputs[0], operator.options
+        begin, end, strides = (self._integers(operator.inputs[n]) for n in (1, 2, 3))
         last, width = len(self.shape(x)) - 1, (self.shape(x) or (1,))[-1]
         if begin is None or end is None or strides is None or options.ellipsisMask or options.newAxisMask:
             return False
@@ -315,14 +313,14 @@ class ChannelDependencies:
             if not (from_start and to_end) or strides[last] != 1 or options.shrinkAxisMask >> last & 1:
                 return False
             if not options.endMask >> last & 1:
-                self.counts.append(Count(tensor=int(operator.inputs[2]), at=last, of=x))
+                self.counts.append(Count(tensor=operator.inputs[2], at=last, of=x))
         self._make(output, self._of(x), zero=self._zeros(x))
         return True
 
-    def _reshaped(self, op: str, operator: Any) -> bool:
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
+    def _reshaped(self, op: str, operator: Operator) -> bool:
+        x, output = operator.inputs[0], operator.outputs[0]
         ids, zero, width = self._of(x), self._zeros(x), (self.shape(output) or (1,))[-1]
-        target = int(operator.inputs[1]) if len(operator.inputs) > 1 else -1
+        target = operator.inputs[1] if len(operator.inputs) > 1 else -1
         fits = width % len(ids) == 0 or len(ids) % width == 0
         if not fits or not self.shape(output) or (target >= 0 and not self._counted(target, output)):
             return False
@@ -342,46 +340,46 @@ class ChannelDependencies:
             if value[-1] >= 0:
                 self.counts.append(Count(tensor=target, at=len(value) - 1, of=output))
             return True
-        for maker in self.tree.subgraphs[0].operators:
-            if target in [int(i) for i in maker.outputs] and flatbuffer.op_name(self.tree, maker) == "PACK":
-                last = int(maker.inputs[-1])
+        for maker in self.graph.operators:
+            if target in maker.outputs and maker.op == "PACK":
+                last = maker.inputs[-1]
                 if (value := self._integers(last)) is not None and value[0] >= 0:
                     self.counts.append(Count(tensor=last, at=0, of=output))
                 return value is not None
         return False
 
-    def _kept_axis(self, op: str, operator: Any) -> bool:
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
+    def _kept_axis(self, op: str, operator: Operator) -> bool:
+        x, output = operator.inputs[0], operator.outputs[0]
         if (self.shape(output) or (0,))[-1] != len(self._of(x)) or math.prod(self.shape(x)) == len(self._of(x)) == 1:
             return False
         self._make(output, self._of(x), zero=self._zeros(x))
         return True
 
-    def _shape_of(self, op: str, operator: Any) -> bool:
+    def _shape_of(self, op: str, operator: Operator) -> bool:
         """Reading a shape ties nothing where only sizes other than the channels are taken from it."""
-        x, output = int(operator.inputs[0]), int(operator.outputs[0])
-        for reader in self.tree.subgraphs[0].operators:
-            if output not in [int(i) for i in reader.inputs]:
+        x, output = operator.inputs[0], operator.outputs[0]
+        for reader in self.graph.operators:
+            if output not in reader.inputs:
                 continue
-            begin = self._integers(int(reader.inputs[1])) if len(reader.inputs) > 1 else None
-            one = flatbuffer.op_name(self.tree, reader) == "STRIDED_SLICE" and reader.builtinOptions.shrinkAxisMask & 1
+            begin = self._integers(reader.inputs[1]) if len(reader.inputs) > 1 else None
+            one = reader.op == "STRIDED_SLICE" and reader.options.shrinkAxisMask & 1
             if begin is None or not one or begin[0] % len(self.shape(x)) == len(self.shape(x)) - 1:
                 self._freeze(x, "SHAPE reads how many there are")
         return True
 
-    def _packed(self, op: str, operator: Any) -> bool:
+    def _packed(self, op: str, operator: Operator) -> bool:
         """Numbers of a shape are not tied; of activations stacked in front of the channels all are one."""
-        operands, output = [int(i) for i in operator.inputs], int(operator.outputs[0])
+        operands, output = list(operator.inputs), operator.outputs[0]
         if not self.shape(operands[0]):
             return True
-        if operator.builtinOptions.axis % len(self.shape(output)) == len(self.shape(output)) - 1:
+        if operator.options.axis % len(self.shape(output)) == len(self.shape(output)) - 1:
             return False
         for operand in operands:
             self._make(output, self._of(operand), zero=self._zeros(operand))
         return True
 
 
-_RULES: dict[str, Callable[[ChannelDependencies, str, Any], bool]] = {
+_RULES: dict[str, Callable[[ChannelDependencies, str, Operator], bool]] = {
     **dict.fromkeys((*_NOTHING_FROM_NOTHING, *_SOMETHING_FROM_NOTHING), ChannelDependencies._same),
     **dict.fromkeys(_PAIRED, ChannelDependencies._paired),
     **dict.fromkeys(_REDUCED, ChannelDependencies._reduced),

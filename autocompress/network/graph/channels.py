@@ -15,6 +15,8 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.network.graph.channel_dependencies import ChannelDependencies, Place
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph, graph_of
+from autocompress.network.tflite.tree import Tree
 
 Array = np.ndarray[Any, Any]
 Kept = Mapping[str, Sequence[int]]  # the channels of a group that stay, by its name; other groups stay whole
@@ -32,17 +34,17 @@ class ChannelGroup:
 
 
 class Channels:
-    """The groups of a network (object tree of a normalised float `.tflite`) in layer order; `frozen`: why the channels
+    """The groups of a network (normalised and float) in layer order; `frozen`: why the channels
     that a layer makes must stay, by its name, where none of them can go."""
 
-    def __init__(self, tree: Any) -> None:
-        self.layers = layers_of(tree)
-        self._couplings = ChannelDependencies(tree=tree)
-        self._couplings.walk(self.layers)
-        self._classes = {place: self._roots(ids) for place, ids in self._couplings.ids.items()}
+    def __init__(self, graph: Graph) -> None:
+        self.layers = layers_of(graph)
+        self._dependencies = ChannelDependencies(graph=graph)
+        self._dependencies.walk(self.layers)
+        self._classes = {place: self._roots(ids) for place, ids in self._dependencies.ids.items()}
         reasons: dict[int, str] = {}
-        for number, reason in self._couplings.frozen.items():
-            reasons.setdefault(self._couplings.root(number), reason)
+        for number, reason in self._dependencies.frozen.items():
+            reasons.setdefault(self._dependencies.root(number), reason)
         self.groups = self._groups(reasons)
         grouped = {name for group in self.groups for name in group.layers}
         self.frozen = {
@@ -50,7 +52,7 @@ class Channels:
         }
 
     def _roots(self, ids: Array) -> Array:
-        return np.array([self._couplings.root(n) for n in ids.tolist()], dtype=np.int64)
+        return np.array([self._dependencies.root(n) for n in ids.tolist()], dtype=np.int64)
 
     def made_by(self, layer: Layer) -> Array:
         """The class of each output channel of a layer."""
@@ -90,7 +92,7 @@ class Channels:
     def parameters(self, group: ChannelGroup) -> tuple[tuple[Place, Array], ...]:
         """The constants that make the group's channels what they are (rows of weights, biases, added constants): place
         and, along it, the channel of the group or -1. A channel for which all are 0 goes without any change."""
-        found = ((place, self.index(group, place)) for place in self._couplings.parameters)
+        found = ((place, self.index(group, place)) for place in self._dependencies.parameters)
         return tuple((place, index) for place, index in found if (index >= 0).any())
 
     def gone(self, kept: Kept) -> frozenset[int]:
@@ -113,15 +115,15 @@ class Channels:
         mask = ~np.isin(self._classes[place], list(self.gone(kept)))
         return None if mask.all() else mask
 
-    def cut(self, tree: Any, kept: Kept) -> None:
-        """Take the other channels out of `tree`, an equal tree to the one that was looked at."""
+    def cut(self, tree: Tree, kept: Kept) -> None:
+        """Take the other channels out of `tree`, the tree of an equal network to the one that was looked at."""
         lost = self.gone(kept)
         for place, classes in self._classes.items():
             mask = ~np.isin(classes, list(lost))
             if not mask.all():
                 _cut_place(tree, place, mask)
         tensors = tree.subgraphs[0].tensors
-        for count in self._couplings.counts:
+        for count in self._dependencies.counts:
             value = flatbuffer.constant(tree, count.tensor)
             assert value is not None
             changed = value.copy()
@@ -134,7 +136,7 @@ class Channels:
                 options.newShape = [*target[:-1], int(tensors[int(operator.outputs[0])].shape[-1])]
 
 
-def _cut_place(tree: Any, place: Place, mask: Array) -> None:
+def _cut_place(tree: Tree, place: Place, mask: Array) -> None:
     index, axis = place
     tensor, value = tree.subgraphs[0].tensors[index], flatbuffer.constant(tree, index)
     shape = [int(n) for n in tensor.shape]
@@ -146,7 +148,7 @@ def _cut_place(tree: Any, place: Place, mask: Array) -> None:
         tensor.shapeSignature = [*tensor.shapeSignature[:axis], shape[axis], *tensor.shapeSignature[axis + 1 :]]
 
 
-def _own(tree: Any, index: int, value: Array) -> None:
+def _own(tree: Tree, index: int, value: Array) -> None:
     """Give tensor `index` this constant in a buffer of its own."""
     from ai_edge_litert.schema_py_generated import BufferT
 
@@ -161,6 +163,6 @@ def prune(model: bytes, kept: Kept) -> bytes:
 
     AutocompressError for a group that is unknown, frozen, or would lose all its channels."""
     tree = flatbuffer.read(model)
-    Channels(tree).cut(tree, kept)
+    Channels(graph_of(tree)).cut(tree, kept)
     flatbuffer.compact_buffers(tree)
     return flatbuffer.write(tree)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from autocompress.network.graph import xnnpack_sparse
-from autocompress.network.graph.layers import EXPANDING_OPS, INPUTS
 from autocompress.network.tflite import flatbuffer, sparse
+from autocompress.network.tflite.graph import EXPANDING_OPS, INPUTS, Graph, Operator, Tensor, graph_of, graphs_of
 
 _STEPS = 64  # of the share of nonzeros that a sparse kernel multiplies
 _FILLED = 0.9  # of the blocks of outputs with a nonzero that must be full for a kernel that takes them together
@@ -26,34 +26,35 @@ def kernel_pattern(model: bytes) -> str:
     many outputs the kernel takes together. How a weight is stored does not count (DENSIFY runs once, when the file is
     loaded), only whether any is stored sparse. AutocompressError where the bytes are no TFLite file."""
     tree = flatbuffer.read(model)
-    kept = {"sparse": xnnpack_sparse.stores_sparse(tree), "kernels": _sparse_kernels(tree)}
-    tensors = len(tree.subgraphs[0].tensors) - _stored_sparse(tree)
+    stored = graph_of(tree)
+    kept = {"sparse": xnnpack_sparse.stores_sparse(stored), "kernels": _sparse_kernels(stored)}
+    tensors = len(stored.tensors) - _stored_sparse(stored)
     flatbuffer.densify(tree)
     del tree.subgraphs[0].tensors[tensors:]
     parts = [
         {
             "tensors": [_tensor(t) for t in graph.tensors],
-            "operators": [_operator(tree, o) for o in graph.operators],
-            "constants": _constants(tree, graph),
+            "operators": [_operator(o) for o in graph.operators],
+            "constants": _constants(graph),
         }
-        for graph in tree.subgraphs
+        for graph in graphs_of(tree)
     ]
     about = [*parts, kept] if kept["sparse"] else parts
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _stored_sparse(tree: Any) -> int:
+def _stored_sparse(graph: Graph) -> int:
     """How many of the last tensors are constants that DENSIFY reads: a builder's own, which the dense file lacks."""
-    tensors = tree.subgraphs[0].tensors
+    tensors = graph.tensors
     return next((n for n, tensor in enumerate(reversed(tensors)) if tensor.sparsity is None), len(tensors))
 
 
-def _sparse_kernels(tree: Any) -> dict[str, list[int]]:
+def _sparse_kernels(graph: Graph) -> dict[str, list[int]]:
     """Of each layer with a sparse kernel: outputs taken together (google/XNNPACK src/operators/convolution-nchw.c) and
     64ths of its weights that are not zero."""
-    running = set(xnnpack_sparse.runs_sparse(tree))
+    running = set(xnnpack_sparse.runs_sparse(graph))
     found = {}
-    for name, weight in xnnpack_sparse.layer_weights(tree) if running else ():
+    for name, weight in xnnpack_sparse.layer_weights(graph) if running else ():
         if name in running:
             share = np.count_nonzero(weight) / weight.size
             found[name] = [_taken_together(weight), round(_STEPS * share)]
@@ -70,31 +71,28 @@ def _taken_together(weight: Any) -> int:
     return 1
 
 
-def _tensor(tensor: Any) -> list[Any]:
-    scales = getattr(tensor.quantization, "scale", None)
-    return [int(tensor.type), np.asarray(tensor.shape).tolist(), 0 if scales is None else len(scales)]
+def _tensor(tensor: Tensor) -> list[Any]:
+    return [tensor.type_code, list(tensor.shape), 0 if tensor.scales is None else len(tensor.scales)]
 
 
-def _operator(tree: Any, operator: Any) -> list[Any]:
-    options = {} if operator.builtinOptions is None else vars(operator.builtinOptions)
+def _operator(operator: Operator) -> list[Any]:
+    options = {} if operator.options is None else vars(operator.options)
     plain = {name: np.asarray(value).tolist() for name, value in options.items() if not isinstance(value, bytes)}
-    inputs, outputs = (np.asarray(tensors).tolist() for tensors in (operator.inputs, operator.outputs))
-    return [flatbuffer.op_name(tree, operator), inputs, outputs, plain]
+    return [operator.op, list(operator.inputs), list(operator.outputs), plain]
 
 
-def _constants(tree: Any, graph: Any) -> dict[str, str]:
+def _constants(graph: Graph) -> dict[str, str]:
     """The digest of each constant whose values count, by tensor number."""
-    weights = {int(i) for operator in graph.operators for i in _weights(flatbuffer.op_name(tree, operator), operator)}
-    found = {}
-    for index, tensor in enumerate(graph.tensors):
-        data = tree.buffers[tensor.buffer].data
-        if data is not None and index not in weights:
-            found[str(index)] = hashlib.sha256(bytes(data)).hexdigest()
-    return found
+    weights = {index for operator in graph.operators for index in _weights(operator)}
+    return {
+        str(tensor.index): hashlib.sha256(bytes(tensor.data)).hexdigest()
+        for tensor in graph.tensors
+        if tensor.data is not None and tensor.index not in weights
+    }
 
 
-def _weights(op: str, operator: Any) -> list[int]:
+def _weights(operator: Operator) -> list[int]:
     """The inputs of an operator that hold weights or biases."""
-    if op in EXPANDING_OPS:
+    if operator.op in EXPANDING_OPS:
         return [operator.inputs[0]]
-    return [operator.inputs[i] for i in INPUTS.get(op, ())[1:] if i < len(operator.inputs)]
+    return [operator.inputs[i] for i in INPUTS.get(operator.op, ())[1:] if i < len(operator.inputs)]

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autocompress.errors import AutocompressError
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import INPUTS, LAYER_OPS, OUTPUT_AXIS, Graph, Operator
 
-LAYER_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-# Positions of input, weight and bias among an operator's inputs, and the axis of the weight that counts outputs.
-INPUTS = {
-    "CONV_2D": (0, 1, 2),
-    "DEPTHWISE_CONV_2D": (0, 1, 2),
-    "FULLY_CONNECTED": (0, 1, 2),
-    "TRANSPOSE_CONV": (2, 1, 3),
-}
-EXPANDING_OPS = ("DEQUANTIZE", "DENSIFY")  # of a constant: it is a weight that is stored otherwise
 _RANKS = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 4}  # of the weight
 _OPTIONS = {
     "CONV_2D": "Conv2DOptionsT",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptionsT",
     "TRANSPOSE_CONV": "TransposeConvOptionsT",
 }
-OUTPUT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,76 +67,48 @@ class Layer:
         return self.shape[self.output_axis]
 
 
-def layers_of(tree: Any) -> tuple[Layer, ...]:
-    """All layers of the main graph in flatbuffer order; AutocompressError where there is none."""
-    graph, counts, found = tree.subgraphs[0], Counter[str](), []
-    for position, operator in enumerate(graph.operators):
-        op = flatbuffer.op_name(tree, operator)
-        number = counts[op]
-        counts[op] += 1
-        if op in LAYER_OPS and _has_own_weight(tree, op, operator):
-            found.append(_layer(tree, op, number, position, operator))
+def layers_of(graph: Graph) -> tuple[Layer, ...]:
+    """All layers of a float network's graph in flatbuffer order; AutocompressError where there is none."""
+    found = tuple(_layer(graph, operator) for operator, weight in graph.weighted if _is_own(graph, operator, weight))
     if not found:
         raise AutocompressError(
             f"the network has no layer to compress (an op of {', '.join(LAYER_OPS)} with constant float32 weights)"
         )
-    return tuple(found)
+    return found
 
 
-def makers_of(tree: Any) -> dict[int, Any]:
-    """The operator of the main graph that makes each computed tensor."""
-    return {int(i): operator for operator in tree.subgraphs[0].operators for i in operator.outputs}
-
-
-def stored_tensor(tree: Any, makers: Mapping[int, Any], index: int) -> int | None:
-    """The constant that tensor `index` is, or that operators which only expand it turn into it; None where it is
-    computed. `makers` as `makers_of` gives them."""
-    while tree.buffers[tree.subgraphs[0].tensors[index].buffer].data is None:
-        maker = makers.get(index)
-        if maker is None or flatbuffer.op_name(tree, maker) not in EXPANDING_OPS:
-            return None
-        index = int(maker.inputs[0])
-    return index
-
-
-def _has_own_weight(tree: Any, op: str, operator: Any) -> bool:
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    options = op == "FULLY_CONNECTED" or type(operator.builtinOptions).__name__ == _OPTIONS[op]
-    if len(operator.inputs) <= max(INPUTS[op][:2]) or not len(operator.outputs) or not options:
+def _is_own(graph: Graph, operator: Operator, weight: int) -> bool:
+    """Whether the weight is float32, of the operator's rank, and stored as it is."""
+    options = operator.op == "FULLY_CONNECTED" or type(operator.options).__name__ == _OPTIONS[operator.op]
+    if not operator.outputs or not options:
         return False  # malformed: the runtime says why it refuses it
-    index = int(operator.inputs[INPUTS[op][1]])
-    tensor = tree.subgraphs[0].tensors[index]
-    fits = tensor.type == TensorType.FLOAT32 and len(tensor.shape) == _RANKS[op]
-    return fits and flatbuffer.constant(tree, index) is not None
+    tensor = graph.tensors[weight]
+    fits = tensor.type == "FLOAT32" and len(tensor.shape) == _RANKS[operator.op]
+    return fits and weight == operator.inputs[INPUTS[operator.op][1]]
 
 
-def _layer(tree: Any, op: str, number: int, position: int, operator: Any) -> Layer:
-    tensors = tree.subgraphs[0].tensors
+def _layer(graph: Graph, operator: Operator) -> Layer:
+    tensors, op = graph.tensors, operator.op
     at_input, at_weight, at_bias = INPUTS[op]
-    inputs, output = [int(i) for i in operator.inputs], int(operator.outputs[0])
-    bias = inputs[at_bias] if len(inputs) > at_bias and inputs[at_bias] >= 0 else None
-    shape = _shape(tensors[inputs[at_weight]])
-    input_shape, output_shape = _shape(tensors[inputs[at_input]]), _shape(tensors[output])
+    inputs, output = operator.inputs, operator.outputs[0]
+    bias = inputs[at_bias] if len(inputs) > at_bias else -1
+    shape = tensors[inputs[at_weight]].shape
+    input_shape, output_shape = tensors[inputs[at_input]].shape, tensors[output].shape
     return Layer(
-        name=f"{op.lower()}_{number}",
+        name=operator.name,
         op=op,
-        tensor_name=tensors[output].name.decode(errors="replace"),
-        operator=position,
+        tensor_name=tensors[output].name,
+        operator=operator.position,
         input=inputs[at_input],
         weight=inputs[at_weight],
-        bias=bias if bias is not None and flatbuffer.constant(tree, bias) is not None else None,
+        bias=bias if graph.constant(bias) is not None else None,
         output=output,
         shape=shape,
         input_shape=input_shape,
         output_shape=output_shape,
-        geometry=_geometry(op, operator.builtinOptions),
+        geometry=_geometry(op, operator.options),
         macs=_macs(op, shape, input_shape, output_shape),
     )
-
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    return tuple(int(n) for n in tensor.shape)
 
 
 def _geometry(op: str, options: Any) -> Geometry:

@@ -15,8 +15,10 @@ import numpy as np
 from autocompress.errors import CandidateError
 from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import in_lanes, interpreter
 from autocompress.network.tflite.outputs import FIRST, Signature, packed
+from autocompress.network.tflite.tree import OperatorTree, SubgraphTree, Tree
 
 Array = np.ndarray[Any, Any]
 # Tensor index -> values of all samples, samples along axis 0; or the one value of all chunks.
@@ -66,7 +68,9 @@ class Patchable:
 class Segment:
     """One piece of the main graph: `reads` and `makes` are the tensors that cross its borders."""
 
-    def __init__(self, tree: Any, operators: slice, later: set[int], layer: Layer | None, fixed: set[int]) -> None:
+    def __init__(
+        self, tree: Tree, operators: slice, later: set[int], layer: Layer | None, fixed: frozenset[int]
+    ) -> None:
         graph = tree.subgraphs[0]
         ops = graph.operators[operators]
         made = {int(i) for op in ops for i in op.outputs}
@@ -127,15 +131,15 @@ def _chunk(values: Array, chunk: int, chunks: int) -> Array:
     return values[chunk * size : (chunk + 1) * size]
 
 
-def _local(operators: Sequence[Any]) -> dict[int, int]:
+def _local(operators: Sequence[OperatorTree]) -> dict[int, int]:
     """The tensors of these operators, numbered anew."""
     used = {int(i) for op in operators for i in (*op.inputs, *op.outputs, *_inner(op)) if i >= 0}
     return {index: number for number, index in enumerate(sorted(used))}
 
 
 def _cut(
-    tree: Any, operators: Sequence[Any], local: Mapping[int, int], reads: Sequence[int], makes: Sequence[int]
-) -> Any:
+    tree: Tree, operators: Sequence[OperatorTree], local: Mapping[int, int], reads: Sequence[int], makes: Sequence[int]
+) -> Tree:
     """A network of only these operators, their tensors and constants, the tensors numbered as `local` says."""
     cut, graph = copy.copy(tree), copy.copy(tree.subgraphs[0])
     graph.operators = [_renumbered(operator, local) for operator in operators]
@@ -150,7 +154,7 @@ def _cut(
     return cut
 
 
-def _renumbered(operator: Any, local: Mapping[int, int]) -> Any:
+def _renumbered(operator: OperatorTree, local: Mapping[int, int]) -> OperatorTree:
     found = copy.copy(operator)
     found.inputs = [local.get(int(i), -1) for i in operator.inputs]
     found.outputs = [local[int(i)] for i in operator.outputs]
@@ -158,17 +162,17 @@ def _renumbered(operator: Any, local: Mapping[int, int]) -> Any:
     return found
 
 
-def _inner(operator: Any) -> Sequence[int]:
+def _inner(operator: OperatorTree) -> Sequence[int]:
     """The tensors that an operator (a recurrent one) keeps for itself."""
     return operator.intermediates if operator.intermediates is not None else ()
 
 
-def _calls_a_body(operator: Any) -> bool:
+def _calls_a_body(operator: OperatorTree) -> bool:
     options = (operator.builtinOptions, operator.builtinOptions2)
     return any("subgraph" in field.lower() for each in options if each is not None for field in vars(each))
 
 
-def _copied(graph: Any) -> Any:
+def _copied(graph: SubgraphTree) -> SubgraphTree:
     found = copy.copy(graph)
     found.tensors = [copy.copy(tensor) for tensor in graph.tensors]
     return found
@@ -178,13 +182,13 @@ class Segments:
     """All segments of a network and the walk through them on a set of samples."""
 
     def __init__(
-        self, tree: Any, layers: Sequence[Layer], inputs: Mapping[int, Array], chunk: int, threads: int
+        self, tree: Tree, layers: Sequence[Layer], inputs: Mapping[int, Array], chunk: int, threads: int
     ) -> None:
         self.layers = tuple(layers)
         samples = len(next(iter(inputs.values())))
         self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
-        self._fixed = fixed_tensors(tree)
+        self._fixed = graph_of(tree).fixed
         self._outputs = [int(i) for i in tree.subgraphs[0].outputs]
         self._pieces = _pieces(tree, self.layers, self._fixed, set(self._outputs))
         self._needed = _needed(self._pieces, set(self._outputs))
@@ -221,7 +225,7 @@ class Segments:
         return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
 
 
-def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int], outputs: set[int]) -> list[Segment]:
+def _pieces(tree: Tree, layers: Sequence[Layer], fixed: frozenset[int], outputs: set[int]) -> list[Segment]:
     operators = tree.subgraphs[0].operators
     cuts = [0, *(layer.operator for layer in layers), len(operators)]
     pieces = []
@@ -232,20 +236,9 @@ def _pieces(tree: Any, layers: Sequence[Layer], fixed: set[int], outputs: set[in
     return pieces
 
 
-def _computed(graph: Any) -> set[int]:
+def _computed(graph: SubgraphTree) -> set[int]:
     """The graph's inputs and what its operators make; every other tensor is a constant or a variable."""
     return {int(i) for op in graph.operators for i in op.outputs} | {int(i) for i in graph.inputs}
-
-
-def fixed_tensors(tree: Any) -> set[int]:
-    """The computed tensors of the main graph that depend on no value of the inputs: on shapes and constants alone."""
-    graph, found = tree.subgraphs[0], set[int]()
-    moving = _computed(graph)
-    for op in graph.operators:
-        if flatbuffer.op_name(tree, op) in ("SHAPE", "RANK") or moving.isdisjoint(int(i) for i in op.inputs):
-            made = {int(i) for i in op.outputs}
-            moving, found = moving - made, found | made
-    return found
 
 
 def _needed(pieces: Sequence[Segment], outputs: set[int]) -> list[set[int]]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from autocompress.errors import AutocompressError
 from autocompress.network.graph.layers import Layer
-from autocompress.network.graph.segments import fixed_tensors
 from autocompress.network.keras import layers, operators
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph, Operator, Tensor
 
 # Before the first import of TensorFlow. Without oneDNN its kernels for x86 do without FMA: a training step costs twice.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -26,78 +26,74 @@ Array = np.ndarray[Any, Any]
 Between = Callable[[int, Any], Any]  # (tensor of the flatbuffer, Keras tensor) -> what the network goes on with
 
 
-def to_keras(tree: Any, *, outputs: Sequence[int] | None = None, between: Between | None = None) -> Any:
-    """The main graph of a float network as a `tf_keras.Model` with its weights; inputs in the order of the file.
+def to_keras(graph: Graph, *, outputs: Sequence[int] | None = None, between: Between | None = None) -> Any:
+    """The graph of a float network as a `tf_keras.Model` with its weights; inputs in the order of the file.
 
     `outputs`: tensors of the flatbuffer to end at instead of the file's first output. `between` is told every computed
     tensor and may put something behind it. AutocompressError with all operators that are not covered."""
     import tf_keras
 
-    graph, fixed = tree.subgraphs[0], fixed_tensors(tree)
-    missing = [line for operator in graph.operators if (line := _uncovered(tree, operator, fixed)) is not None]
+    missing = [line for operator in graph.operators if (line := _uncovered(graph, operator)) is not None]
     if missing:  # all of them at once
         raise AutocompressError(
             f"the network cannot be trained here: no way back to Keras for {', '.join(dict.fromkeys(missing))}; "
             "it is searched without fine-tuning"
         )
     hook = between or (lambda _, value: value)
-    ends = [int(i) for i in (outputs if outputs is not None else graph.outputs[:1])]
+    ends = list(outputs if outputs is not None else graph.outputs[:1])
     _check_batch(graph, ends)
-    starts = {int(i): _input(graph.tensors[int(i)]) for i in graph.inputs}
+    starts = {i: _input(graph.tensors[i]) for i in graph.inputs}
     made = {i: hook(i, value) for i, value in starts.items()}
-    for position, operator in enumerate(graph.operators):
-        results = [int(i) for i in operator.outputs]
-        if set(results) <= fixed or not _needed(graph, position, ends):
+    for operator in graph.operators:
+        if graph.fixed.issuperset(operator.outputs) or not _needed(graph, operator.position, ends):
             continue
-        values = operators.apply(tree, operator, f"operator_{position}", made)
-        for index, value in zip(results, values, strict=True):
-            _check_shape(graph.tensors[index], value, f"operator_{position}")
+        name = f"operator_{operator.position}"
+        values = operators.apply(graph, operator, name, made)
+        for index, value in zip(operator.outputs, values, strict=True):
+            _check_shape(graph.tensors[index], value, name)
             made[index] = hook(index, value)
     return tf_keras.Model(list(starts.values()), [made[i] for i in ends] if len(ends) > 1 else made[ends[0]])
 
 
-def _input(tensor: Any) -> Any:
+def _input(tensor: Tensor) -> Any:
     import tf_keras
 
-    dtype = flatbuffer.type_name(tensor.type).lower()
-    return tf_keras.Input(tuple(int(n) for n in tensor.shape[1:]), dtype=dtype)
+    return tf_keras.Input(tensor.shape[1:], dtype=tensor.type.lower())
 
 
-def _uncovered(tree: Any, operator: Any, fixed: set[int]) -> str | None:
+def _uncovered(graph: Graph, operator: Operator) -> str | None:
     """The operator's name, and why where that is not plain, if there is no Keras for it."""
-    if {int(i) for i in operator.outputs} <= fixed:
-        return None
-    return operators.uncovered(tree, operator)
+    return None if graph.fixed.issuperset(operator.outputs) else operators.uncovered(graph, operator)
 
 
-def _needed(graph: Any, position: int, ends: Sequence[int]) -> bool:
+def _needed(graph: Graph, position: int, ends: Sequence[int]) -> bool:
     """Whether an operator's outputs lead anywhere: what follows the tensors of `ends` does not."""
     wanted = set(ends)
     for operator in reversed(graph.operators[position:]):
-        if wanted & {int(i) for i in operator.outputs}:
-            if operator is graph.operators[position]:
+        if not wanted.isdisjoint(operator.outputs):
+            if operator.position == position:
                 return True
-            wanted |= {int(i) for i in operator.inputs}
+            wanted.update(operator.inputs)
     return False
 
 
-def _check_batch(graph: Any, ends: Sequence[int]) -> None:
+def _check_batch(graph: Graph, ends: Sequence[int]) -> None:
     """Samples must still stand along the first axis at the end: each is compared with its own aim."""
-    (first, *_) = (_first_side(graph.tensors[int(i)]) for i in graph.inputs)
+    (first, *_) = (_first_side(graph.tensors[i]) for i in graph.inputs)
     for tensor in (graph.tensors[i] for i in ends):
         if _first_side(tensor) != first:
             raise AutocompressError(
-                f"the network cannot be trained here: its output of shape {[int(n) for n in tensor.shape]} has no axis "
+                f"the network cannot be trained here: its output of shape {list(tensor.shape)} has no axis "
                 "of samples in front; it is searched without fine-tuning"
             )
 
 
-def _first_side(tensor: Any) -> int | None:
-    return int(tensor.shape[0]) if len(tensor.shape) else None
+def _first_side(tensor: Tensor) -> int | None:
+    return tensor.shape[0] if tensor.shape else None
 
 
-def _check_shape(tensor: Any, value: Any, name: str) -> None:
-    expected = tuple(int(n) for n in tensor.shape[1:])
+def _check_shape(tensor: Tensor, value: Any, name: str) -> None:
+    expected = tensor.shape[1:]
     if tuple(value.shape[1:]) != expected:
         raise AutocompressError(
             f"the network cannot be trained here: {name} gives {tuple(value.shape[1:])} a sample in Keras, "

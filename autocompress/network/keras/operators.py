@@ -5,29 +5,26 @@ first axis is the batch: in the file it counts one sample, here any number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from autocompress.network.graph.layers import INPUTS
 from autocompress.network.keras.layers import FUSED, LAYERS, Array, Operation, activated, lambda_layer, padding, unary
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import INPUTS, Graph, Operator
 
 Made = Mapping[int, Any]
 
 
-def apply(tree: Any, operator: Any, name: str, made: Made) -> list[Any]:
+def apply(graph: Graph, operator: Operator, name: str, made: Made) -> list[Any]:
     """The Keras tensors of an operator's outputs, from those `made` before."""
-    graph = tree.subgraphs[0]
-    at = [int(i) for i in operator.inputs]
-    inputs = tuple(made[i] if i in made else None if i < 0 else flatbuffer.constant(tree, i) for i in at)
+    inputs = tuple(made[i] if i in made else graph.constant(i) for i in operator.inputs)
     operation = Operation(
-        op=flatbuffer.op_name(tree, operator),
+        op=operator.op,
         name=name,
-        options=operator.builtinOptions,
+        options=operator.options,
         inputs=inputs,
-        shapes=tuple(tuple(int(n) for n in graph.tensors[int(i)].shape) for i in operator.outputs),
+        shapes=tuple(graph.tensors[i].shape for i in operator.outputs),
     )
     value = (LAYERS.get(operation.op) or _FREE[operation.op])(operation)
     values = list(value) if isinstance(value, list | tuple) else [value]
@@ -37,35 +34,33 @@ def apply(tree: Any, operator: Any, name: str, made: Made) -> list[Any]:
     return [activated(f"{name}_activation", fused, values[0])]
 
 
-def uncovered(tree: Any, operator: Any) -> str | None:
+def uncovered(graph: Graph, operator: Operator) -> str | None:
     """Why an operator cannot be made; None where it can."""
-    op = flatbuffer.op_name(tree, operator)
+    op, at = operator.op, operator.inputs
     if op not in LAYERS and op not in _FREE:
         return op
-    if int(getattr(operator.builtinOptions, "fusedActivationFunction", 0) or 0) not in FUSED:
+    if int(getattr(operator.options, "fusedActivationFunction", 0) or 0) not in FUSED:
         return f"{op} with SIGN_BIT"
-    at = [int(i) for i in operator.inputs]
     for position in _CONSTANT_INPUTS.get(op, ()):
-        if position < len(at) and at[position] >= 0 and flatbuffer.constant(tree, at[position]) is None:
+        if position < len(at) and at[position] >= 0 and graph.constant(at[position]) is None:
             return f"{op} whose input {position} is computed"
-    if _along_batch(tree, op, operator):
+    if _along_batch(graph, operator):
         return f"{op} along the batch"
-    return _uncovered_layer(tree, op, operator) if op in LAYERS else None
+    return _uncovered_layer(graph, operator) if op in LAYERS else None
 
 
-def _along_batch(tree: Any, op: str, operator: Any) -> bool:
+def _along_batch(graph: Graph, operator: Operator) -> bool:
     """Whether an operator works on the first axis, which holds one sample in the file and many here."""
-    at, options = [int(i) for i in operator.inputs], operator.builtinOptions
-    rank = len(tree.subgraphs[0].tensors[at[0]].shape)
+    op, at, options = operator.op, operator.inputs, operator.options
+    rank = len(graph.tensors[at[0]].shape)
 
     def integers(position: int) -> list[int]:
-        value = flatbuffer.constant(tree, at[position])
-        return [] if value is None else [int(n) for n in value.reshape(-1)]
+        return graph.integers(at[position]) or []
 
     if op == "CONCATENATION":
         return bool(options.axis % rank == 0)
     if op == "GATHER":
-        return _gathers_batch(tree, at, options)
+        return _gathers_batch(graph, at, options)
     if op in ("MEAN", "SUM", "REDUCE_MAX"):
         return any(axis % rank == 0 for axis in integers(1))
     if op in ("PAD", "PADV2", "MIRROR_PAD"):
@@ -75,23 +70,23 @@ def _along_batch(tree: Any, op: str, operator: Any) -> bool:
     if op == "STRIDED_SLICE":
         return bool((options.shrinkAxisMask | options.newAxisMask) & 1 or integers(3)[0] != 1)
     at_axis, x = {"SPLIT": (0, 1), "SPLIT_V": (2, 0)}.get(op, (None, 0))
-    return at_axis is not None and integers(at_axis)[0] % len(tree.subgraphs[0].tensors[at[x]].shape) == 0
+    return at_axis is not None and integers(at_axis)[0] % len(graph.tensors[at[x]].shape) == 0
 
 
-def _gathers_batch(tree: Any, at: list[int], options: Any) -> bool:
+def _gathers_batch(graph: Graph, at: Sequence[int], options: Any) -> bool:
     """GATHER keeps the batch in front where rows of a table are taken, or a later axis of what is computed."""
-    computed = [flatbuffer.constant(tree, index) is None for index in at[:2]]
+    computed = [graph.constant(index) is None for index in at[:2]]
     if options.batchDims or all(computed):
         return True
-    axis = options.axis % len(tree.subgraphs[0].tensors[at[0]].shape)
+    axis = options.axis % len(graph.tensors[at[0]].shape)
     return bool(axis == 0) if computed[0] else bool(axis != 0)
 
 
-def _uncovered_layer(tree: Any, op: str, operator: Any) -> str | None:
-    tensors, options = tree.subgraphs[0].tensors, operator.builtinOptions
+def _uncovered_layer(graph: Graph, operator: Operator) -> str | None:
+    tensors, op, options = graph.tensors, operator.op, operator.options
     at_input, at_weight, _ = INPUTS[op]
-    shape = [int(n) for n in tensors[int(operator.inputs[at_weight])].shape]
-    channels = int(tensors[int(operator.inputs[at_input])].shape[-1])
+    shape = tensors[operator.inputs[at_weight]].shape
+    channels = tensors[operator.inputs[at_input]].shape[-1]
     if op == "CONV_2D" and shape[3] != channels:
         return "CONV_2D in groups"
     if op == "DEPTHWISE_CONV_2D" and options.strideH != options.strideW:

@@ -15,6 +15,7 @@ import numpy as np
 from autocompress.errors import AutocompressError
 from autocompress.network.tflite import sparse, validate
 from autocompress.network.tflite.appended import appended
+from autocompress.network.tflite.tree import OperatorTree, Tree
 
 _CONVERSION = b"CONVERSION_METADATA"  # how the float file was made, which is not true of what is made of it
 _IDENTIFIER = b"TFL3"
@@ -22,7 +23,7 @@ OWN_SIGNATURE = b"autocompress"  # of files that come without one
 _DAMAGE = (struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError)  # of reading random bytes
 
 
-def read(model: bytes) -> Any:
+def read(model: bytes) -> Tree:
     """The object tree of a `.tflite`, and as `appended` the archive behind it; AutocompressError where the bytes are no
     whole TFLite file."""
     from ai_edge_litert.tools import flatbuffer_utils
@@ -35,7 +36,7 @@ def read(model: bytes) -> Any:
             "convert it first or give a .keras, .h5 or SavedModel"
         )
     try:
-        tree = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+        tree: Tree = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
         validate.fill_missing(tree)
         validate.check_whole(tree)
         tree.appended = appended(model)
@@ -50,12 +51,17 @@ def read(model: bytes) -> Any:
 
 def type_name(tensor_type: int) -> str:
     """The schema's name of a tensor type (INT8, FLOAT32, ...)."""
+    return _type_names().get(tensor_type, f"TYPE_{tensor_type}")
+
+
+@functools.cache
+def _type_names() -> dict[int, str]:
     from ai_edge_litert.schema_py_generated import TensorType
 
-    return str(next(name for name, value in vars(TensorType).items() if value == tensor_type and name.isupper()))
+    return {value: name for name, value in vars(TensorType).items() if isinstance(value, int) and name.isupper()}
 
 
-def op_name(tree: Any, operator: Any) -> str:
+def op_name(tree: Tree, operator: OperatorTree) -> str:
     """The operator's name as in the schema (CONV_2D); custom operators by their own name."""
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
@@ -74,17 +80,25 @@ def builtin_names() -> dict[int, str]:
     return {v: k for k, v in vars(BuiltinOperator).items() if isinstance(v, int)}
 
 
-def constant(tree: Any, index: int) -> np.ndarray[Any, Any] | None:
+def constant(tree: Tree, index: int) -> np.ndarray[Any, Any] | None:
     """The value of tensor `index` of the main graph, shaped, read-only; None where it is no constant. What is stored
     sparse is given dense."""
     tensor = tree.subgraphs[0].tensors[index]
-    data, dtype = tree.buffers[tensor.buffer].data, validate.numpy_dtype(tensor.type)
+    shape = tuple(int(n) for n in tensor.shape)
+    return decoded(tree.buffers[tensor.buffer].data, tensor.type, shape, tensor.sparsity)
+
+
+def decoded(
+    data: np.ndarray[Any, Any] | None, tensor_type: int, shape: tuple[int, ...], sparsity: Any
+) -> np.ndarray[Any, Any] | None:
+    """The stored bytes of a tensor as its value: read-only, dense, a view where it is stored so; None without bytes, or
+    for a type that NumPy lacks."""
+    dtype = validate.numpy_dtype(tensor_type)
     if data is None or dtype is None:
         return None
-    stored = np.frombuffer(bytes(data), dtype)
-    if tensor.sparsity is not None:
-        return sparse.decode(tensor.sparsity, stored, tuple(int(n) for n in tensor.shape))
-    return stored.reshape(tensor.shape)
+    stored = np.frombuffer(data, dtype)
+    stored.flags.writeable = False
+    return stored.reshape(shape) if sparsity is None else sparse.decode(sparsity, stored, shape)
 
 
 def constants(model: bytes) -> tuple[slice, ...]:
@@ -104,7 +118,7 @@ def constants(model: bytes) -> tuple[slice, ...]:
     )
 
 
-def set_constant(tree: Any, index: int, value: np.ndarray[Any, Any]) -> None:
+def set_constant(tree: Tree, index: int, value: np.ndarray[Any, Any]) -> None:
     """Write `value` into the buffer of tensor `index` of the main graph."""
     buffer = tree.buffers[tree.subgraphs[0].tensors[index].buffer]
     buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
@@ -129,13 +143,13 @@ def normalise(model: bytes) -> bytes:
     return write(tree)
 
 
-def _complete_operator_codes(tree: Any) -> None:
+def _complete_operator_codes(tree: Tree) -> None:
     # Files before schema v3a fill only the deprecated field; readers of the new one see every op as ADD (0).
     for code in tree.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
-def densify(tree: Any) -> None:
+def densify(tree: Tree) -> None:
     """Store dense what the main graph stores sparse, without its DENSIFY."""
     from ai_edge_litert.schema_py_generated import BufferT
 
@@ -152,7 +166,7 @@ def densify(tree: Any) -> None:
     graph.operators = kept
 
 
-def _widen_float16(tree: Any) -> None:
+def _widen_float16(tree: Tree) -> None:
     """Replace constant float16 tensors behind DEQUANTIZE by float32 constants and drop these DEQUANTIZE."""
     from ai_edge_litert.schema_py_generated import BufferT, TensorType
 
@@ -177,7 +191,7 @@ def _widen_float16(tree: Any) -> None:
         graph.operators = kept
 
 
-def _drop_unused_tensors(tree: Any) -> None:
+def _drop_unused_tensors(tree: Tree) -> None:
     """Empty the buffers of tensors nobody reads any more (their tables stay: indices must not move)."""
     for graph in tree.subgraphs:
         used = set(graph.inputs) | set(graph.outputs)
@@ -189,7 +203,7 @@ def _drop_unused_tensors(tree: Any) -> None:
     compact_buffers(tree)
 
 
-def compact_buffers(tree: Any) -> None:
+def compact_buffers(tree: Tree) -> None:
     """Keep only the buffers that are used, empty ones all as buffer 0."""
     owners = [t for g in tree.subgraphs for t in g.tensors] + list(tree.metadata or [])
     used = sorted({o.buffer for o in owners if tree.buffers[o.buffer].data is not None})
@@ -201,7 +215,7 @@ def compact_buffers(tree: Any) -> None:
         owner.buffer = new.get(owner.buffer, 0)
 
 
-def _refuse_quantized(tree: Any) -> None:
+def _refuse_quantized(tree: Tree) -> None:
     for graph in tree.subgraphs:
         for index, tensor in enumerate(graph.tensors):
             parameters = tensor.quantization
@@ -212,7 +226,7 @@ def _refuse_quantized(tree: Any) -> None:
                 )
 
 
-def _unshare_buffers(tree: Any) -> None:
+def _unshare_buffers(tree: Tree) -> None:
     # The converter merges equal constants (two zero biases); each layer must own what will be written into it.
     from ai_edge_litert.schema_py_generated import BufferT
 
@@ -229,7 +243,7 @@ def _unshare_buffers(tree: Any) -> None:
                     seen.add(tensor.buffer)
 
 
-def _copy_tensor(tree: Any, graph: Any, index: int, buffer: Any) -> int:
+def _copy_tensor(tree: Tree, graph: Any, index: int, buffer: Any) -> int:
     tensor = copy.copy(graph.tensors[index])
     buffer.data = tree.buffers[tensor.buffer].data
     tree.buffers.append(buffer)
@@ -238,7 +252,7 @@ def _copy_tensor(tree: Any, graph: Any, index: int, buffer: Any) -> int:
     return len(graph.tensors) - 1
 
 
-def _unique_names(tree: Any) -> None:
+def _unique_names(tree: Tree) -> None:
     # ai-edge-quantizer finds operators by the names of their outputs.
     seen: set[bytes] = set()
     for graph in tree.subgraphs:
@@ -254,7 +268,7 @@ def _unique_names(tree: Any) -> None:
             port.name = _text(port.name)
 
 
-def _sign(tree: Any) -> None:
+def _sign(tree: Tree) -> None:
     """Name inputs and outputs as their tensors are: ai-edge-quantizer wants a signature for static activations."""
     from ai_edge_litert.schema_py_generated import SignatureDefT, TensorMapT
 
@@ -284,7 +298,7 @@ def watched(model: bytes, tensors: Sequence[int]) -> bytes:
     return write(tree)
 
 
-def strip(tree: Any) -> None:
+def strip(tree: Tree) -> None:
     """Drop what running does not need: names (but of inputs and outputs), descriptions, calibration ranges, how the
     float network was converted, unused buffers. All other metadata stay."""
     tree.description = None
@@ -302,7 +316,7 @@ def strip(tree: Any) -> None:
     _drop_unused_tensors(tree)
 
 
-def write(tree: Any) -> bytes:
+def write(tree: Tree) -> bytes:
     """The bytes of an object tree, each buffer aligned to 16 bytes as the schema asks for, and behind them the archive
     that stood behind what was read."""
     import flatbuffers

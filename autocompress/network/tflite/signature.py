@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from autocompress.errors import AutocompressError, unknown_name
-from autocompress.network.graph.segments import fixed_tensors
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph, graph_of
 from autocompress.network.tflite.interpreter import TensorSpec
 from autocompress.network.tflite.output_kind import kind_of, quantized_as
 from autocompress.network.tflite.outputs import Output, Signature
+from autocompress.network.tflite.tree import SubgraphTree, Tree
 
 DEFAULT = "serving_default"
 
@@ -61,7 +62,7 @@ def only(model: bytes, key: str) -> bytes:
     return flatbuffer.write(tree)
 
 
-def _called(tree: Any, first: int) -> list[int]:
+def _called(tree: Tree, first: int) -> list[int]:
     """The subgraphs that `first` needs, itself in front."""
     found = [first]
     for number in found:
@@ -71,7 +72,7 @@ def _called(tree: Any, first: int) -> list[int]:
     return found
 
 
-def _references(graph: Any) -> Iterator[tuple[Any, str]]:
+def _references(graph: SubgraphTree) -> Iterator[tuple[Any, str]]:
     """Where operators (WHILE, IF, CALL_ONCE, ...) name other subgraphs: options and field."""
     for operator in graph.operators:
         for options in (operator.builtinOptions, getattr(operator, "builtinOptions2", None)):
@@ -80,7 +81,7 @@ def _references(graph: Any) -> Iterator[tuple[Any, str]]:
                     yield options, name
 
 
-def _keep_used_codes(tree: Any) -> None:
+def _keep_used_codes(tree: Tree) -> None:
     # A runtime refuses a file for an operator that it does not know, even one that nothing uses.
     operators = [operator for graph in tree.subgraphs for operator in graph.operators]
     used = sorted({operator.opcodeIndex for operator in operators})
@@ -93,43 +94,41 @@ def signature_of(network: bytes, inputs: Sequence[TensorSpec], outputs: Sequence
     """The signature of a normalised network of one signature, nothing judged yet. `inputs` and `outputs`: of its main
     graph, as it runs."""
     tree = flatbuffer.read(network)
-    graph, fixed = tree.subgraphs[0], fixed_tensors(tree)
+    graph = graph_of(tree)
     ports, key = _ports(tree)
-    computed = {int(i) for op in graph.operators for i in op.outputs} | {int(i) for i in graph.inputs}
     found, left_out = list[Output](), list[str]()
     for name, tensor in ports:
-        position = [int(i) for i in graph.outputs].index(tensor)
+        position = graph.outputs.index(tensor)
         shape = outputs[position].shape
-        moves = tensor in computed - fixed
+        moves = tensor in graph.computed - graph.fixed
         if moves and shape and inputs[0].shape and shape[0] == inputs[0].shape[0]:
-            found.append(_output(tree, name, position, outputs[position]))
+            found.append(_output(graph, name, position, outputs[position]))
         else:
             left_out.append(name)
     if not found:  # the metric's business: what runs the network says what is wrong
-        name = next((name for name, tensor in ports if tensor == int(graph.outputs[0])), ports[0][0])
-        found = [_output(tree, name, 0, outputs[0])]
+        name = next((name for name, tensor in ports if tensor == graph.outputs[0]), ports[0][0])
+        found = [_output(graph, name, 0, outputs[0])]
         left_out.remove(name)
     return Signature(outputs=tuple(found), judged=None, key=key, left_out=tuple(left_out))
 
 
-def _output(tree: Any, name: str, position: int, spec: TensorSpec) -> Output:
-    tensor = int(tree.subgraphs[0].outputs[position])
-    kind, quantized = kind_of(tree, tensor), quantized_as(tree.subgraphs[0].tensors[tensor])
+def _output(graph: Graph, name: str, position: int, spec: TensorSpec) -> Output:
+    tensor = graph.outputs[position]
+    kind, quantized = kind_of(graph, tensor), quantized_as(graph.tensors[tensor])
     return Output(name=name, position=position, shape=spec.shape, dtype=spec.dtype, kind=kind, quantized=quantized)
 
 
-def _ports(tree: Any) -> tuple[list[tuple[str, int]], str | None]:
+def _ports(tree: Tree) -> tuple[list[tuple[str, int]], str | None]:
     """Name and tensor of each output, in the user's order, and the key of the signature."""
     graph, signatures = tree.subgraphs[0], tree.signatureDefs or []
-    own = [each for each in signatures if int(each.subgraphIndex) == 0 and each.outputs]
-    known = {int(i) for i in graph.outputs}
-    if len(signatures) == 1 and own and {int(port.tensorIndex) for port in own[0].outputs} <= known:
-        key = None if own[0].signatureKey == flatbuffer.OWN_SIGNATURE else _text(own[0].signatureKey)
-        return _in_order([(_text(port.name), int(port.tensorIndex)) for port in own[0].outputs]), key
+    own = signatures[0] if len(signatures) == 1 and int(signatures[0].subgraphIndex) == 0 else None
+    ports = [] if own is None else [(_text(port.name), int(port.tensorIndex)) for port in own.outputs or ()]
+    if own is not None and ports and {tensor for _, tensor in ports} <= {int(i) for i in graph.outputs}:
+        return _in_order(ports), None if own.signatureKey == flatbuffer.OWN_SIGNATURE else _text(own.signatureKey)
     return _in_order([(_text(graph.tensors[int(i)].name), int(i)) for i in graph.outputs]), None
 
 
-def output_names(tree: Any) -> dict[int, str]:
+def output_names(tree: Tree) -> dict[int, str]:
     """The signature's names of the main graph's outputs, by tensor, where there are several: of those the names that
     converters give to tensors say nothing."""
     graph = tree.subgraphs[0]

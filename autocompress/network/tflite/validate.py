@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.network.tflite import sparse
+from autocompress.network.tflite.tree import SubgraphTree, TensorTree, Tree
 
 
 def numpy_dtype(tensor_type: int) -> np.dtype[Any] | None:
@@ -27,7 +28,7 @@ def numpy_dtype(tensor_type: int) -> np.dtype[Any] | None:
     return np.dtype(types[tensor_type]) if tensor_type in types else None
 
 
-def fill_missing(tree: Any) -> None:
+def fill_missing(tree: Tree) -> None:
     """Vectors that the file leaves out (the shape of a scalar, the inputs of an operator) become empty ones."""
     for graph in tree.subgraphs or []:
         for name in ("tensors", "operators", "inputs", "outputs"):
@@ -44,7 +45,7 @@ def _fill(holder: Any, name: str) -> None:
         setattr(holder, name, [])
 
 
-def check_whole(tree: Any) -> None:
+def check_whole(tree: Tree) -> None:
     """ValueError where an index points to nothing or a constant holds other than the bytes its shape asks for."""
     for graph in tree.subgraphs:
         _check_indices(tree, graph)
@@ -53,7 +54,7 @@ def check_whole(tree: Any) -> None:
     _within((m.buffer for m in tree.metadata or []), len(tree.buffers), "buffer of the metadata")
 
 
-def _check_indices(tree: Any, graph: Any) -> None:
+def _check_indices(tree: Tree, graph: SubgraphTree) -> None:
     tensors = len(graph.tensors)
     _within((t.buffer for t in graph.tensors), len(tree.buffers), "buffer of a tensor")
     _within((*graph.inputs, *graph.outputs), tensors, "input or output")
@@ -69,7 +70,7 @@ def _within(indices: Any, size: int, what: str) -> None:
             raise ValueError(f"{what} {index} of {size}")
 
 
-def _check_constant(data: Any, tensor: Any) -> None:
+def _check_constant(data: Any, tensor: TensorTree) -> None:
     width = numpy_dtype(tensor.type)
     if data is None or width is None:
         return

@@ -23,6 +23,7 @@ from autocompress.latency.host import agent, client, op_profile
 from autocompress.latency.host.client import Host
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 from tests.builders import networks
@@ -107,7 +108,7 @@ def test_events_that_were_cut_off_are_no_inference(graph: list[Any], data: st.Da
 
 def test_each_layer_of_a_network_has_its_kernel(litert: Host) -> None:
     found = litert.profile(DIGITS.original)
-    layers = layers_of(flatbuffer.read(DIGITS.original))
+    layers = layers_of(read_graph(DIGITS.original))
     assert found.reason is None
     assert [op.layer for op in found.ops if op.layer] == [layer.name for layer in layers]
     assert all(op.op == layer.op for op, layer in zip([o for o in found.ops if o.layer], layers, strict=True))
@@ -125,7 +126,7 @@ def test_builtin_operators_are_known_by_their_index(litert: Host) -> None:
     assert builtin
     assert all(names[op.index] == op.op for op in builtin)
     assert [op.layer for op in found.ops if op.op == "TRANSPOSE_CONV"] == ["transpose_conv_0", "transpose_conv_1"]
-    assert {op.layer for op in found.ops if op.layer} == {layer.name for layer in layers_of(tree)}
+    assert {op.layer for op in found.ops if op.layer} == {layer.name for layer in layers_of(graph_of(tree))}
 
 
 def test_a_loop_is_one_operator(litert: Host) -> None:
@@ -152,7 +153,7 @@ def test_tflite_runtime_tells_none(tflite: Host) -> None:
 
 def test_kernels_that_do_not_fit_the_layers_stay_unnamed() -> None:
     model = DIGITS.original
-    layers = op_profile.weighted_ops(flatbuffer.read(model))
+    layers = [operator for operator, _ in read_graph(model).weighted]
     kinds = {"CONV_2D": "Convolution (NHWC, F32) IGEMM", "DEPTHWISE_CONV_2D": "Convolution (NHWC, F32) DWConv"}
     ops = [
         op_profile.OpTime(
@@ -180,12 +181,12 @@ def test_layers_are_known_in_quantized_files_too() -> None:
     weights = tree.subgraphs[0].tensors[1]
     weights.type = schema.TensorType.INT4
     tree.buffers[weights.buffer].data = np.zeros(16, np.uint8)
-    assert [layer.name for layer in op_profile.weighted_ops(tree)] == ["fully_connected_0"]
+    assert [layer.name for layer, _ in graph_of(tree).weighted] == ["fully_connected_0"]
     tree.buffers[weights.buffer].data = None  # computed: no layer
-    assert op_profile.weighted_ops(tree) == []
+    assert graph_of(tree).weighted == ()
     half = networks.load("foreign-float16").network
-    names = {layer.name for layer in layers_of(flatbuffer.read(flatbuffer.normalise(half)))}
-    assert {layer.name for layer in op_profile.weighted_ops(flatbuffer.read(half))} == names
+    names = {layer.name for layer in layers_of(read_graph(flatbuffer.normalise(half)))}
+    assert {layer.name for layer, _ in read_graph(half).weighted} == names
 
 
 @pytest.mark.parametrize(

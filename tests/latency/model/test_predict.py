@@ -18,8 +18,8 @@ from autocompress.compression.template import pattern_file
 from autocompress.errors import AutocompressError
 from autocompress.latency.model import predict
 from autocompress.network.graph.layers import layers_of
-from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import read_graph
 from autocompress.specs import Coefficients, FittedPoint, LatencyModel, LatencyRuntime, load_device
 
 BYTES = {"FLOAT32": 4.0, "FLOAT16": 2.0, "INT8": 1.0, "UINT8": 1.0, "INT16": 2.0, "INT4": 0.5, "INT32": 4.0}
@@ -359,7 +359,7 @@ def test_dynamic_range_is_like_no_point_and_unpacked_weights_are_like_float() ->
     assert dynamic.latency_error is None
     net = NetworkBuilder((1, 4, 4, 3))
     network = net.finish(net.depthwise(net.input))
-    layers = layers_of(flatbuffer.read(network))
+    layers = layers_of(read_graph(network))
     float_ms = predict.predict(network, model).latency_ms
     unpacked = predict.predict(pattern_file(network, layers, [8], "float32", None, {layers[0].name}), model)
     assert (unpacked.latency_ms, unpacked.latency_error, unpacked.extrapolated) == (float_ms, 0.03, False)

@@ -15,6 +15,7 @@ from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 from tests.builders import networks
@@ -199,7 +200,7 @@ def without(model: bytes, rng: np.random.Generator, least: int = 0) -> tuple[byt
     """The network with some channels' weights and biases all zero, `least` of a group or more where it has so many to
     spare; the same without these channels; its channels."""
     tree = flatbuffer.read(model)
-    channels, kept = Channels(tree), {}
+    channels, kept = Channels(graph_of(tree)), {}
     for group in channels.groups:
         gone = rng.permutation(group.channels)[: rng.integers(min(least, group.channels - 1), group.channels)]
         kept[group.name] = sorted(set(range(group.channels)) - set(gone.tolist()))
@@ -406,11 +407,11 @@ def test_channels_that_make_nothing_go_through_every_operator(name: str, seed: i
     last = channels.layers[-1].name
     assert list(channels.frozen) == [last], "the network's output alone is frozen"
     assert_same(zeroed, pruned, seed)
-    assert layers_of(flatbuffer.read(pruned))[0].outputs < 8
+    assert layers_of(read_graph(pruned))[0].outputs < 8
 
 
 def test_a_residual_sum_ties_what_it_adds_and_inner_channels_are_free() -> None:
-    channels = Channels(flatbuffer.read(load_task("fashion-mnist").network))
+    channels = Channels(read_graph(load_task("fashion-mnist").network))
     assert [(group.name, group.channels, group.layers) for group in channels.groups] == [
         ("conv_2d_0", 16, ("conv_2d_0", "conv_2d_2")),
         ("conv_2d_1", 16, ("conv_2d_1",)),
@@ -426,9 +427,9 @@ def test_halves_of_a_split_lose_the_same_channels() -> None:
     net = Sketch((1, 4, 4, 3))
     one, other = net.halves(net.convolution(net.input, 8), 3)
     model = net.finish(net.convolution(net.paired("ADD", net.plain(one, "RELU"), other), 2))
-    (group, *_) = Channels(flatbuffer.read(model)).groups
+    (group, *_) = Channels(read_graph(model)).groups
     assert group.channels == 4
-    assert layers_of(flatbuffer.read(prune(model, {group.name: [0, 3]})))[0].outputs == 4
+    assert layers_of(read_graph(prune(model, {group.name: [0, 3]})))[0].outputs == 4
 
 
 @pytest.mark.parametrize(
@@ -457,7 +458,7 @@ def test_what_is_not_known_to_keep_channels_apart_freezes_them(
 ) -> None:
     net = Sketch((1, 4, 4, 3))
     model = net.finish(net.convolution(broken(net, net.convolution(net.input, 4)), 2))
-    channels = Channels(flatbuffer.read(model))
+    channels = Channels(read_graph(model))
     assert channels.groups == ()
     assert reason in channels.frozen["conv_2d_0"]
     with pytest.raises(AutocompressError, match=r"the channels of 'conv_2d_0' must stay: .*; leave it out"):

@@ -21,6 +21,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from tests.builders import networks
 from tests.builders.arrays import Array
@@ -99,7 +100,7 @@ def test_shared_weights_and_names_are_told_apart() -> None:
         tensor.name = [b"x", b"x", None, b"caf\xe9", b"x"][index]
     packed = flatbuffer.write(model)
     tree = flatbuffer.read(flatbuffer.normalise(packed))
-    first, second = layers_of(tree)
+    first, second = layers_of(graph_of(tree))
     assert first.weight != second.weight
     flatbuffer.set_constant(tree, second.weight, np.zeros((4, 4), np.float32))
     np.testing.assert_array_equal(flatbuffer.constant(tree, first.weight), W)
@@ -119,7 +120,7 @@ def test_a_file_without_a_signature_is_quantized_and_leaves_without_one(activati
     values, name, index = next(iter(x.values())), *next(iter(Runner(model).input_indices.items()))
     wanted = Runner(unsigned).run({name: values})
     np.testing.assert_array_equal(Runner(model).run({name: values}), wanted)
-    layers, ranges = layers_of(flatbuffer.read(model)), trace.activation_ranges(model, {index: values}, SAMPLES, 1)
+    layers, ranges = layers_of(read_graph(model)), trace.activation_ranges(model, {index: values}, SAMPLES, 1)
     built = make_template(model, layers, [8] * len(layers), activations, ranges).patch.snapshot()
     # What 8 bits do to single outputs of a network trained on the spot differs between processors.
     gap = np.abs(Runner(built).run({name: values}) - wanted)
@@ -147,7 +148,7 @@ def test_quantized_networks_are_refused(kind: str) -> None:
 
 
 def quantized(model: bytes, kind: str) -> bytes:
-    layers = layers_of(flatbuffer.read(model))
+    layers = layers_of(read_graph(model))
     if kind == "dynamic":
         return make_template(model, layers, [8] * len(layers), "float32", None).patch.snapshot()
     if kind == "static":
@@ -192,7 +193,7 @@ def test_damaged_files_are_refused_or_read(name: str, data: st.DataObject) -> No
     for at, value in data.draw(st.dictionaries(places, st.integers(0, 255), min_size=1, max_size=12)).items():
         damaged[at] = value
     with contextlib.suppress(AutocompressError):
-        layers_of(flatbuffer.read(flatbuffer.normalise(bytes(damaged))))
+        layers_of(read_graph(flatbuffer.normalise(bytes(damaged))))
 
 
 @given(noise=st.binary(max_size=200))
@@ -252,7 +253,7 @@ def test_every_layer_is_its_columns_times_its_weights(name: str) -> None:
     samples = runner.largest_batch(8)
     at = runner.input_indices
     made = everything(model, {at[key]: values[:samples] for key, values in inputs_of(name).items()})
-    for layer in layers_of(tree):
+    for layer in layers_of(graph_of(tree)):
         check_products(tree, layer, made.get_tensor(layer.input), made.get_tensor(layer.output))
 
 
@@ -260,7 +261,7 @@ def test_every_layer_is_its_columns_times_its_weights(name: str) -> None:
 def test_the_walk_through_the_segments_meets_the_whole_network(name: str) -> None:
     model = normalised(name)
     tree, runner = flatbuffer.read(model), Runner(model)
-    layers, chunk = layers_of(tree), runner.largest_batch(8)
+    layers, chunk = layers_of(graph_of(tree)), runner.largest_batch(8)
     at = runner.input_indices
     x = {at[key]: values for key, values in inputs_of(name).items()}
     inputs = whole_network(model, layers, x, chunk)
@@ -291,7 +292,7 @@ def whole_network(model: bytes, layers: tuple[Layer, ...], x: Mapping[int, Array
 def test_a_changed_layer_changes_the_walk_behind_it_as_in_the_network() -> None:
     model = normalised("two-inputs")
     tree = flatbuffer.read(model)
-    layers, at = layers_of(tree), Runner(model).input_indices
+    layers, at = layers_of(graph_of(tree)), Runner(model).input_indices
     x = {at[key]: values for key, values in inputs_of("two-inputs").items()}
     walk = Segments(tree, layers, x, 8, 1)
     weight, bias = flatbuffer.constant(tree, layers[0].weight), flatbuffer.constant(tree, layers[0].bias or 0)
@@ -398,7 +399,7 @@ def test_a_convolution_of_any_geometry_is_its_columns_times_its_weights(conv: Co
     assume(min(conv.output_size) >= 1)
     model = flatbuffer.normalise(flatbuffer.write(conv_tree(conv)))
     tree = flatbuffer.read(model)
-    (layer,) = layers_of(tree)
+    (layer,) = layers_of(graph_of(tree))
     x = np.random.default_rng(1).normal(size=(3, *layer.input_shape[1:])).astype(np.float32)
     made = everything(model, {layer.input: x})
     outputs = made.get_tensor(layer.output)
@@ -411,7 +412,7 @@ def test_a_wide_layer_is_cut_into_column_blocks() -> None:
     W = np.random.default_rng(0).normal(size=(3, 2 * trace.MAX_COLUMNS + 5)).astype(np.float32)
     tree = tree_of([(1, W.shape[1]), W, np.ones(3, np.float32), (1, 3)], [dense(0, 1, 2, 3)], [0], [3])
     model = flatbuffer.normalise(flatbuffer.write(tree))
-    (layer,) = layers_of(flatbuffer.read(model))
+    (layer,) = layers_of(read_graph(model))
     blocks, padding = trace.blocks_of(layer)
     assert blocks == 3
     assert (W.shape[1] + padding) % blocks == 0

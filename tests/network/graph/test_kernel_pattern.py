@@ -18,6 +18,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.measurement import Measurement
 from autocompress.tasks import load_task
@@ -45,7 +46,7 @@ def test_sizes_count(inputs: int, outputs: int, batch: int) -> None:
 def test_types_options_and_constants_that_are_no_weights_count() -> None:
     network = load_task("digits").network
     plain = kernel_pattern(network)
-    layers, inputs = layers_of(flatbuffer.read(network)), load_task("digits").x_calibration
+    layers, inputs = layers_of(read_graph(network)), load_task("digits").x_calibration
     calibration = {i: inputs[name][:64] for name, i in Runner(network).input_indices.items()}
     ranges = trace.activation_ranges(network, calibration, 64, 1)
     assert kernel_pattern(quantize_plainly(network, layers, ranges)) != plain

@@ -13,6 +13,7 @@ from autocompress.network.graph.layers import layers_of
 from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
+from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from autocompress.tasks import digits, fashion_mnist
 from tests.builders import networks
@@ -37,7 +38,7 @@ def test_whole_networks_have_the_same_outputs(name: str) -> None:
     network = network_of(name)
     tree, runner = flatbuffer.read(network), Runner(network)
     x = inputs_of(runner)
-    rebuilt = keras_model.to_keras(tree)
+    rebuilt = keras_model.to_keras(graph_of(tree))
     found = rebuilt([x[spec.name] for spec in runner.inputs]).numpy()
     np.testing.assert_allclose(found, runner.run(x), atol=1e-5)
 
@@ -53,8 +54,8 @@ def layers_of_every_kind() -> bytes:
 @pytest.mark.parametrize("name", ["mobilenet-v2", "two-inputs", "every kind"])
 def test_weights_go_back_by_layer(name: str) -> None:
     network = layers_of_every_kind() if name == "every kind" else network_of(name)
-    layers = layers_of(flatbuffer.read(network))
-    rebuilt = keras_model.to_keras(flatbuffer.read(network))
+    layers = layers_of(read_graph(network))
+    rebuilt = keras_model.to_keras(read_graph(network))
     for number, layer in enumerate(layers):
         variable = keras_model.kernel_of(rebuilt, layer)
         variable.assign(variable * (1 + number % 3 / 16))  # little: a deep network would magnify every rounding
@@ -77,7 +78,7 @@ def test_weights_go_back_by_layer(name: str) -> None:
 )
 def test_what_is_not_covered_is_named(name: str, operator: str) -> None:
     with pytest.raises(AutocompressError, match=f"no way back to Keras for {operator}; it is searched without"):
-        keras_model.to_keras(flatbuffer.read(network_of(name)))
+        keras_model.to_keras(read_graph(network_of(name)))
 
 
 def functions() -> dict[str, Callable[[Any], Any]]:
@@ -182,7 +183,7 @@ def every_operator() -> bytes:
 def test_every_operator_has_the_same_outputs(every_operator: bytes) -> None:
     tree = flatbuffer.read(flatbuffer.normalise(every_operator))
     graph = tree.subgraphs[0]
-    rebuilt = keras_model.to_keras(tree, outputs=list(graph.outputs))
+    rebuilt = keras_model.to_keras(graph_of(tree), outputs=list(graph.outputs))
     x = np.random.default_rng(1).normal(size=(3, 8, 8, 4)).astype(np.float32)
     run = interpreter(flatbuffer.write(tree), 1, {int(graph.inputs[0]): x.shape})
     run.set_tensor(int(graph.inputs[0]), x)
@@ -239,7 +240,7 @@ def test_forms_of_other_converters_have_the_same_outputs(form: str) -> None:
     spec, rng = Runner(model).inputs[0], np.random.default_rng(0)
     x = rng.integers(0, 6, (7, *spec.shape[1:])).astype(spec.dtype)
     np.testing.assert_allclose(
-        keras_model.to_keras(flatbuffer.read(model))(x).numpy(), Runner(model).run({spec.name: x}), atol=1e-5, rtol=1e-5
+        keras_model.to_keras(read_graph(model))(x).numpy(), Runner(model).run({spec.name: x}), atol=1e-5, rtol=1e-5
     )
 
 
@@ -263,14 +264,14 @@ def test_what_mixes_samples_is_named(op: str) -> None:
     module.call = made
     model = tf.lite.TFLiteConverter.from_concrete_functions([made.get_concrete_function()], module).convert()
     with pytest.raises(AutocompressError, match=f"no way back to Keras for {op} along the batch"):
-        keras_model.to_keras(flatbuffer.read(flatbuffer.normalise(model)))
+        keras_model.to_keras(read_graph(flatbuffer.normalise(model)))
 
 
 def test_an_output_without_samples_is_refused() -> None:
     net = Odd((1, 4, 4, 3))
     model = net.finish(net.reshape(net.convolution(net.input, 4), (16, 4)))
     with pytest.raises(AutocompressError, match=r"its output of shape \[16, 4\] has no axis of samples in front"):
-        keras_model.to_keras(flatbuffer.read(model))
+        keras_model.to_keras(read_graph(model))
 
 
 def test_all_that_is_not_covered_is_listed() -> None:
@@ -283,4 +284,4 @@ def test_all_that_is_not_covered_is_listed() -> None:
     module.call = made
     model = tf.lite.TFLiteConverter.from_concrete_functions([made.get_concrete_function()], module).convert()
     with pytest.raises(AutocompressError, match="no way back to Keras for REVERSE_V2, CUMSUM;"):
-        keras_model.to_keras(flatbuffer.read(flatbuffer.normalise(model)))
+        keras_model.to_keras(read_graph(flatbuffer.normalise(model)))

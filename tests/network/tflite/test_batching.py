@@ -22,6 +22,7 @@ from autocompress.network.graph.layers import layers_of
 from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.batching import Batch, _same, proven_batch
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import load_task
 from tests.builders import fixed_batch
@@ -95,7 +96,7 @@ def test_what_is_no_number_must_be_none_in_both() -> None:
 def test_inner_tensors_ranges_and_accuracy_are_those_of_single_samples(kind: str) -> None:
     model = flatbuffer.normalise(FIXED[kind]())
     x, tree, runner = samples(12), flatbuffer.read(model), Runner(model)
-    (index,), name, layers = runner.input_indices.values(), name_of(model), layers_of(tree)
+    (index,), name, layers = runner.input_indices.values(), name_of(model), layers_of(graph_of(tree))
     walk = Segments(tree, layers, {index: x}, chunk=1, threads=2)
     state, last = walk.start, layers[-1]
     for position, layer in enumerate(layers[:-1]):

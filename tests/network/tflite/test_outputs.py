@@ -23,6 +23,7 @@ from autocompress.export.c_source import c_files
 from autocompress.metrics import get_metric
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.outputs import FIRST, Output, Signature, packed
 from autocompress.network.tflite.signature import _in_order, only
@@ -60,7 +61,7 @@ def split_of(task: LoadedTask) -> Split:
 def damaged(task: LoadedTask, layer: int) -> bytes:
     """The network with the weights of one layer turned round."""
     tree = flatbuffer.read(task.network)
-    weight = layers_of(tree)[layer].weight
+    weight = layers_of(graph_of(tree))[layer].weight
     values = flatbuffer.constant(tree, weight)
     assert values is not None
     flatbuffer.set_constant(tree, weight, -values)
@@ -300,7 +301,7 @@ def test_training_sees_all_outputs_in_units_of_their_own() -> None:
         Output(name="output_1", position=0, shape=(1, 3), dtype="float32"),
     )
     metric, rng = get_metric("accuracy"), np.random.default_rng(0)
-    heads = Heads(tree, metric, Signature(outputs=outputs, judged=0))
+    heads = Heads(graph_of(tree), metric, Signature(outputs=outputs, judged=0))
     assert [head.kind for head in heads.heads] == ["classes", "values"]
     assert heads.columns == 5
     aim, own = rng.standard_normal((2, 40, 8)).astype(np.float32)
