@@ -114,19 +114,23 @@ class Reconstruction:
         """The same inputs through another network, whose layers shall compute what `floats` say."""
         return Reconstruction(tree, layers, self._inputs, chunk=self._chunk, threads=self._threads, floats=floats)
 
-    def head(self, samples: int, patches: int) -> tuple[Segments, tuple[FloatLayer, ...]]:
-        """A walk over the first samples only (whole chunks), and the float layers there, of at most `patches` each."""
+    def head(
+        self, samples: int, patches: int, fewest: int = trace.FEWEST_PATCHES
+    ) -> tuple[Segments, tuple[FloatLayer, ...]]:
+        """A walk over the first samples only (whole chunks), and the float layers there, of at most `patches` each, of
+        the `fewest` where columns are few."""
         segments = self._segments.head(samples)
-        return segments, self._trace(segments, patches)
+        return segments, self._trace(segments, patches, fewest)
 
-    def _trace(self, segments: Segments, patches: int) -> tuple[FloatLayer, ...]:
+    def _trace(self, segments: Segments, patches: int, fewest: int = trace.FEWEST_PATCHES) -> tuple[FloatLayer, ...]:
         state: State = segments.start
         floats = []
         for position, layer in enumerate(self.layers):
             weight = self._graph.constant(layer.weight)
             bias = None if layer.bias is None else self._graph.constant(layer.bias)
             assert weight is not None
-            floats.append(_float_layer(layer, weight, bias, state[layer.input], position, patches))
+            limit = trace.patch_limit(layer, patches, fewest)
+            floats.append(_float_layer(layer, weight, bias, state[layer.input], position, limit))
             if position + 1 < len(self.layers):
                 state = segments.after(position, state, weight, bias)
         return tuple(floats)
@@ -209,10 +213,8 @@ def _quantized(state: State, quantize: Callable[[int, Array], Array], done: Coll
     return {i: v if i in done else quantize(i, v) for i, v in state.items()}
 
 
-def _float_layer(
-    layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int, most_patches: int
-) -> FloatLayer:
-    patches = trace.choose_patches(layer, len(inputs), trace.patch_limit(layer, most_patches), seed)
+def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int, limit: int) -> FloatLayer:
+    patches = trace.choose_patches(layer, len(inputs), limit, seed)
     columns = trace.columns_of(layer, inputs, patches)
     matrix = trace.to_matrix(layer, weight)
     return FloatLayer(
@@ -255,10 +257,11 @@ def _reconstruct(float_layer: FloatLayer, choice: LayerChoice, inputs: Array) ->
     return _solved(float_layer, solution, float_layer.bias + _by_channel(float_layer, shift + left))
 
 
-def fitted(float_layer: FloatLayer, inputs: Array) -> SolvedLayer:
-    """A float layer that stays one, on its real inputs: fitted again where these have changed enough."""
+def fitted(float_layer: FloatLayer, inputs: Array, scarce: bool = False) -> SolvedLayer:
+    """A float layer that stays one, on its real inputs: fitted again where these have changed enough. `scarce`: not to
+    fewer columns than it has weights an output, which it could meet whatever they are."""
     columns, mean = _centred(float_layer, inputs)
-    if _drift(float_layer, columns) < _LEAST_DRIFT:
+    if (scarce and columns.shape[1] < columns.shape[2]) or _drift(float_layer, columns) < _LEAST_DRIFT:
         weight, shift = float_layer.weight, _mean_gap(float_layer, float_layer.weight, mean)
     else:
         weight, shift = _ridge_fit(float_layer, columns, trace.second_moment(columns).astype(np.float64), mean)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.compression.compensated_probe import CompensatedProbe
+from autocompress.compression.compensated_probe import NEXT, CompensatedProbe
 from autocompress.compression.divergence import divergence
 from autocompress.compression.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
 from autocompress.compression.solve import Problem, output_error, solve
@@ -34,9 +34,9 @@ from autocompress.records.configuration import LayerChoice
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[bytes], Array]  # a network (float `.tflite`) -> its outputs on the probe samples, packed (n, ...)
-VERSION = 6  # of the solver and of what follows from it here: older tables are made again
+VERSION = 7  # of the solver and of what follows from it here: older tables are made again
 PROBES = 2  # a layer; one in deep networks, as each goes through all layers behind it
-_DEEP = 16  # layers
+_DEEP, _VERY_DEEP = 16, 64  # layers
 _FLOOR = 1e-12  # of errors and sensitivities: their logarithms are taken
 _SWEEPS = 2
 _COLUMNS = ("error", "bytes", "sensitivity")
@@ -68,14 +68,15 @@ def build_tables(
     samples: int,
     sparse: Collection[int] = (),
     signature: Signature = FIRST,
+    large: bool = False,
 ) -> Tables:
     """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples and
-    look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse."""
+    look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse; `large`:
+    the network's inner tensors are, so that probes fit only the layers that come next."""
     start = time.perf_counter()
-    compensated_probe, probes = (
-        CompensatedProbe(reconstruction, samples, signature),
-        PROBES if len(reconstruction.floats) <= _DEEP else 1,
-    )
+    fits = NEXT if large or len(reconstruction.floats) > _VERY_DEEP else None
+    compensated_probe = CompensatedProbe(reconstruction, samples, signature, fits)
+    probes = PROBES if len(reconstruction.floats) <= _DEEP else 1
 
     def sensitivity_of(changed: SolvedLayer) -> float:
         return float(divergence(compensated_probe.reference, compensated_probe.outputs(changed), signature).mean())

@@ -20,6 +20,7 @@ Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 _SAMPLES = 512
 _BYTES = 256 * 2**20  # of the widest layer inputs held at once
+_FEWEST_PROBED = 32
 _PROBE_MACS = 2e9  # of all samples that a probe of the layer tables runs
 _PROOF_MACS = 1e9  # of all samples that the slow kernels run to prove a batch
 
@@ -31,15 +32,25 @@ class CalibrationData:
         self._task, self._layers, self._seed, self._threads = task, tuple(layers), seed, threads
         self._left_out = 0
 
-    @cached_property
+    @property
     def batch(self) -> Batch:
         """How many samples the network and its candidates run at once. AutocompressError where it cannot be run."""
+        return self._batch_and_size[0]
+
+    @property
+    def large(self) -> bool:
+        """Whether inner tensors are so large that fewer samples run at once than otherwise."""
+        return self._batch_and_size[1]
+
+    @cached_property
+    def _batch_and_size(self) -> tuple[Batch, bool]:
         return of_float(lambda: in_child(self._proven_batch))
 
-    def _proven_batch(self) -> Batch:
+    def _proven_batch(self) -> tuple[Batch, bool]:
         wanted, slow = affordable_batch(self._task.network), max(1, int(_PROOF_MACS / max(1, self._macs)))
         # Only where a full batch is affordable are tensors read from the built-in kernels.
-        return proven_batch(self._task.network, self._differing, wanted, slow if wanted == WANTED else 0)
+        proven = proven_batch(self._task.network, self._differing, wanted, slow if wanted == WANTED else 0)
+        return proven, wanted < WANTED
 
     @property
     def _macs(self) -> int:
@@ -95,7 +106,7 @@ class CalibrationData:
         """How many samples the network's probes run on: fewer where a sample costs much."""
         inputs, chunk = self.inputs
         affordable = int(_PROBE_MACS / max(1, self._macs))
-        return min(len(next(iter(inputs.values()))), max(2 * chunk, min(256, affordable)))
+        return min(len(next(iter(inputs.values()))), max(2 * chunk, _FEWEST_PROBED, min(256, affordable)))
 
     def probe_runner(self) -> Callable[[bytes], Array]:
         """Runs a network on the inputs of probes."""

@@ -260,7 +260,8 @@ class Evaluator:
         def build() -> Tables:
             count = sum(map(len, choices.values()))
             _log.info("solving %d choices of %d layers for the layer tables, once", count, len(choices))
-            return build_tables(self.reconstruction, choices, self._calibration.probe_samples, sparse, signature)
+            samples, large = self._calibration.probe_samples, self._calibration.large
+            return build_tables(self.reconstruction, choices, samples, sparse, signature, large=large)
 
         return kept_tables(self._tables, key, build)
 

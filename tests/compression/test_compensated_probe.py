@@ -30,6 +30,10 @@ def task() -> LoadedTask:
 
 @pytest.fixture(scope="module")
 def solver(task: LoadedTask) -> Reconstruction:
+    return solver_of(task)
+
+
+def solver_of(task: LoadedTask) -> Reconstruction:
     (index,) = Runner(task.network).input_indices.values()
     (inputs,) = task.x_calibration.values()
     tree = flatbuffer.read(task.network)
@@ -77,3 +81,25 @@ def test_the_layers_behind_make_up_for_most_of_what_a_pruned_one_does(task: Load
     mended = divergence(compensated_probe.reference, compensated_probe.outputs(changed)).mean()
     bare = divergence(compensated_probe.reference, alone(task, first, changed)).mean()
     assert 0 < mended < 0.5 * bare
+
+
+def test_behind_the_next_layers_the_float_network_runs_on_as_it_is(
+    task: LoadedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (1, 2, 3):
+        monkeypatch.setattr("autocompress.network.graph.segments.STAGE", stage)
+        monkeypatch.setattr("autocompress.compression.compensated_probe.STAGE", stage)
+        probe = CompensatedProbe(solver_of(task), SAMPLES, fits=0)
+        for position, layer in enumerate(probe.walk()):
+            changed = pruned(layer)
+            if (position + 1) % stage == 0:  # a stage begins behind it: nothing is fitted
+                assert probe.outputs(changed) == pytest.approx(alone(task, layer, changed), abs=1e-5)
+            assert probe.outputs(untouched(layer)) == pytest.approx(probe.reference, abs=1e-5)
+
+
+def test_layers_within_reach_are_fitted_as_all_are(solver: Reconstruction, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autocompress.compression.compensated_probe._FEWEST_PATCHES", 2048)
+    near, whole = (CompensatedProbe(solver, SAMPLES, fits=fits) for fits in (len(solver.layers), None))
+    for layer, _ in zip(near.walk(), whole.walk(), strict=True):
+        changed = pruned(layer)
+        assert near.outputs(changed) == pytest.approx(whole.outputs(changed), abs=1e-6)

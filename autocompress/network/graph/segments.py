@@ -23,6 +23,7 @@ from autocompress.network.tflite.tree import OperatorTree, SubgraphTree, Tree
 Array = np.ndarray[Any, Any]
 # Tensor index -> values of all samples, samples along axis 0; or the one value of all chunks.
 State = Mapping[int, Array]
+STAGE = 4  # layers that run together where none of them changes
 
 
 class Patchable:
@@ -66,10 +67,17 @@ class Patchable:
 
 
 class Segment:
-    """One piece of the main graph: `reads` and `makes` are the tensors that cross its borders."""
+    """One piece of the main graph: `reads` and `makes` are the tensors that cross its borders. One without a `layer`
+    of its own never changes; `stays`: its interpreters are kept from run to run."""
 
     def __init__(
-        self, tree: Tree, operators: slice, later: set[int], layer: Layer | None, fixed: frozenset[int]
+        self,
+        tree: Tree,
+        operators: slice,
+        later: set[int],
+        layer: Layer | None,
+        fixed: frozenset[int],
+        stays: bool = False,
     ) -> None:
         graph = tree.subgraphs[0]
         ops = graph.operators[operators]
@@ -77,7 +85,8 @@ class Segment:
         read = {int(i) for op in ops for i in op.inputs if i >= 0} - made
         self.reads = tuple(sorted(read & _computed(graph)))
         self.makes = tuple(sorted(made & later))
-        self._layer, self._fixed = layer, fixed
+        self._layer, self._fixed, self._stays = layer, fixed, stays
+        self._opened: dict[Any, Any] = {}
         self._local = _local(ops)
         self._patch = Patchable(flatbuffer.write(_cut(tree, ops, self._local, self.reads, self.makes))) if ops else None
 
@@ -101,7 +110,10 @@ class Segment:
     def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
         def lane(number: int) -> Callable[[int], tuple[Array, ...]]:
             shapes = {self._local[i]: self._chunk(state, i, 0, chunks).shape for i in self.reads}
-            run = interpreter(model, 1, shapes)
+            key = (number, *shapes.values())
+            run = self._opened.get(key) or interpreter(model, 1, shapes)
+            if self._stays:
+                self._opened[key] = run
             return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
 
         try:
@@ -192,6 +204,7 @@ class Segments:
         self._outputs = [int(i) for i in tree.subgraphs[0].outputs]
         self._pieces = _pieces(tree, self.layers, self._fixed, set(self._outputs))
         self._needed = _needed(self._pieces, set(self._outputs))
+        self._stages = _Stages(tree, self.layers, self._fixed, set(self._outputs))
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
 
@@ -220,9 +233,35 @@ class Segments:
         found = self._step(len(self.layers), state, weight, bias)
         return packed([found[self._outputs[position]] for position in signature.positions])
 
+    def finish(self, position: int, state: State, signature: Signature = FIRST) -> Array:
+        """The signature's outputs, packed, given the state before layer `position`, a multiple of STAGE; this layer and
+        all behind it are as in the float network."""
+        while position < len(self.layers):
+            made = self._stages.piece(position).run(state, None, None, self._chunks, self._threads)
+            position = min(position + STAGE, len(self.layers))
+            state = {i: v for i, v in (dict(state) | made).items() if i in self._needed[position]}
+        return packed([state[self._outputs[at]] for at in signature.positions])
+
     def _step(self, piece: int, state: State, weight: Array | None, bias: Array | None) -> dict[int, Array]:
         made = self._pieces[piece].run(state, weight, bias, self._chunks, self._threads)
         return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
+
+
+class _Stages:
+    """The float network in pieces of STAGE layers, each cut at its first use."""
+
+    def __init__(self, tree: Tree, layers: Sequence[Layer], fixed: frozenset[int], outputs: set[int]) -> None:
+        self._tree, self._layers, self._fixed, self._outputs = tree, tuple(layers), fixed, outputs
+        self._made: dict[int, Segment] = {}
+
+    def piece(self, position: int) -> Segment:
+        """What runs from layer `position` up to STAGE layers further on."""
+        if position not in self._made:
+            operators, behind = self._tree.subgraphs[0].operators, self._layers[position + STAGE :]
+            start, stop = self._layers[position].operator, behind[0].operator if behind else len(operators)
+            later = {int(i) for op in operators[stop:] for i in op.inputs if i >= 0} | self._outputs
+            self._made[position] = Segment(self._tree, slice(start, stop), later, None, self._fixed, stays=True)
+        return self._made[position]
 
 
 def _pieces(tree: Tree, layers: Sequence[Layer], fixed: frozenset[int], outputs: set[int]) -> list[Segment]:

@@ -22,6 +22,7 @@ from autocompress.network.tflite.short_floats import short
 
 Array = np.ndarray[Any, Any]
 Ranges = dict[str, tuple[float, float]]  # of tensors by name: smallest and largest value
+FEWEST_PATCHES = 2048
 MAX_COLUMNS = 4096  # wider Hessians are cut into diagonal blocks
 
 
@@ -178,10 +179,10 @@ def second_moment(columns: Array, others: Array | None = None) -> Array:
     return moment
 
 
-def patch_limit(layer: Layer, most: int) -> int:
-    """How many output positions are enough: a multiple of the columns, between 2,048 and `most`."""
+def patch_limit(layer: Layer, most: int, fewest: int = FEWEST_PATCHES) -> int:
+    """How many output positions are enough: a multiple of the columns, between `fewest` and `most`."""
     columns = math.prod(layer.shape) // layer.outputs
-    return int(min(max(2048, 40 * columns), most))
+    return int(min(max(fewest, 40 * columns), most))
 
 
 def activation_ranges(
