@@ -69,6 +69,7 @@ def build_tables(
     sparse: Collection[int] = (),
     signature: Signature = FIRST,
     large: bool = False,
+    after_layer: Callable[[], None] = lambda: None,
 ) -> Tables:
     """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples and
     look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse; `large`:
@@ -81,10 +82,11 @@ def build_tables(
     def sensitivity_of(changed: SolvedLayer) -> float:
         return float(divergence(compensated_probe.reference, compensated_probe.outputs(changed), signature).mean())
 
-    rows = [
-        _layer_table(float_layer, tuple(choices[float_layer.layer.name]), sensitivity_of, probes, sparse)
-        for float_layer, _ in zip(reconstruction.floats, compensated_probe.walk(), strict=True)
-    ]
+    rows = []
+    for float_layer, _ in zip(reconstruction.floats, compensated_probe.walk(), strict=True):
+        row = tuple(choices[float_layer.layer.name])
+        rows.append(_layer_table(float_layer, row, sensitivity_of, probes, sparse))
+        after_layer()
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 
 

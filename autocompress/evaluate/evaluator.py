@@ -22,6 +22,7 @@ from autocompress.evaluate.artifacts import ArtifactStore
 from autocompress.evaluate.calibration import CalibrationData, of_float
 from autocompress.evaluate.candidate import Candidate
 from autocompress.evaluate.early_stopping import EarlyStopping, Never, Screened, Values
+from autocompress.evaluate.layer_progress import LayerProgress
 from autocompress.evaluate.networks import BaseNetwork, BaseNetworks, WidthEffects
 from autocompress.evaluate.quality import Quality
 from autocompress.evaluate.splits import DataSplits
@@ -260,8 +261,16 @@ class Evaluator:
         def build() -> Tables:
             count = sum(map(len, choices.values()))
             _log.info("solving %d choices of %d layers for the layer tables, once", count, len(choices))
+            progress = LayerProgress("layer tables", len(choices), _log.info)
             samples, large = self._calibration.probe_samples, self._calibration.large
-            return build_tables(self.reconstruction, choices, samples, sparse, signature, large=large)
+
+            def after_layer() -> None:
+                progress.step()
+                self._pause()
+
+            return build_tables(
+                self.reconstruction, choices, samples, sparse, signature, large=large, after_layer=after_layer
+            )
 
         return kept_tables(self._tables, key, build)
 
