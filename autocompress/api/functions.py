@@ -18,7 +18,7 @@ from autocompress.latency.source import latency_on
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.measurement import MeasuredFile
 from autocompress.records.study import Constraint
-from autocompress.search.specification import Provenance, Resources, Specification
+from autocompress.search.specification import Provenance, Resources, Specification, default_size
 from autocompress.search.storage.stored_specification import named_of
 from autocompress.search.storage.study_records import identity_of, load_study, read_record
 from autocompress.search.study import Search
@@ -59,7 +59,7 @@ def open_study(
     space: SearchSpace | str = "default",
     objectives: Sequence[str] = _OBJECTIVES,
     constraints: Sequence[str] = (),
-    size: str = "download",
+    size: str | None = None,
     sampler: str = "guided",
     seed: int = 0,
     storage: str | None = None,
@@ -91,7 +91,7 @@ def open_study(
                 sampler=sampler,
                 seed=seed,
                 objectives=tuple(objectives),
-                size=size,
+                size=size or default_size(profile),
                 constraints=_constraints(constraints),
             )
             resources = Resources(runs=where.parent, name=where.name, storage=storage, threads=threads or cores())

@@ -34,6 +34,8 @@ def _latency_words(profile: Any) -> str:
 
     if isinstance(profile.latency_model, CalibratedModel):
         return "measured, calibrated" if profile.host is not None else "latency modelled, calibrated"
+    if profile.compiler is not None:
+        return "latency compiled"
     if profile.host is not None:
         return "latency measured"
     return "latency modelled" if profile.latency_model is not None else "needs a host"

@@ -67,12 +67,15 @@ def search(
     ] = False,
     sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, random or gp.")] = "guided",
     objective: Annotated[
-        list[str] | None, typer.Option(help="metric, latency, size, memory, energy; may be repeated.")
+        list[str] | None, typer.Option(help="metric, latency, size, memory, energy, ram; may be repeated.")
     ] = None,
     constraint: Annotated[
         list[str] | None, typer.Option(help="As 'latency_ms<=8' or 'accuracy>=float - 1 point'; may be repeated.")
     ] = None,
-    size: Annotated[str, typer.Option(help="What size means: download (gzip) or file.")] = "download",
+    size: Annotated[
+        str | None,
+        typer.Option(help="What size means: download (gzip), file, or flash, where the device has a compiler."),
+    ] = None,
     study: Annotated[str | None, typer.Option(help="Study name; the same name goes on where it stopped.")] = None,
     finetune: Annotated[
         int, typer.Option(help="Train so many of the front's best on, each at most 3 minutes.", min=0)
@@ -91,7 +94,8 @@ def search(
     from autocompress.latency.source import latency_on
     from autocompress.records.constraint import parse_constraint
     from autocompress.records.front import Front
-    from autocompress.search.specification import Budget, Provenance, Resources, Specification
+    from autocompress.records.study import SIZES
+    from autocompress.search.specification import Budget, Provenance, Resources, Specification, default_size
     from autocompress.search.workers.processes import WorkerProcesses
     from autocompress.session import cores, open_search
     from autocompress.specs import load_device, load_space
@@ -101,8 +105,9 @@ def search(
     patience_s = seconds(host_wait, "--host-wait")
     limits = tuple(parse_constraint(text) for text in constraint or ())
     budget_s = None if time_budget is None else seconds(time_budget)
-    if size not in ("download", "file"):
-        raise unknown_name("size", size, ("download", "file"))
+    counted = size or default_size(profile)
+    if counted not in SIZES:
+        raise unknown_name("size", counted, SIZES)
     loaded = load_task(task, model, data, metric, SignatureChoice(output=output, signature=signature))
     console = progress_console(as_json)
     resources = Resources(runs=runs, name=study, storage=storage, threads=max(1, cores() // processes))
@@ -116,7 +121,7 @@ def search(
             sampler=sampler,
             seed=seed,
             objectives=tuple(objective or ("metric", "latency", "size")),
-            size=size,
+            size=counted,
             constraints=limits,
         )
         budget = Budget(trials=trials, time_budget_s=budget_s, until_flat=until_flat)

@@ -63,6 +63,9 @@ class Material:
         return {name: weight for name, weight in found.items() if weight is not None}
 
 
+_BY_DEVICE = ("peak_memory_bytes", "flash_bytes", "ram_bytes")
+
+
 class Evaluator:
     """Everything a study needs to turn configurations of one task into evaluations on one device.
 
@@ -144,11 +147,17 @@ class Evaluator:
         float_file = Candidate(configuration=self.float_configuration(), model=self._task.original, build_s=0.0)
         try:
             quality = self._splits.validation.baseline()
-            return self._evaluation(float_file, quality, self._latency.measure(float_file.model, FRONT_PROCESSES))
+            return self._evaluation(float_file, quality, self._baseline_latency(float_file.model))
         except CandidateError as fault:
             raise AutocompressError(
                 f"the float network cannot be evaluated on '{self._profile.name}': {fault}"
             ) from fault
+
+    def _baseline_latency(self, float_file: bytes) -> Measurement:
+        """The float network's latency; plain int8's on a device whose compiler takes no float."""
+        if self._profile.compiler is None:
+            return self._latency.measure(float_file, FRONT_PROCESSES)
+        return replace(self._latency.measure(self._plain_int8(), FRONT_PROCESSES), of="plain int8")
 
     def build(self, configuration: Configuration) -> Candidate:
         """The verified file of a (normalised) configuration. CandidateError where it cannot be built."""
@@ -219,7 +228,7 @@ class Evaluator:
             "energy_mj": None if latency is None else energy_mj(latency, self._profile),
             "file_bytes": float(candidate.file_bytes),
             "download_bytes": float(candidate.download_bytes),
-            "peak_memory_bytes": None if measurement is None else measurement.peak_memory_bytes,
+            **{name: None if measurement is None else getattr(measurement, name) for name in _BY_DEVICE},
         }
 
     def validation_scores(self, evaluation: Evaluation) -> Array | None:
@@ -291,7 +300,10 @@ class Evaluator:
 
     def modelled_latency(self, model: bytes) -> float | None:
         """The latency of a file by the device's model; None where it has none or that says nothing of this file."""
-        expected = self._latency.expected(model)
+        try:
+            expected = self._latency.expected(model)
+        except CandidateError:  # a compiler that refuses it says nothing of its latency
+            return None
         return None if expected is None else expected.latency_ms
 
     @property
@@ -305,11 +317,14 @@ class Evaluator:
 
     def plain_int8_download_bytes(self) -> int | None:
         """The download size of ai-edge-quantizer's own static int8 file; None where it cannot make one."""
-        ranges = of_float(lambda: self.base_networks.whole.ranges)
         try:
-            return download_bytes(quantize_plainly(self._task.network, self.layers, ranges))
+            return download_bytes(self._plain_int8())
         except CandidateError:
             return None
+
+    def _plain_int8(self) -> bytes:
+        ranges = of_float(lambda: self.base_networks.whole.ranges)
+        return quantize_plainly(self._task.network, self.layers, ranges)
 
 
 def _at_best(expected: Measurement | None) -> float | None:

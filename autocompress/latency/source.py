@@ -59,7 +59,7 @@ class Unscreened:
 
 
 class LatencySource:
-    """Latencies on one device. `source` is "measured" or "modelled"."""
+    """Latencies on one device. `source` is "measured", "modelled" or "compiled"."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class LatencySource:
         """`host`: None where a model answers, `model` or else the profile's; `connected` opens the host of another
         profile."""
         self._profile, self._host, self._connected, self._model = profile, host, connected, model
-        self.source = "modelled" if host is None else "measured"
+        self.source = "measured" if host is not None else "modelled" if profile.compiler is None else "compiled"
 
     @property
     def host(self) -> PatientHost | None:
@@ -165,6 +165,10 @@ def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = sil
     with ExitStack() as stack:
         if profile.kind is not None:
             yield LatencySource(profile, model=_of_kind(profile.kind)(profile))
+        elif profile.compiler is not None:
+            from autocompress.latency.compiler.vela import vela_latency
+
+            yield LatencySource(profile, model=vela_latency(profile))
         elif profile.host is not None:
 
             def connected(each: DeviceProfile) -> PatientHost:

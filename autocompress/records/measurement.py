@@ -38,15 +38,32 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """What a vendor's compiler made of a file, and for what: cycles of all memories and of the NPU alone, how many
+    operators the NPU runs, and the names of those that stay `on_cpu`, whose time no figure holds."""
+
+    accelerator: str
+    system_config: str
+    memory_mode: str
+    cycles: int
+    npu_cycles: int
+    clock_mhz: float
+    npu_ops: int
+    on_cpu: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Latency of one file on one device. Missing is None. `latency_ci_ms` only where measured, `latency_error`
     (the relative error that the model makes of files like this one) only where modelled and not `extrapolated`:
     outside what a model was fitted to its error is unknown. `samples_ms` holds one list a
     process; `ratio_to_baseline` compares with the baseline interleaved in the same measurement, `ratio_ci` is its 95 %
-    interval."""
+    interval. `flash_bytes` and `ram_bytes` only where compiled: what lies on the device, and its arena. `of`: the file
+    that this is of where that is not the one it stands beside, as plain int8's for a float network that a device does
+    not run."""
 
     latency_ms: float
-    latency_source: str  # "measured" | "modelled"
+    latency_source: str  # "measured" | "modelled" | "compiled"
     latency_error: float | None = None
     latency_ci_ms: tuple[float, float] | None = None
     extrapolated: bool = False
@@ -66,6 +83,10 @@ class Measurement:
     samples_ms: tuple[tuple[float, ...], ...] = ()
     kernel_pattern: str | None = None  # files of one pattern share their measurement
     environment: Environment | None = None
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    compilation: Compilation | None = None
+    of: str | None = None
 
     def __post_init__(self) -> None:
         if self.extrapolated:  # older versions stored the error of what the model was fitted to
@@ -90,6 +111,9 @@ class Measurement:
                 values[key] = tuple(values[key])
         if values.get("environment") is not None:
             values["environment"] = Environment.from_dict(values["environment"])
+        if values.get("compilation") is not None:
+            made = dict(values["compilation"])
+            values["compilation"] = Compilation(**made | {"on_cpu": tuple(made["on_cpu"])})
         values["samples_ms"] = tuple(tuple(run) for run in values.get("samples_ms", ()))
         return cls(**values)
 

@@ -12,9 +12,27 @@ from autocompress.records.kernels import Kernels, kernel_risk, runs_where
 from autocompress.records.measurement import Measurement
 from autocompress.records.output import JudgedOutput
 
-CONSTRAINT_NAMES = ("accuracy", "latency_ms", "download_bytes", "file_bytes", "peak_memory_bytes", "energy_mj")
-OBJECTIVES = ("metric", "latency", "size", "memory", "energy")
-_VALUE_NAMES = {"metric": "accuracy", "latency": "latency_ms", "memory": "peak_memory_bytes", "energy": "energy_mj"}
+CONSTRAINT_NAMES = (
+    "accuracy",
+    "latency_ms",
+    "download_bytes",
+    "file_bytes",
+    "flash_bytes",
+    "ram_bytes",
+    "peak_memory_bytes",
+    "energy_mj",
+)
+OBJECTIVES = ("metric", "latency", "size", "memory", "energy", "ram")
+SIZES = ("download", "file", "flash")
+COMPILED = ("flash_bytes", "ram_bytes")  # the values that only a compiler knows
+_VALUE_NAMES = {
+    "metric": "accuracy",
+    "latency": "latency_ms",
+    "memory": "peak_memory_bytes",
+    "energy": "energy_mj",
+    "ram": "ram_bytes",
+}
+_OF_DEVICE = ("latency_ms", "peak_memory_bytes", *COMPILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +55,7 @@ class Evaluation:
 
     def value(self, name: str) -> float | None:
         """The value called `name` (one of CONSTRAINT_NAMES); None where it is missing."""
-        owner = self.measurement if name in ("latency_ms", "peak_memory_bytes") else self
+        owner = self.measurement if name in _OF_DEVICE else self
         found: float | None = getattr(owner, name)
         return found
 
@@ -85,7 +103,7 @@ class Constraint:
 
 
 def value_name(objective: str, size: str) -> str:
-    """The name of the value that an objective stands for; `size` says which size counts: download or file."""
+    """The name of the value that an objective stands for; `size` says which size counts, one of SIZES."""
     return f"{size}_bytes" if objective == "size" else _VALUE_NAMES[objective]
 
 
@@ -142,7 +160,7 @@ class StudyRecord:
     name: str
     task: str
     device: str
-    latency_source: str  # "measured" | "modelled"
+    latency_source: str  # "measured" | "modelled" | "compiled"
     latency_error: float | None
     metric_name: str
     higher_is_better: bool
@@ -150,7 +168,7 @@ class StudyRecord:
     sampler: str
     seed: int
     objectives: tuple[str, ...]  # of metric, latency, size, memory, energy
-    size: str  # "download" | "file"
+    size: str  # "download" | "file" | "flash"
     constraints: tuple[Constraint, ...]
     baseline: Evaluation
     int8_download_bytes: int | None  # the plain static int8 file, reference of the hypervolume

@@ -11,9 +11,9 @@ from typing import Any
 from autocompress.records.constraint import value_of
 from autocompress.records.front import complete
 from autocompress.records.measurement import Measurement
-from autocompress.records.study import StudyRecord, TrialRecord
+from autocompress.records.study import CONSTRAINT_NAMES, StudyRecord, TrialRecord
 from autocompress.report import study_document
-from autocompress.report.units import certainty, digits, kilobytes, score
+from autocompress.report.units import certainty, compiled_words, digits, kilobytes, score
 
 _ESCAPED = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]#|~!$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
@@ -75,7 +75,7 @@ def _deltas(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
     tests = [record.test_accuracy.get(e.sha256) for e in (evaluation, baseline)]
     ratios = {
         f"{name}_ratio": value / base if value is not None and base else None
-        for name in ("latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes", "energy_mj")
+        for name in CONSTRAINT_NAMES[1:]
         for value, base in [(value_of(evaluation, name), value_of(baseline, name))]
     }
     return {
@@ -212,6 +212,8 @@ def _latency_said(measurement: Measurement) -> str:
     """Whether a latency was measured or modelled, and how sure it is."""
     if measurement.latency_source == "modelled":
         return f"**modelled**, {certainty(measurement)}. Nothing ran on the device."
+    if measurement.latency_source == "compiled":
+        return f"**compiled**: {escaped(compiled_words(measurement))}. Nothing ran on the device."
     interval = measurement.latency_ci_ms
     within = "" if interval is None else f" (95 %: {digits(interval[0])} to {digits(interval[1])} ms)"
     where = measurement.environment

@@ -137,6 +137,8 @@ def _front_entry(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         "kernels": record.runs_where(evaluation.configuration),
         "file_bytes": evaluation.file_bytes,
         "download_bytes": evaluation.download_bytes,
+        "flash_bytes": measurement.flash_bytes,
+        "ram_bytes": measurement.ram_bytes,
         "peak_memory_bytes": measurement.peak_memory_bytes,
         "finetuned": evaluation.finetuned,
         "configuration": evaluation.configuration.to_dict(),

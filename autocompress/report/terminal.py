@@ -24,7 +24,7 @@ from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
 from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
-from autocompress.report.units import alike_line, all_alike, latency_words, score
+from autocompress.report.units import SIZES_SHOWN, alike_line, all_alike, compiled_words, interval, latency_words, score
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import kilobytes as _kb
 from autocompress.report.units import text as _text
@@ -64,6 +64,7 @@ def print_header(
         ("", " and ".join(map(str, record.constraints))),
         ("baseline", f"{record.metric_name} {score(baseline.accuracy, record.metric_scale)} on validation data"),
         ("", _latency_line(baseline.measurement, unit)),
+        ("", compiled_words(baseline.measurement)),
     ]
     for n, line in enumerate(whole_channel_lines(record, _LAYERS_NAMED)):
         lines.insert(4 + n, ("channels" if n == 0 else "", f"all stay in {line}"))
@@ -168,9 +169,9 @@ class SearchProgress:
         if elapsed_s > 0:
             evaluated = evaluated_count(self._record) - self._evaluated_before
             parts.append(f"{60 * evaluated / elapsed_s:.0f} candidates/min")
-        parts.append(f"{_time(elapsed_s)} elapsed")
+        parts.append(f"{timedelta(seconds=round(elapsed_s))} elapsed")
         left_s = self._left_s(done, elapsed_s)
-        parts += [] if left_s is None else [f"{_time(left_s)} left"]
+        parts += [] if left_s is None else [f"{timedelta(seconds=round(left_s))} left"]
         failed = sum(trial.state == "failed" for trial in self._record.trials)
         parts += [f"{failed} failed"] if failed else []
         stopped = sum(trial.state == "stopped_early" for trial in self._record.trials)
@@ -269,8 +270,8 @@ def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width:
     source = [(part, "dim") for part in _source_parts(evaluation.measurement, _unit(record), short=True)]
     latency = _latency(evaluation.measurement, _unit(record))
     latency = f"{latency} {_latency_change(record, evaluation)}".strip()
-    download = f"{_kb(evaluation.download_bytes)} {_ratio(record, evaluation, 'download_bytes')}".strip()
-    file = f"{_kb(evaluation.file_bytes)} {_ratio(record, evaluation, 'file_bytes')}".strip()
+    counted, other = SIZES_SHOWN[evaluation.measurement.latency_source]
+    size, beside_it = (_size(record, evaluation, name) for name in (counted, other))
     artifact = (f"{evaluation.sha256[:8]}….tflite", "dim")
     narrow = width < _APART_WIDTH
     beside = [(f"test {tests[0][0]}", ""), *tests[1:]] if tests else []
@@ -279,8 +280,8 @@ def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width:
         f"validation {record.metric_name}": metric + beside * narrow,
         **({} if narrow or not record.test_accuracy else {f"test {record.metric_name}": tests or [("-", "")]}),
         "latency": [(latency, ""), *source],
-        "download": [(download, "")] + [("file", "dim"), (file, "dim")] * narrow,
-        **({} if narrow else {"file": [(file, "")]}),
+        counted: [(size, "")] + [(other, "dim"), (beside_it, "dim")] * narrow,
+        **({} if narrow else {other: [(beside_it, "")]}),
         "configuration": [(study_document.summary(evaluation.configuration), "")] + [artifact] * (not narrow),
         **_optional_cells(record, evaluation),
     }
@@ -289,8 +290,10 @@ def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width:
 def _optional_cells(record: StudyRecord, evaluation: Evaluation) -> dict[str, list[Part]]:
     """Memory and energy where the study has them for objectives."""
     memory, energy = evaluation.measurement.peak_memory_bytes, evaluation.energy_mj
+    ram = evaluation.measurement.ram_bytes
     cells: dict[str, list[Part]] = {
         "memory": [("-" if memory is None else _kb(memory), "")],
+        "ram": [("-" if ram is None else _kb(ram), "")],
         "energy": [("-", "")] if energy is None else [(f"{_digits(energy)} mJ", ""), ("estimated", "dim")],
     }
     return {name: parts for name, parts in cells.items() if name in record.objectives}
@@ -302,29 +305,29 @@ def _test_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:
     if tested is None:
         return []
     scale = record.metric_scale
-    return [(score(tested, scale), "")] + ([] if ends is None else [(_interval(ends, scale), "dim")])
+    return [(score(tested, scale), "")] + ([] if ends is None else [(interval(ends, scale), "dim")])
 
 
 def _metric_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:
     scale = record.metric_scale
     value = score(evaluation.accuracy, scale)
     if evaluation is record.baseline:
-        return [(value, ""), (_interval(evaluation.accuracy_ci, scale), "dim")]
+        return [(value, ""), (interval(evaluation.accuracy_ci, scale), "dim")]
     parts = [(f"{value} {score(evaluation.accuracy - record.baseline.accuracy, scale, '+')}", "")]
     delta_ci = evaluation.accuracy_delta_ci
-    return parts if delta_ci is None else [*parts, (_interval(delta_ci, scale, "+"), "dim")]
+    return parts if delta_ci is None else [*parts, (interval(delta_ci, scale, "+"), "dim")]
 
 
 def _point(record: StudyRecord, evaluation: Evaluation) -> str:
     """One point in one line."""
     delta, scale = evaluation.accuracy - record.baseline.accuracy, record.metric_scale
     latency = f"{_latency(evaluation.measurement, _unit(record))} ({_latency_change(record, evaluation)})"
-    download = f"{_kb(evaluation.download_bytes)} download ({_ratio(record, evaluation, 'download_bytes')})"
+    counted, _ = SIZES_SHOWN[evaluation.measurement.latency_source]
     return " · ".join(
         [
             f"{record.metric_name} {score(evaluation.accuracy, scale)} ({score(delta, scale, '+')})",
             f"{latency} {_source(evaluation.measurement, _unit(record))}",
-            download,
+            f"{_size(record, evaluation, counted)} {counted}",
             study_document.summary(evaluation.configuration),
         ]
     )
@@ -349,7 +352,6 @@ def _best_points(record: StudyRecord, front: Sequence[TrialRecord]) -> list[str]
 
 
 def _unit(record: StudyRecord) -> str:
-    """One unit of latency for the whole study."""
     return "ms" if record.baseline.measurement.latency_ms >= 1 else "µs"
 
 
@@ -384,16 +386,13 @@ def _source_parts(measurement: Measurement, unit: str | None, *, short: bool = F
     return parts
 
 
+def _size(record: StudyRecord, evaluation: Evaluation, name: str) -> str:
+    value = value_of(evaluation, f"{name}_bytes")
+    return "-" if value is None else f"{_kb(value)} {_ratio(record, evaluation, f'{name}_bytes')}".strip()
+
+
 def _ratio(record: StudyRecord, evaluation: Evaluation, name: str) -> str:
     if evaluation is record.baseline:
         return ""
     value, baseline = value_of(evaluation, name), value_of(record.baseline, name)
     return f"×{value / baseline:.2f}" if value is not None and baseline else "-"
-
-
-def _interval(ends: tuple[float, float], scale: float, sign: str = "") -> str:
-    return f"[{score(ends[0], scale, sign)}, {score(ends[1], scale, sign)}]"
-
-
-def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

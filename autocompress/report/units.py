@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -17,6 +18,9 @@ _ASCII = str.maketrans({"µ": "u", "×": "x", "·": "-", "±": "+-", "█": "#",
 _MOST_DECIMALS = 9
 
 ROUGH = "order of magnitude"
+# The two sizes that tell most: what is sent, and of a device whose compiler tells it, what lies there.
+_SENT = ("download", "file")
+SIZES_SHOWN = {"measured": _SENT, "modelled": _SENT, "compiled": ("flash", "download")}
 EXTRAPOLATED = f"{ROUGH}, outside what the model was fitted to"
 
 
@@ -35,8 +39,24 @@ def latency_words(measurement: Measurement, *, short: bool = False) -> str:
     """`measured`, or `modelled` with how sure that is."""
     if measurement.latency_source == "measured":
         return "measured, doubtful" if measurement.doubtful else "measured"
+    if measurement.latency_source == "compiled":
+        return "compiled" if measurement.of is None else f"compiled, of {measurement.of}"
     said = certainty(measurement, short=short)
     return f"modelled {said}" if said.startswith("±") else f"modelled, {said}"
+
+
+def compiled_words(measurement: Measurement) -> str:
+    """What a compiled figure is: whose estimate, for what, and what is not in it; nothing for others."""
+    made = measurement.compilation
+    if made is None:
+        return ""
+    left = Counter(made.on_cpu)
+    outside = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
+    return (
+        f"the estimate of {measurement.runtime} {measurement.runtime_version} for {made.accelerator}, "
+        f"{made.system_config}, {made.memory_mode}, {made.clock_mhz:g} MHz: {made.npu_ops} operators on the NPU"
+        + (f"; on the CPU, whose time is not in it: {outside}" if outside else "")
+    )
 
 
 def all_alike(measurements: Sequence[Measurement]) -> bool:
@@ -53,6 +73,11 @@ def alike_line(measurements: Sequence[Measurement]) -> list[str]:
         return []
     low, high = (digits(pick(measurement.latency_ms for measurement in measurements)) for pick in (min, max))
     return [f"latency: {low} to {high} ms for all, modelled, {EXTRAPOLATED}: it tells none of them apart"]
+
+
+def interval(ends: tuple[float, float], scale: float, sign: str = "") -> str:
+    """The ends of an interval of a metric of this scale; `sign` "+" for differences."""
+    return f"[{score(ends[0], scale, sign)}, {score(ends[1], scale, sign)}]"
 
 
 def digits(value: float) -> str:

@@ -77,8 +77,9 @@ def identity_of(
     kernels = offered_kernels(specification.profile, modelled=leaves_out is not None)
     told = asdict(replace(specification.profile, host=None, latency_model=None, kernels=kernels))
     device: dict[str, Any] = {key: value for key, value in told.items() if key not in _DESCRIPTIVE}
-    if device["kind"] is None:  # as before there were any
-        del device["kind"]
+    for key in ("kind", "compiler"):
+        if device[key] is None:  # as before there were any
+            del device[key]
     return study_records.Identity(
         task=task.name,
         network_sha256=task.network_sha256,
@@ -128,9 +129,10 @@ def lay_ground(
         study.set_user_attr("int8_download_bytes", evaluator.plain_int8_download_bytes())
         study.set_user_attr("notes", [*specification.task.notes, *provenance.notes, *evaluator.notes])
         study.set_user_attr("versions", versions())
-        modelled = specification.latency_source == "modelled"
-        study.set_user_attr("kernels", offered_kernels(specification.profile, modelled=modelled))
-        study.set_user_attr("not_delegated", not_delegated(specification.profile))
+        if specification.profile.compiler is None:  # which says itself what runs where
+            modelled = specification.latency_source == "modelled"
+            study.set_user_attr("kernels", offered_kernels(specification.profile, modelled=modelled))
+            study.set_user_attr("not_delegated", not_delegated(specification.profile))
         study.set_user_attr("left_out", left_out(specification, (layer.op for layer in evaluator.layers), activations))
         if specification.task.output is not None:
             study.set_user_attr("output", specification.task.output.to_dict())

@@ -10,7 +10,7 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import Metric
 from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import LayerChoice
-from autocompress.records.study import OBJECTIVES, Constraint
+from autocompress.records.study import COMPILED, OBJECTIVES, Constraint, value_name
 from autocompress.search.sampler.stock import Choices
 from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
 from autocompress.tasks import LoadedTask
@@ -24,7 +24,7 @@ class Specification:
     task: LoadedTask
     profile: DeviceProfile
     space: SearchSpace
-    latency_source: str  # "measured" | "modelled"
+    latency_source: str  # "measured" | "modelled" | "compiled"
     sampler: str = "guided"
     seed: int = 0
     objectives: tuple[str, ...] = ("metric", "latency", "size")
@@ -115,6 +115,11 @@ def resolved(
     return activations, choices
 
 
+def default_size(profile: DeviceProfile) -> str:
+    """Which size counts where nobody says: the flash of a device whose compiler tells it, else the download."""
+    return "download" if profile.compiler is None else "flash"
+
+
 def check_budget(budget: Budget) -> None:
     """AutocompressError for a budget that nothing can meet."""
     if budget.trials is not None and budget.trials < 1:
@@ -131,10 +136,7 @@ def check_specification(specification: Specification) -> None:
     if len(set(specification.objectives)) != len(specification.objectives):
         raise AutocompressError(f"an objective is given twice: {', '.join(specification.objectives)}; give each once")
     wanted = {*specification.objectives, *(constraint.name for constraint in specification.constraints)}
-    if specification.latency_source == "modelled" and wanted & {"memory", "peak_memory_bytes"}:
-        raise AutocompressError(
-            f"memory is not modelled for '{specification.profile.name}'; leave it out or use a device that is measured"
-        )
+    _check_device_values(specification, {*wanted, value_name("size", specification.size)})
     if wanted & {"energy", "energy_mj"} and (
         specification.profile.power_w is None or specification.profile.power_w.busy is None
     ):
@@ -142,6 +144,20 @@ def check_specification(specification: Specification) -> None:
             f"device '{specification.profile.name}' has no busy power; add power_w or leave energy out"
         )
     _check_constraints(specification.constraints, specification.task.metric)
+
+
+def _check_device_values(specification: Specification, wanted: Collection[str]) -> None:
+    """AutocompressError for a value that the device's kind does not know: a process' memory is measured, flash and the
+    arena are compiled."""
+    name, source = specification.profile.name, specification.latency_source
+    if source != "measured" and {"memory", "peak_memory_bytes"} & set(wanted):
+        instead = "ask for ram instead" if source == "compiled" else "use a device that is measured"
+        raise AutocompressError(f"memory is that of a host's process, not that of '{name}'; leave it out or {instead}")
+    if source != "compiled" and {"ram", *COMPILED} & set(wanted):
+        raise AutocompressError(
+            f"flash and RAM are known of devices with a compiler (ethos-u...), not of '{name}'; leave them out or ask "
+            "for download_bytes and peak_memory_bytes"
+        )
 
 
 def _check_constraints(constraints: Sequence[Constraint], metric: Metric) -> None:

@@ -11,13 +11,13 @@ from functools import cached_property
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import TrialState
 
 from autocompress import interrupts
 from autocompress.errors import AutocompressError, CandidateError, UnmetError
 from autocompress.evaluate.early_stopping import StoppedEarly
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.latency.source import Known, Latency
+from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import resolved as resolved_constraints
 from autocompress.records.front import complete, is_flat
 from autocompress.records.study import Evaluation, StudyRecord
@@ -305,17 +305,12 @@ class Search:
         except EndsSearch as left:
             ended = left.why
         except ValueError:  # Optuna's, which is told of a trial that has ended; what evaluations raise is a EndsSearch
-            if self._taken():
+            if study_records.is_failed(self.study, self._number):  # queued again by a worker that took this for dead
                 return
             raise
         else:
             return
         raise ended  # here, so that the traceback shows what it came from and not Optuna
-
-    def _taken(self) -> bool:
-        """Whether the last trial was failed and queued again by a worker of another machine that took this for dead."""
-        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        return any(trial.number == self._number for trial in failed)
 
     def _catch_up(self) -> None:
         if self._finished_trials.read():
@@ -338,19 +333,24 @@ class Search:
         """The values of a trial. Optuna is told of a candidate's own fault alone, which has its reason; anything else
         ends the search."""
         try:
-            return self._tried(trial)
+            return self._tried(trial, self._suggested(trial))
         except (CandidateError, optuna.TrialPruned):
             raise
         except UpdateFinishedTrialError as end:
-            if not self._taken():
+            if not study_records.is_failed(self.study, self._number):
                 raise EndsSearch(end) from None
             raise
         except BaseException as end:
             raise EndsSearch(end) from None
 
-    def _tried(self, trial: optuna.Trial) -> tuple[float, ...]:
+    def _suggested(self, trial: optuna.Trial) -> Configuration:
         self._number = trial.number
-        configuration = suggest(trial, self.activations, self.choices, self.widths).normalised()
+        try:
+            return suggest(trial, self.activations, self.choices, self.widths).normalised()
+        except CandidateError as fault:  # of a file that the sampler looked at
+            raise AutocompressError(f"no configuration can be proposed: {fault}") from fault
+
+    def _tried(self, trial: optuna.Trial, configuration: Configuration) -> tuple[float, ...]:
         twins = self._twins(trial.number, configuration.digest)
         trial.set_user_attr("worker", self._registry.name)
         self._trial_lock.release()

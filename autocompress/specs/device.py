@@ -46,13 +46,27 @@ OPERATOR_TERMS = (
     "reads",
 )
 NETWORK_TERMS = ("once", "weights_beyond_l1", "weights_beyond_l2", "activations_beyond_l2")
+# Arm's NPUs: the architecture as the compiler calls it, multiply-accumulates a cycle, cores.
+ETHOS_U = {
+    "ethos-u55-32": ("EthosU55", 32, 1),
+    "ethos-u55-64": ("EthosU55", 64, 1),
+    "ethos-u55-128": ("EthosU55", 128, 1),
+    "ethos-u55-256": ("EthosU55", 256, 1),
+    "ethos-u65-256": ("EthosU65", 256, 1),
+    "ethos-u65-512": ("EthosU65", 256, 2),
+    "ethos-u85-128": ("EthosU85", 128, 1),
+    "ethos-u85-256": ("EthosU85", 256, 1),
+    "ethos-u85-512": ("EthosU85", 512, 1),
+    "ethos-u85-1024": ("EthosU85", 1024, 1),
+    "ethos-u85-2048": ("EthosU85", 2048, 1),
+}
 # The figures of a profile that `sources` says something of.
-FIGURES = ("cores", "clock_mhz", "memory_bytes", "power_w", "kernels", "latency_model")
+FIGURES = ("cores", "clock_mhz", "memory_bytes", "power_w", "kernels", "latency_model", "compiler")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What runs the file on the device: `ai-edge-litert` or `tflite-runtime`, and its thread count."""
+    """What runs the file on the device, `ai-edge-litert`, `tflite-runtime` or `tflite-micro`, and its thread count."""
 
     name: str
     threads: int
@@ -158,11 +172,25 @@ class CalibratedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompilerTarget:
+    """What the vendor's compiler is asked to estimate: which NPU (`ETHOS_U`), the named clocks and bandwidths of its
+    system, where its tensors lie, and the most that the arena may take. `version`: of the compiler."""
+
+    name: str
+    version: str
+    accelerator: str
+    system_config: str
+    memory_mode: str
+    arena_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
     """One device. `host`: None, "local", {"ssh": "user@name"}, perhaps with the "python" there, or {"command":
     [argv, ...]}, ending with the Python executable; `kernels`: pairs (weight container bits, activations) that the
     runtime has for each op; without a `latency_model` a latency is had only by measuring. `not_delegated`: those
-    that XNNPACK does not take there, None: as `specs.delegation` says of the runtime. `sources` says of a figure
+    that XNNPACK does not take there, None: as `specs.delegation` says of the runtime. `compiler`: what estimates its
+    latency, flash and RAM of each file. `sources` says of a figure
     (`FIGURES`) where it comes from, or why there is none."""
 
     name: str
@@ -177,6 +205,7 @@ class DeviceProfile:
     kernels: Mapping[str, tuple[tuple[int, str], ...]]
     latency_model: LatencyModel | CalibratedModel | None
     not_delegated: Mapping[str, tuple[tuple[int, str], ...]] | None = None
+    compiler: CompilerTarget | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ from autocompress.records.configuration import ACTIVATIONS
 from autocompress.records.kernels import CONTAINERS
 from autocompress.specs.device import (
     CALIBRATED_DTYPES,
+    ETHOS_U,
     FIGURES,
     NETWORK_TERMS,
     OPERATOR_CLASSES,
@@ -18,6 +19,7 @@ from autocompress.specs.device import (
     CalibratedModel,
     CalibratedRuntime,
     Coefficients,
+    CompilerTarget,
     Cost,
     CrossValidation,
     DeviceProfile,
@@ -108,6 +110,7 @@ def _enum(names: tuple[str, ...]) -> Any:
 CalibratedDtype = Annotated[str, _one_of(CALIBRATED_DTYPES), _enum(CALIBRATED_DTYPES)]
 OperatorClass = Annotated[str, _one_of(OPERATOR_CLASSES), _enum(OPERATOR_CLASSES)]
 TermName = Annotated[str, _one_of(OPERATOR_TERMS), _enum(OPERATOR_TERMS)]
+Accelerator = Annotated[str, _one_of(tuple(ETHOS_U)), _enum(tuple(ETHOS_U))]
 Figure = Annotated[str, _one_of(FIGURES), _enum(FIGURES)]
 NetworkTerm = Annotated[str, _one_of(NETWORK_TERMS), _enum(NETWORK_TERMS)]
 
@@ -115,7 +118,7 @@ NetworkTerm = Annotated[str, _one_of(NETWORK_TERMS), _enum(NETWORK_TERMS)]
 class RuntimeFile(Strict):
     """What runs the file on the device."""
 
-    name: Literal["ai-edge-litert", "tflite-runtime"]
+    name: Literal["ai-edge-litert", "tflite-runtime", "tflite-micro"]
     threads: Threads
 
 
@@ -125,6 +128,17 @@ class PowerFile(Strict):
     idle: AtLeastZero | None = None
     busy: Positive | None = None
     source: Text
+
+
+class CompilerFile(Strict):
+    """The compiler whose estimate stands for the device."""
+
+    name: Literal["ethos-u-vela"]
+    version: Text
+    accelerator: Accelerator
+    system_config: Text = Field(description="clocks and bandwidths, by the name of a section of Arm's vela.ini")
+    memory_mode: Text = Field(description="where weights and activations lie, by the name of a section of vela.ini")
+    arena_bytes: Annotated[int, Field(gt=0)] = Field(description="the most that activations may take")
 
 
 class LatencyRuntimeFile(Strict):
@@ -262,6 +276,7 @@ class DeviceFile(Strict):
         None, description="kernels that XNNPACK does not take there; null: as probed of the runtime"
     )
     latency_model: AnyLatencyModel | None = None
+    compiler: CompilerFile | None = Field(None, description="estimates latency, flash and RAM of a file; no host then")
     sources: dict[Figure, Text] = Field(
         default_factory=dict, description="figure: where it comes from, or why there is none"
     )
@@ -274,6 +289,14 @@ class DeviceFile(Strict):
                 if bits < (least := NARROWEST.get(op, bits)):
                     kind = f"[{bits}, {activations}]"
                     raise ValueError(f"{op} {kind}: its weights are stored in {least} bits at least; leave {kind} out")
+        return value
+
+    @field_validator("compiler")
+    @classmethod
+    def _alone(cls, value: CompilerFile | None, info: ValidationInfo) -> CompilerFile | None:
+        for other in ("host", "kind", "latency_model"):
+            if value is not None and info.data.get(other) is not None:
+                raise ValueError(f"a latency is either compiled or had by {other}; leave one of the two out")
         return value
 
     @field_validator("cores")
@@ -300,6 +323,7 @@ def to_device(file: DeviceFile) -> DeviceProfile:
         kernels=_kernels(file.kernels),
         not_delegated=None if file.not_delegated is None else _kernels(file.not_delegated),
         latency_model=None if file.latency_model is None else _latency_model(file.latency_model),
+        compiler=None if file.compiler is None else CompilerTarget(**file.compiler.model_dump()),
         sources={str(figure): text for figure, text in file.sources.items()},
     )
 

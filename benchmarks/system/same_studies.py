@@ -8,13 +8,14 @@ The two take turns, so that a slow phase of the machine hits both. About 10 minu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def search(tree: Path, name: str, runs: Path) -> Made:
     return Made(trials=trials, cpu_s=cpu_s)
 
 
+@contextlib.contextmanager
+def checked_out(commit: str, folder: Path) -> Iterator[None]:
+    """A commit of this repository in a folder, meanwhile."""
+    git = ["git", "-C", str(ROOT), "worktree"]
+    subprocess.run([*git, "add", "--quiet", "--detach", str(folder), commit], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
 def run(command: Sequence[str], environment: dict[str, str]) -> str:
     """Standard output; what a command that fails wrote is shown."""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
@@ -86,8 +98,7 @@ def main() -> int:
     rows, goals = [], []
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder) / "there"
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--detach", str(there), asked.commit], check=True)
-        try:
+        with checked_out(asked.commit, there):
             for name in asked.studies:
                 ours = search(ROOT, name, Path(folder) / "ours")
                 theirs = search(there, name, Path(folder) / "theirs")
@@ -97,8 +108,6 @@ def main() -> int:
                 goals.append(Goal(wanted=f"{name}: the same study", got=differs or "the same", met=not differs))
                 wanted = f"{name}: processor time at most {MOST_SLOWER} x"
                 goals.append(Goal(wanted=wanted, got=f"{ratio:.3f} x", met=ratio <= MOST_SLOWER))
-        finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(there)], check=True)
     print_table("Studies", ["study", "trials", "difference", "CPU s", "of theirs"], rows)
     return judge(goals)
 

@@ -45,6 +45,8 @@ _VALUES = {
     "energy_mj": "latency",
     "download_bytes": "download",
     "file_bytes": "file",
+    "flash_bytes": "download",  # of a device with a compiler, which codes the weights itself
+    "ram_bytes": "memory",
     "peak_memory_bytes": "memory",
 }
 

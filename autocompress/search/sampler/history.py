@@ -121,7 +121,9 @@ class History:
         values: tuple[float, ...] = (math.nan,) * 6
         if stored is not None and trial.state == TrialState.COMPLETE:
             evaluation = Evaluation.from_dict(stored)
-            names = ("accuracy", "latency_ms", "file_bytes", "download_bytes", "peak_memory_bytes")
+            compiled = evaluation.measurement.flash_bytes is not None
+            sized = ("flash_bytes", "ram_bytes") if compiled else ("download_bytes", "peak_memory_bytes")
+            names = ("accuracy", "latency_ms", "file_bytes", *sized)
             loss, *shares = (self._reference.share(evaluation, name) for name in names)
             values = (loss, _doubt(evaluation) / self._reference.metric_scale, *shares)
             objectives = self._front_point(evaluation)

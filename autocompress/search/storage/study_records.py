@@ -107,6 +107,12 @@ def storage_url(runs: Path, name: str, storage: str | None) -> str:
     return storage or f"sqlite:///{study_folder(runs, name).resolve()}/study.db"
 
 
+def is_failed(study: optuna.Study, number: int | None) -> bool:
+    """Whether the trial of this number has failed."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return any(trial.number == number for trial in failed)
+
+
 def recover(
     study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]], is_dead: Callable[[str], bool]
 ) -> None:
