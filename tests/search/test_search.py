@@ -328,19 +328,33 @@ def test_a_fault_of_ours_ends_the_search_with_its_traceback_and_is_no_failed_tri
     assert len(complete(record)) == 4
 
 
-def test_a_fault_in_the_layer_tables_ends_the_search_at_once(
-    task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("what", "fault", "ends_with", "said"),
+    [
+        ("tables", np.linalg.LinAlgError("Singular matrix"), np.linalg.LinAlgError, "Singular matrix"),
+        ("tables", CandidateError("a file is refused"), AutocompressError, "cannot be made: a file is refused"),
+        ("modelled_latency", CandidateError("a file is refused"), AutocompressError, "proposed: a file is refused"),
+    ],
+)
+def test_a_fault_in_what_a_sampler_goes_by_ends_the_search_at_once(
+    task: LoadedTask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    fault: Exception,
+    ends_with: type[Exception],
+    said: str,
 ) -> None:
-    """They are made in the middle of a suggestion: each trial would begin them again."""
+    """It is made in the middle of a suggestion: each trial would begin it again."""
     asked, made = request(task, tmp_path, trials=12), []
 
-    def no_tables(choices: Any) -> Any:
-        made.append(choices)
-        raise np.linalg.LinAlgError("Singular matrix")
+    def faulty(argument: Any) -> Any:
+        made.append(argument)
+        raise fault
 
     with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
-        monkeypatch.setattr(search.evaluator, "tables", no_tables)
-        with pytest.raises(np.linalg.LinAlgError):
+        monkeypatch.setattr(search.evaluator, what, faulty)
+        with pytest.raises(ends_with, match=said):
             search.run(lambda _: None)
     assert len(made) == 1
 

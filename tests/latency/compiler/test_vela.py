@@ -149,7 +149,7 @@ def test_a_search_goes_by_flash_and_compiled_latency(tmp_path: Path) -> None:
 def test_values_of_another_kind_of_device_are_refused(
     tmp_path: Path, device: str, words: tuple[str, ...], said: str
 ) -> None:
-    done = call("search", "--device", device, "--task", "digits", "--runs", tmp_path, "--trials", "1", *words)
+    done = call("search", "-q", "--device", device, "--task", "digits", "--runs", tmp_path, "--trials", "1", *words)
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
     assert said in done.stderr
 
