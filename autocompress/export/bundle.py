@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autocompress.compression.download import compressed
-from autocompress.errors import AutocompressError, UnmetError, unknown_name
+from autocompress.errors import AutocompressError, CandidateError, UnmetError, unknown_name
 from autocompress.export import android
 from autocompress.export.c_source import c_files, identifier, mixed_layers
 from autocompress.export.stored_weights import stored_weights
@@ -18,6 +18,7 @@ from autocompress.files import unchanged, write_whole
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.graph import read_graph
+from autocompress.network.tflite.micro import MicroRun, check_in_micro, is_installed
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
 from autocompress.report.card import Shipped, markdown, model_card
@@ -139,17 +140,31 @@ def _words(record: StudyRecord, words: Mapping[str, str | None]) -> dict[str, st
 
 
 def _c_parts(model: bytes, record: StudyRecord, trial: TrialRecord, stem: str, notes: list[str]) -> dict[str, bytes]:
-    name = identifier(stem)
+    name, checked = identifier(stem), _checked_in_micro(model, notes)
     sha256 = hashlib.sha256(model).hexdigest()
-    source, header = c_files(
-        model, name, f"Trial {trial.number} of study {record.name}, sha256 of the .tflite {sha256}"
-    )
-    if mixed := mixed_layers(model):
-        notes.append(
-            f"{mixed} layers have integer weights and float inputs, which TensorFlow Lite Micro refuses or computes "
-            "with wrong scales; pick a trial whose activations are int8"
-        )
+    about = f"Trial {trial.number} of study {record.name}, sha256 of the .tflite {sha256}"
+    source, header = c_files(model, name, about, checked)
     return {f"{name}.c": source.encode(), f"{name}.h": header.encode()}
+
+
+def _checked_in_micro(model: bytes, notes: list[str]) -> MicroRun | None:
+    """What TensorFlow Lite Micro made of the file; AutocompressError for one that it does not run as LiteRT does. None,
+    and a note, where it is not installed."""
+    if is_installed():
+        try:
+            return check_in_micro(model)
+        except CandidateError as fault:
+            raise AutocompressError(
+                f"no C source for a microcontroller: {fault}; pick a trial with int8, int16 or only float layers"
+            ) from fault
+    said = "not run in TensorFlow Lite Micro, which is not installed (pip install 'autocompress[mcu]')"
+    if mixed := mixed_layers(model):
+        said += (
+            f"; {mixed} layers have integer weights and float inputs, which it refuses or computes with wrong scales: "
+            "pick a trial whose activations are int8"
+        )
+    notes.append(said)
+    return None
 
 
 def _android_part(

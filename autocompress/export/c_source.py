@@ -6,6 +6,7 @@ import re
 
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.graph import INPUTS, Graph, Operator, graphs_of, read_graph
+from autocompress.network.tflite.micro import MicroRun
 from autocompress.network.tflite.signature import output_names
 
 _BYTES_A_LINE = 16
@@ -23,9 +24,9 @@ def identifier(name: str) -> str:
     return f"model_{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}".rstrip("_")
 
 
-def c_files(model: bytes, name: str, about: str) -> tuple[str, str]:
+def c_files(model: bytes, name: str, about: str, checked: MicroRun | None = None) -> tuple[str, str]:
     """Source and header of `model` as array `name` (an identifier) with its length `name_len`, ASCII; `about` is a line
-    for their comments. C11 and C++11 compilers take both."""
+    for their comments, `checked` how the file ran in TensorFlow Lite Micro. C11 and C++11 compilers take both."""
     comment = _comment(about)
     source = (
         f'{comment}#include "{name}.h"\n\n'
@@ -34,7 +35,7 @@ def c_files(model: bytes, name: str, about: str) -> tuple[str, str]:
     )
     guard = f"{name.upper()}_H_"
     header = (
-        f"{comment}{_operator_note(model)}{_output_note(model)}#ifndef {guard}\n#define {guard}\n\n"
+        f"{comment}{_operator_note(model)}{_arena_note(checked)}{_output_note(model)}#ifndef {guard}\n#define {guard}\n\n"
         "#include <stdalign.h>\n\n"
         '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
         f"alignas(16) extern const unsigned char {name}[{len(model)}];\nextern const unsigned int {name}_len;\n\n"
@@ -79,6 +80,17 @@ def _operator_note(model: bytes) -> str:
         lines.append(f"NOTE: {count} layers have integer weights and float inputs, which TensorFlow Lite Micro refuses")
         lines.append("or computes with wrong scales: pick a trial whose activations are int8 for a microcontroller.")
     return _comment("The operators of this network, for TensorFlow Lite Micro:", *lines)
+
+
+def _arena_note(checked: MicroRun | None) -> str:
+    """The arena that the network needs; nothing where that is not known."""
+    if checked is None:
+        return ""
+    return _comment(
+        f"Arena: {checked.arena_bytes} bytes, {checked.persistent_bytes} of them persistent, in tflite-micro "
+        f"{checked.version}",
+        "on a 64-bit host; the pointers in the persistent part are half as long on a 32-bit target.",
+    )
 
 
 def _output_note(model: bytes) -> str:

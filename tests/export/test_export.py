@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from autocompress.cli import app
 from autocompress.compression.build import decoded
-from autocompress.export import android, c_source
+from autocompress.export import android, bundle, c_source
 from autocompress.export.programs import verify
 from autocompress.export.stored_weights import stored_weights
 from autocompress.metrics import METRICS
@@ -434,8 +434,14 @@ int main(void) {
 """
 
 
+def static_trial(runs: Path, folder: Path) -> int:
+    """The first trial of static int8: what a microcontroller runs."""
+    cards = (exported(runs, folder, "--pick", number)[0] for number in range(9))
+    return next(n for n, card in enumerate(cards) if card["configuration"]["activations"] == "int8")
+
+
 def test_the_c_array_holds_the_very_bytes_aligned(runs: Path, tmp_path: Path, gcc: str) -> None:
-    card, _ = exported(runs, tmp_path, "--format", "c")
+    card, _ = exported(runs, tmp_path, "--pick", static_trial(runs, tmp_path / "looked-at"), "--format", "c")
     (source,) = tmp_path.glob("*.c")
     (tmp_path / "main.c").write_text(DUMP.replace("NAME", source.stem))
     flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
@@ -457,12 +463,34 @@ def test_no_text_ends_the_comment(tmp_path: Path, gcc: str) -> None:
     assert subprocess.run([gcc, *flags, "model.c"], cwd=tmp_path, check=False).returncode == 0
 
 
-def test_dynamic_range_is_said_to_be_none_of_a_microcontroller(runs: Path, tmp_path: Path) -> None:
+def test_nothing_is_exported_for_a_microcontroller_that_its_runtime_does_not_run(runs: Path, tmp_path: Path) -> None:
+    refused = 0
+    for number in range(9):
+        folder = tmp_path / str(number)
+        card, _ = exported(runs, tmp_path, "--pick", number)
+        integers = sum(layer["container"] != "FLOAT32" for layer in card["layers"])
+        done = call("export", "own", "--runs", runs, "--pick", number, "--to", folder, "--format", "c")
+        if integers and card["configuration"]["activations"] in ("float32", "weight_only"):
+            refused += 1
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+            assert "no C source for a microcontroller: tflite-micro" in done.stderr
+            assert not list(folder.glob("*"))
+        else:
+            assert done.exit_code == 0
+            (header,) = folder.glob("*.h")
+            assert re.search(r"Arena: \d+ bytes, \d+ of them persistent, in tflite-micro", header.read_text())
+    assert refused
+
+
+def test_where_the_runtime_of_microcontrollers_is_missing_the_export_is_unchecked(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "is_installed", lambda: False)
     for number in range(9):
         card, done = exported(runs, tmp_path, "--pick", number, "--format", "c")
-        activations = card["configuration"]["activations"]
+        assert "not run in TensorFlow Lite Micro, which is not installed (pip install" in done.stderr
         integers = sum(layer["container"] == "INT8" for layer in card["layers"])
-        expected = integers if activations == "float32" else 0
+        expected = integers if card["configuration"]["activations"] == "float32" else 0
         assert (f"{expected} layers have integer weights and float inputs" in done.stderr) == (expected > 0)
 
 
