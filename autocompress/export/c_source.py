@@ -35,7 +35,8 @@ def c_files(model: bytes, name: str, about: str, checked: MicroRun | None = None
     )
     guard = f"{name.upper()}_H_"
     header = (
-        f"{comment}{_operator_note(model)}{_arena_note(checked)}{_output_note(model)}#ifndef {guard}\n#define {guard}\n\n"
+        f"{comment}{_operator_note(model)}{_arena_note(checked)}{_output_note(model)}"
+        f"#ifndef {guard}\n#define {guard}\n\n"
         "#include <stdalign.h>\n\n"
         '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
         f"alignas(16) extern const unsigned char {name}[{len(model)}];\nextern const unsigned int {name}_len;\n\n"

@@ -1,7 +1,7 @@
 """A file in TensorFlow Lite Micro, the runtime of microcontrollers: its outputs, its arena, or why it refuses.
 
-It runs in a child process (its faults end a process). The arena is that of a 64-bit host: the pointers in its persistent
-part are half as long on a 32-bit target."""
+It runs in a child process (its faults end a process). The arena is that of a 64-bit host: the pointers in its
+persistent part are half as long on a 32-bit target."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _outputs(interpreter: Any, sample: Sequence[Array]) -> tuple[Array, ...]:
     for index, value in enumerate(sample):
         interpreter.set_input(value, index)
     interpreter.invoke()
-    found = []
+    found: list[Array] = []
     while True:  # there is no count of outputs
         try:
             found.append(np.array(interpreter.get_output(len(found))))
