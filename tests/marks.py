@@ -35,6 +35,7 @@ FILES = {
         "finetune/test_augment.py",
         "finetune/test_finetune.py",
         "network/keras/test_keras.py",
+        "network/tflite/test_conversion.py",
         "network/tflite/test_convert.py",
         "system/test_end_to_end.py",
     },

@@ -105,6 +105,11 @@ def _plain(values: Any, where: str) -> Array:
 
 
 def _fit(array: Array, spec: TensorSpec, where: str) -> tuple[Array, str | None]:
+    if np.dtype(spec.dtype).kind in "OSU":
+        raise AutocompressError(
+            f"{where}: the network's input '{spec.name}' takes text; give the network behind its tokenizer, with the "
+            "token ids as its input"
+        )
     _check_shape(array, spec, where)
     if len(array) == 0:
         raise AutocompressError(f"{where} holds no samples; give at least one")
@@ -113,7 +118,8 @@ def _fit(array: Array, spec: TensorSpec, where: str) -> tuple[Array, str | None]
         return np.ascontiguousarray(array), None
     cast = _cast(array, np.dtype(spec.dtype))
     if cast is None:
-        raise AutocompressError(f"{where} is {array.dtype}, the network takes {spec.dtype}; {_dtype_remedy(spec)}")
+        remedy = _dtype_remedy(array, spec)
+        raise AutocompressError(f"{where} is {array.dtype}, the network takes {spec.dtype}; {remedy}")
     return cast, f"{where} was cast from {array.dtype} to {spec.dtype}"
 
 
@@ -121,12 +127,42 @@ def _check_shape(array: Array, spec: TensorSpec, where: str) -> None:
     wanted = spec.shape[1:]
     if array.ndim > 0 and array.shape[1:] == wanted:
         return
-    same_size = array.ndim > 0 and np.prod(array.shape[1:]) == np.prod(wanted)
-    target = ", ".join(["-1", *map(str, wanted)])
-    remedy = f"reshape it: x.reshape({target})" if same_size else "prepare the inputs as for training"
+    if array.shape[1:] == spec.shape and len(spec.shape) > 0:
+        raise AutocompressError(
+            f"{where} has shape {array.shape}, the network's input '{spec.name}' takes {spec.shape}, without an axis "
+            f"for samples; convert it again with one: {(1, *spec.shape)}"
+        )
     raise AutocompressError(
-        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes {shape_text(spec.shape)}; {remedy}"
+        f"{where} has shape {array.shape}, the network's input '{spec.name}' takes {shape_text(spec.shape)}; "
+        f"{_shape_remedy(array.shape, wanted)}"
     )
+
+
+def _shape_remedy(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What makes samples of the wanted shape. Never a reshape that mixes axes: it fits, and means something else."""
+    if given == wanted:
+        return "it is a single sample: x[None]"
+    sample = given[1:]
+    lies_flat = [[size for size in shape if size != 1] for shape in (sample, wanted)]
+    target = ", ".join(["-1", *map(str, wanted)])
+    if lies_flat[0] == lies_flat[1]:
+        return f"reshape it: x.reshape({target})"
+    if sorted(sample) == sorted(wanted):
+        return f"its axes stand in another order: x.transpose({', '.join(map(str, (0, *_order(sample, wanted))))})"
+    if np.prod(sample) == np.prod(wanted) and min(map(len, lies_flat)) == 1:
+        return f"if its values lie in this order, reshape it: x.reshape({target})"
+    return "prepare the inputs as for training"
+
+
+def _order(sample: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
+    """Where each wanted axis stands; equal sizes keep their order, as height and width do."""
+    left = list(enumerate(sample, 1))
+    order = []
+    for size in wanted:
+        place = next(each for each in left if each[1] == size)
+        left.remove(place)
+        order.append(place[0])
+    return order
 
 
 def _check_finite(array: Array, where: str) -> None:
@@ -153,7 +189,9 @@ def _cast(array: Array, dtype: np.dtype[Any]) -> Array | None:
     return np.ascontiguousarray(array, dtype)
 
 
-def _dtype_remedy(spec: TensorSpec) -> str:
+def _dtype_remedy(array: Array, spec: TensorSpec) -> str:
+    if array.dtype.kind in "USM":
+        return "encode it as for training: its numbers are what the network learned from"
     if np.issubdtype(np.dtype(spec.dtype), np.floating):
-        return f"scale and cast as for training, for example x.astype('{spec.dtype}') / 255"
+        return f"cast it, x.astype('{spec.dtype}'), and scale it as for training: by nothing where a layer does that"
     return f"cast it within that type's range: x.astype('{spec.dtype}')"

@@ -33,3 +33,42 @@ module = Igamma()
 tf.saved_model.save(module, f"{folder}/igamma", signatures=module.__call__)
 np.save(f"{folder}/x.npy", x)
 """
+
+MAKE_AWKWARD = """
+import sys, keras, tf_keras, numpy as np
+folder = sys.argv[1]
+x = np.random.default_rng(0).normal(size=(5, 10, 4)).astype("float32")
+np.save(f"{folder}/x.npy", x)
+
+def save(k, name, shape, *layers, dtype=None):
+    k.utils.set_random_seed(0)
+    model = k.Sequential([k.Input(shape, dtype=dtype), *layers])
+    model.save(f"{folder}/{name}.keras")
+    if dtype is None:
+        np.save(f"{folder}/{name}.npy", np.float32(model.predict(x, verbose=0)))
+    return model
+
+save(keras, "lstm", (10, 4), keras.layers.LSTM(8), keras.layers.Dense(3)).export(f"{folder}/lstm")
+save(tf_keras, "gru2", (10, 4), tf_keras.layers.GRU(8), tf_keras.layers.Dense(3))
+for k, name in ((keras, "mixed3"), (tf_keras, "mixed2")):
+    k.mixed_precision.set_global_policy("mixed_float16")
+    save(k, name, (10, 4), k.layers.Conv1D(8, 3, activation="relu"), k.layers.Flatten(), k.layers.Dense(3))
+    k.mixed_precision.set_global_policy("float32")
+
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+class Thrice(tf_keras.layers.Layer):
+    def call(self, x):
+        return 3 * x
+
+save(keras, "twice", (10, 4), Twice(), keras.layers.Flatten(), keras.layers.Dense(3)).export(f"{folder}/twice")
+model = save(tf_keras, "thrice", (10, 4), Thrice(), tf_keras.layers.Flatten(), tf_keras.layers.Dense(3))
+model.export(f"{folder}/thrice")
+tokens = keras.layers.TextVectorization(max_tokens=20, output_sequence_length=6)
+tokens.adapt(["a b c", "d e f"])
+behind = [keras.layers.Embedding(20, 4), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(2)]
+save(keras, "text", (1,), tokens, *behind, dtype="string")
+save(keras, "ids", (6,), *behind, dtype="int32").save(f"{folder}/ids.keras")
+"""

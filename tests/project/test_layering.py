@@ -27,7 +27,7 @@ FLOORS = (
     {"sweep", "api"},
     {"cli"},
 )
-KERAS = {"network.tflite.convert", "network.keras", "finetune", "tasks"}
+KERAS = {"network.tflite.conversion", "network.keras", "finetune", "tasks"}
 FENCES = {
     "tensorflow": KERAS,
     "tf_keras": KERAS,

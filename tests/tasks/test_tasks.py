@@ -253,13 +253,13 @@ def _poisoned(x: Array) -> Array:
         (
             _with(x_validation=lambda x: x.reshape(-1, 64)),
             r"x_validation has shape \(40, 64\), the network's input 'image' takes \(n, 8, 8, 1\); "
-            r"reshape it: x\.reshape\(-1, 8, 8, 1\)",
+            r"if its values lie in this order, reshape it: x\.reshape\(-1, 8, 8, 1\)",
         ),
         (_with(x_test=lambda x: x[:, :7]), r"shape \(40, 7, 8, 1\).*takes \(n, 8, 8, 1\); prepare"),
         (_with(x_test=np.float32(3)), r"shape \(\)"),
         (
             _with(x_test=lambda x: (x * 16).astype(np.uint8)),
-            r"x_test is uint8, the network takes float32; scale",
+            r"x_test is uint8, the network takes float32; cast it",
         ),
         (_with(x_test=lambda x: x.astype(str)), r"the network takes float32"),
         (_with(x_test=lambda x: x.astype(complex)), r"complex128"),
@@ -526,3 +526,55 @@ def test_tasks_are_plain_frozen_data() -> None:
     task = Task(name="t", network=b"", metric="accuracy", x_validation=np.zeros(1), x_test=np.zeros(1))
     with pytest.raises(AttributeError):
         task.name = "u"  # type: ignore[misc]
+
+
+# --- advice that does no harm ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted", "remedy"),
+    [
+        ((5, 3, 32, 32), (32, 32, 3), "x.transpose(0, 2, 3, 1)"),
+        ((5, 32, 32, 3), (3, 32, 32), "x.transpose(0, 3, 1, 2)"),
+        ((5, 9, 64), (64, 9), "x.transpose(0, 2, 1)"),
+        ((5, 1, 28, 28), (28, 28, 1), "x.reshape(-1, 28, 28, 1)"),
+        ((5, 28, 28), (28, 28, 1), "x.reshape(-1, 28, 28, 1)"),
+        ((5, 784), (28, 28, 1), "x.reshape(-1, 28, 28, 1)"),
+        ((32, 32, 3), (32, 32, 3), "x[None]"),
+        ((5, 2, 16), (4, 8), "prepare the inputs as for training"),
+        ((5, 30, 32, 3), (32, 32, 3), "prepare the inputs as for training"),
+    ],
+)
+def test_a_shape_is_mended_by_what_keeps_its_meaning(
+    shape: tuple[int, ...], wanted: tuple[int, ...], remedy: str
+) -> None:
+    x = np.random.default_rng(0).random(shape, np.float32)
+    spec = TensorSpec(name="image", shape=(1, *wanted), dtype="float32")
+    with pytest.raises(AutocompressError) as said:
+        fit_inputs(x, (spec,), "x_test")
+    assert str(said.value).endswith(remedy)
+    if not remedy.startswith("prepare"):
+        mended = eval(remedy, {"x": x})
+        fitted, _ = fit_inputs(mended, (spec,), "x_test")
+        assert fitted["image"].shape[1:] == wanted
+        if "transpose" in remedy:  # every sample's channels are what they were
+            before, after = (np.moveaxis(a, a.shape.index(min(a.shape[1:]), 1), 1) for a in (x, mended))
+            assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("x", "spec", "message"),
+    [
+        (
+            np.zeros((5, 160), np.float32),
+            TensorSpec(name="wave", shape=(160,), dtype="float32"),
+            r"takes \(160,\), without an axis for samples; convert it again with one: \(1, 160\)",
+        ),
+        (np.zeros((5, 4), np.uint8), TensorSpec(name="x", shape=(1, 4), dtype="float32"), "by nothing where a layer"),
+        (np.array([["a"]] * 5), TensorSpec(name="x", shape=(1, 1), dtype="float32"), "encode it as for training"),
+        (np.array([["a"]] * 5), TensorSpec(name="x", shape=(1, 1), dtype="bytes"), r"takes text; .* its tokenizer"),
+    ],
+)
+def test_other_advice_is_what_helps(x: np.ndarray, spec: TensorSpec, message: str) -> None:
+    with pytest.raises(AutocompressError, match=message):
+        fit_inputs(x, (spec,), "x_test")
