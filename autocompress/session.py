@@ -73,7 +73,7 @@ def reopen(
     stored, identity = stored_specification.read(study), identity_of(study)
     assert identity is not None  # stored together
     profile = at_host(stored.profile, host)
-    with latency_on(profile, wait_s=host_wait_s, say=say) as latency:
+    with latency_on(profile, wait_s=host_wait_s, say=say, needed=False) as latency:
         specification = Specification(
             task=load_again(stored.task),
             profile=profile,

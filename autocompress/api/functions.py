@@ -18,7 +18,14 @@ from autocompress.latency.source import latency_on
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.measurement import MeasuredFile
 from autocompress.records.study import Constraint
-from autocompress.search.specification import Provenance, Resources, Specification, default_size
+from autocompress.search.specification import (
+    USUAL_OBJECTIVES,
+    Provenance,
+    Resources,
+    Specification,
+    default_size,
+    objectives_for,
+)
 from autocompress.search.storage.stored_specification import named_of
 from autocompress.search.storage.study_records import identity_of, load_study, read_record
 from autocompress.search.study import Search
@@ -26,8 +33,6 @@ from autocompress.session import cores, open_search, reopen
 from autocompress.specs import DeviceProfile, SearchSpace, load_device, load_space
 from autocompress.specs.duration import seconds
 from autocompress.tasks import LoadedTask, SignatureChoice, Task, load_task, loaded_task, store_task
-
-_OBJECTIVES = ("metric", "latency", "size")
 
 
 def task(
@@ -57,7 +62,7 @@ def open_study(
     device: DeviceProfile | str | None = None,
     *,
     space: SearchSpace | str = "default",
-    objectives: Sequence[str] = _OBJECTIVES,
+    objectives: Sequence[str] = USUAL_OBJECTIVES,
     constraints: Sequence[str] = (),
     size: str | None = None,
     sampler: str = "guided",
@@ -82,7 +87,7 @@ def open_study(
             search = stack.enter_context(again)
         else:
             profile = load_device(device) if isinstance(device, str) else device
-            latency = stack.enter_context(latency_on(profile, wait_s=wait_s, say=say))
+            latency = stack.enter_context(latency_on(profile, wait_s=wait_s, say=say, needed=False))
             specification = Specification(
                 task=_checked(task, where),
                 profile=profile,
@@ -90,7 +95,7 @@ def open_study(
                 latency_source=latency.source,
                 sampler=sampler,
                 seed=seed,
-                objectives=tuple(objectives),
+                objectives=objectives_for(latency.source, None if objectives == USUAL_OBJECTIVES else objectives),
                 size=size or default_size(profile),
                 constraints=_constraints(constraints),
             )

@@ -23,10 +23,10 @@ Interval = tuple[float, float]
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """A latency and how it is known. `ms`; `interval_ms` (95 %) where it was measured, `error` (a share) where a model
-    says it and how far off it is; `source`: measured or modelled; `extrapolated`: beyond what the model was fitted
-    to."""
+    says it and how far off it is; `source`: measured, modelled, or none, which has no `ms`; `extrapolated`: beyond what
+    the model was fitted to."""
 
-    ms: float
+    ms: float | None
     source: str
     interval_ms: Interval | None
     error: float | None

@@ -95,7 +95,14 @@ def search(
     from autocompress.records.constraint import parse_constraint
     from autocompress.records.front import Front
     from autocompress.records.study import SIZES
-    from autocompress.search.specification import Budget, Provenance, Resources, Specification, default_size
+    from autocompress.search.specification import (
+        Budget,
+        Provenance,
+        Resources,
+        Specification,
+        default_size,
+        objectives_for,
+    )
     from autocompress.search.workers.processes import WorkerProcesses
     from autocompress.session import cores, open_search
     from autocompress.specs import load_device, load_space
@@ -112,7 +119,7 @@ def search(
     console = progress_console(as_json)
     resources = Resources(runs=runs, name=study, storage=storage, threads=max(1, cores() // processes))
     waits = Waits(console_of(stderr=as_json))
-    with screen.unbroken(console), latency_on(profile, wait_s=patience_s, say=waits) as latency:
+    with screen.unbroken(console), latency_on(profile, wait_s=patience_s, say=waits, needed=False) as latency:
         specification = Specification(
             task=loaded,
             profile=profile,
@@ -120,7 +127,7 @@ def search(
             latency_source=latency.source,
             sampler=sampler,
             seed=seed,
-            objectives=tuple(objective or ("metric", "latency", "size")),
+            objectives=objectives_for(latency.source, objective),
             size=counted,
             constraints=limits,
         )

@@ -147,7 +147,7 @@ class _Passes:
             file = self._files[number]
             try:
                 if number not in self._refused:
-                    self._medians[number].append(self._host.measure(file.model, processes=1).latency_ms)
+                    self._medians[number].append(self._host.measure(file.model, processes=1).known_latency_ms)
             except CandidateError as fault:
                 self._refused[number] = f"{file.design} {file.dtype}: {fault}"
             self._done += 1

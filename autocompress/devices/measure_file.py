@@ -12,7 +12,7 @@ from autocompress.evaluate.quality import device_accuracy
 from autocompress.latency.host.client import Host, local_host
 from autocompress.latency.host.retry import WAIT_S, Say, silent
 from autocompress.latency.model.predict import energy_mj, predict
-from autocompress.latency.source import patient_host
+from autocompress.latency.source import patient_host, unknown
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.convert import is_converted, to_float_tflite
@@ -71,8 +71,9 @@ def measure_file(
         file_bytes=len(file),
         download_bytes=download_bytes(file),
         profile=ops,
-        energy_mj=energy_mj(measured.latency_ms, profile),
+        energy_mj=None if measured.latency_ms is None else energy_mj(measured.latency_ms, profile),
         accuracy=judged,
+        device_memory_bytes=profile.memory_bytes,
         notes=(*notes, *(() if asked is None else asked.notes)),
     )
 
@@ -99,12 +100,12 @@ def _meant(path: Path, file: bytes, meant: SignatureChoice) -> tuple[bytes, tupl
 
 def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tuple[Measurement, OpProfile]:
     if profile.latency_model is None:
-        raise AutocompressError(
-            f"device '{profile.name}' has no latency model and no host; add --host DEST to measure there"
+        return unknown(file, profile), OpProfile(
+            ops=None, reason="the device has no latency model; add --host DEST to measure there"
         )
     measured = predict(file, profile.latency_model)
     if baseline is not None:
-        ratio = measured.latency_ms / predict(baseline, profile.latency_model).latency_ms
+        ratio = measured.known_latency_ms / predict(baseline, profile.latency_model).known_latency_ms
         measured = replace(measured, ratio_to_baseline=ratio)
     return measured, OpProfile(ops=None, reason="the latency is modelled; add --host DEST to measure there")
 

@@ -247,7 +247,7 @@ class Evaluator:
             download_bytes=candidate.download_bytes,
             sha256=candidate.sha256,
             artifact=self._artifacts.store(candidate),
-            energy_mj=energy_mj(measurement.latency_ms, self._profile),
+            energy_mj=None if measurement.latency_ms is None else energy_mj(measurement.latency_ms, self._profile),
             build_s=candidate.build_s,
         )
 
@@ -329,7 +329,7 @@ class Evaluator:
 
 def _at_best(expected: Measurement | None) -> float | None:
     """The least latency that a prediction and its error leave open; None where nothing can be said."""
-    if expected is None or expected.extrapolated or expected.latency_error is None:
+    if expected is None or expected.latency_ms is None or expected.extrapolated or expected.latency_error is None:
         return None
     return expected.latency_ms / (1.0 + expected.latency_error)
 
@@ -342,7 +342,7 @@ def _screened(
         samples=samples,
         accuracy=quality.value,
         divergence=apart,
-        latency_ms=expected.latency_ms,
+        latency_ms=expected.known_latency_ms,
         file_bytes=candidate.file_bytes,
         download_bytes=candidate.download_bytes,
     )

@@ -9,6 +9,7 @@ from typing import Protocol
 from autocompress.errors import AutocompressError, DeviceError
 from autocompress.latency.host.client import Host, profile_host
 from autocompress.latency.host.retry import WAIT_S, PatientHost, Say, silent
+from autocompress.latency.model.memory import estimate_memory
 from autocompress.latency.model.predict import predict
 from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite.graph import read_graph
@@ -59,7 +60,7 @@ class Unscreened:
 
 
 class LatencySource:
-    """Latencies on one device. `source` is "measured", "modelled" or "compiled"."""
+    """Latencies on one device. `source` is "measured", "modelled", "compiled" or "none"."""
 
     def __init__(
         self,
@@ -67,11 +68,13 @@ class LatencySource:
         host: PatientHost | None = None,
         connected: Callable[[DeviceProfile], PatientHost] | None = None,
         model: Latency | None = None,
+        source: str | None = None,
     ) -> None:
         """`host`: None where a model answers, `model` or else the profile's; `connected` opens the host of another
-        profile."""
+        profile; `source`: where it is none of the two."""
         self._profile, self._host, self._connected, self._model = profile, host, connected, model
-        self.source = "measured" if host is not None else "modelled" if profile.compiler is None else "compiled"
+        known = "measured" if host is not None else "modelled" if profile.compiler is None else "compiled"
+        self.source = source or known
 
     @property
     def host(self) -> PatientHost | None:
@@ -136,6 +139,19 @@ class LatencySource:
         return f"{profile.runtime.name} ({profile.name})", host.measure(baseline, baseline=None, processes=3)
 
 
+def unknown(file: bytes, profile: DeviceProfile) -> Measurement:
+    """What is known of a file on a device without a host and a model: the memory that it takes, estimated."""
+    memory = estimate_memory(file).total_bytes
+    return Measurement(
+        latency_ms=None,
+        latency_source="none",
+        peak_memory_bytes=memory,
+        memory_estimated=True,
+        runtime=profile.runtime.name,
+        threads=profile.runtime.threads,
+    )
+
+
 def steady(host: Host | PatientHost, file: bytes, baseline: bytes | None, processes: int) -> Measurement:
     """A measurement during which the baseline held still; after some tries the one whose interval is narrowest, which
     says that it is doubtful."""
@@ -147,7 +163,7 @@ def steady(host: Host | PatientHost, file: bytes, baseline: bytes | None, proces
 
 def _relative_width(measured: Measurement) -> float:
     low, high = measured.latency_ci_ms or (0.0, float("inf"))
-    return (high - low) / measured.latency_ms
+    return (high - low) / measured.known_latency_ms
 
 
 def _installed(runtime: str) -> bool:
@@ -157,11 +173,14 @@ def _installed(runtime: str) -> bool:
 
 
 @contextmanager
-def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent) -> Iterator[LatencySource]:
+def latency_on(
+    profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = silent, needed: bool = True
+) -> Iterator[LatencySource]:
     """The latencies of a device while its host, if it has one, is connected. A host that is away is waited for, at most
     `wait_s` seconds; `say` gets a line for whoever wonders why nothing happens.
 
-    AutocompressError for a profile that can neither be measured nor modelled; DeviceError where its host fails."""
+    AutocompressError for a profile that can neither be measured nor modelled where that is `needed`, else its source is
+    "none"; DeviceError where its host fails."""
     with ExitStack() as stack:
         if profile.kind is not None:
             yield LatencySource(profile, model=_of_kind(profile.kind)(profile))
@@ -177,6 +196,8 @@ def latency_on(profile: DeviceProfile, *, wait_s: float = WAIT_S, say: Say = sil
             yield LatencySource(profile, connected(profile), connected)
         elif profile.latency_model is not None:
             yield LatencySource(profile)
+        elif not needed:
+            yield LatencySource(profile, model=lambda file, _: unknown(file, profile), source="none")
         else:
             raise AutocompressError(
                 f"device '{profile.name}' has no latency model and no host: measure with --host user@name, "

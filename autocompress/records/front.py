@@ -28,6 +28,7 @@ from autocompress.records.thinning import thinned
 STATES = ("complete", "stopped_early", "screened", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
 FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
+_SAME_FOR_ALL = 0.5  # of the float network's latency, where none is known: the hypervolume is that of the rest
 _FIRST = {"fastest": "latency", "smallest": "size", "best": "metric"}
 
 
@@ -81,11 +82,12 @@ class Front:
 
     @cached_property
     def picks(self) -> Mapping[str, TrialRecord]:
-        """The trial of each of PICKS; empty where the front is."""
+        """The trial of each of PICKS; empty where the front is. No fastest where no latency is known."""
         if not len(self._members):
             return {}
-        chosen = {name: self._best(self._members, _FIRST[name]) for name in PICKS if name in _FIRST}
-        return {name: self._found[chosen.get(name, self._knee)][0] for name in PICKS}
+        known = [name for name in PICKS if name != "fastest" or self.record.latency_source != "none"]
+        chosen = {name: self._best(self._members, _FIRST[name]) for name in known if name in _FIRST}
+        return {name: self._found[chosen.get(name, self._knee)][0] for name in known}
 
     def pick(self, which: str | int) -> TrialRecord:
         """The trial that `which` names: knee, fastest, smallest or best of the front, or any complete trial's number.
@@ -101,6 +103,8 @@ class Front:
         if not self.picks:
             error = UnmetError if record.constraints and self._found else AutocompressError
             raise error(f"study '{record.name}' has no front to pick from: {why_empty(record)}; search on")
+        if text not in self.picks:
+            raise AutocompressError(f"study '{record.name}' knows no latency; pick one of {', '.join(self.picks)}")
         return self.picks[text]
 
     @cached_property
@@ -200,14 +204,19 @@ def scaled(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Flo
         return None
     return pareto.study_points(
         [e.accuracy for e in evaluations],
-        [e.measurement.latency_ms for e in evaluations],
+        [_latency_ms(e, _SAME_FOR_ALL) for e in evaluations],
         [e.download_bytes for e in evaluations],
         baseline_accuracy=record.baseline.accuracy,
-        baseline_latency_ms=record.baseline.measurement.latency_ms,
+        baseline_latency_ms=_latency_ms(record.baseline, 1.0),
         int8_download_bytes=record.int8_download_bytes,
         higher_is_better=record.higher_is_better,
         metric_scale=record.metric_scale,
     )
+
+
+def _latency_ms(evaluation: Evaluation, unknown: float) -> float:
+    found = evaluation.measurement.latency_ms
+    return unknown if found is None else found
 
 
 def feasible(record: StudyRecord, evaluation: Evaluation) -> bool:

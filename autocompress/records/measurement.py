@@ -54,7 +54,8 @@ class Compilation:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Latency of one file on one device. Missing is None. `latency_ci_ms` only where measured, `latency_error`
+    """Latency of one file on one device, None where `latency_source` is "none": the device has neither a host nor a
+    model. Missing is None. `latency_ci_ms` only where measured, `latency_error`
     (the relative error that the model makes of files like this one) only where modelled and not `extrapolated`:
     outside what a model was fitted to its error is unknown. `samples_ms` holds one list a
     process; `ratio_to_baseline` compares with the baseline interleaved in the same measurement, `ratio_ci` is its 95 %
@@ -62,8 +63,8 @@ class Measurement:
     that this is of where that is not the one it stands beside, as plain int8's for a float network that a device does
     not run."""
 
-    latency_ms: float
-    latency_source: str  # "measured" | "modelled" | "compiled"
+    latency_ms: float | None
+    latency_source: str  # "measured" | "modelled" | "compiled" | "none"
     latency_error: float | None = None
     latency_ci_ms: tuple[float, float] | None = None
     extrapolated: bool = False
@@ -73,6 +74,7 @@ class Measurement:
     load_ms: float | None = None
     first_inference_ms: float | None = None
     peak_memory_bytes: int | None = None
+    memory_estimated: bool = False  # from the file alone, not measured
     ratio_to_baseline: float | None = None
     ratio_ci: tuple[float, float] | None = None
     doubtful: bool = False
@@ -91,6 +93,12 @@ class Measurement:
     def __post_init__(self) -> None:
         if self.extrapolated:  # older versions stored the error of what the model was fitted to
             object.__setattr__(self, "latency_error", None)
+
+    @property
+    def known_latency_ms(self) -> float:
+        """The latency, of one that has it."""
+        assert self.latency_ms is not None, "the device has neither a host nor a latency model"
+        return self.latency_ms
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -185,3 +193,4 @@ class MeasuredFile:
     baseline: str | None = None
     accuracy: DeviceAccuracy | None = None
     notes: tuple[str, ...] = ()
+    device_memory_bytes: int | None = None  # all that the device has

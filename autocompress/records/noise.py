@@ -145,10 +145,13 @@ def runs_float_kernels(evaluation: Evaluation) -> bool:
     return configuration.activations == "weight_only" or not integer
 
 
-def _ratio(measurement: Measurement, baseline: Measurement) -> float:
-    """A latency as a share of the float network's: interleaved with it where that was measured."""
+def _ratio(measurement: Measurement, baseline: Measurement) -> float | None:
+    """A latency as a share of the float network's: interleaved with it where that was measured; None where there is
+    none."""
     if measurement.ratio_to_baseline is not None and measurement.ratio_to_baseline > 0:
         return measurement.ratio_to_baseline
+    if measurement.latency_ms is None:
+        return None
     return measurement.latency_ms / (baseline.latency_ms or 1.0)
 
 

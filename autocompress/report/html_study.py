@@ -20,7 +20,7 @@ from autocompress.report import card, study_document
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import advice_lines, whole_channel_lines
 from autocompress.report.progress import hypervolume_steps
-from autocompress.report.units import latency_words, score
+from autocompress.report.units import latency_words, milliseconds, score
 
 _TITLES = {
     "latency_ms": "latency, ms",
@@ -195,7 +195,7 @@ def _float_line(record: StudyRecord) -> str:
     value, *test = (score(each, record.metric_scale) for each in (baseline.accuracy, tested) if each is not None)
     said = f" (test {test[0]})" if test else ""
     return (
-        f"{record.metric_name} {value}{said}, {baseline.measurement.latency_ms:.4g} ms "
+        f"{record.metric_name} {value}{said}, latency {milliseconds(baseline.measurement)} "
         f"({latency_words(baseline.measurement)}), "
         f"{baseline.download_bytes:,} bytes download, {baseline.file_bytes:,} bytes file."
     )

@@ -100,9 +100,9 @@ def _group_cells(record: StudyRecord, row: Importance) -> list[str]:
 
 
 def _latency(record: StudyRecord, row: Importance) -> str:
-    if row.saves_latency_ms is None:
+    if row.saves_latency_ms is None or record.latency_source == "none":
         return "-"
-    if record.baseline.measurement.latency_ms >= 1:
+    if record.baseline.measurement.known_latency_ms >= 1:
         return f"{row.saves_latency_ms:+.3f} ms"
     return f"{1000 * row.saves_latency_ms:+.1f} µs"
 

@@ -151,7 +151,7 @@ def _group(
         Best(limit=limit, wanted=words, point=_best(points, limit, name, usable))
         for limit in limits or default_limits(records[0])
         for name, words in WANTED.items()
-        if name != limit.name
+        if name != limit.name and (name != "latency_ms" or records[0].latency_source != "none")
     )
     on = {id(point) for point in front}
     others = tuple(point for point in points if id(point) not in on)
@@ -163,7 +163,7 @@ def _group(
 def _vector(point: Point) -> list[float]:
     evaluation = point.evaluation
     loss = -evaluation.accuracy if point.record.higher_is_better else evaluation.accuracy
-    return [loss, evaluation.measurement.latency_ms, evaluation.download_bytes]
+    return [loss, evaluation.measurement.latency_ms or 0.0, evaluation.download_bytes]
 
 
 def _front(points: Sequence[Point], usable: Callable[[Point], bool]) -> tuple[Point, ...]:
@@ -172,12 +172,18 @@ def _front(points: Sequence[Point], usable: Callable[[Point], bool]) -> tuple[Po
     while True:
         figures, order = _figures(left), range(len(left))
         choose = partial(figures.chosen, by=CERTAIN, numbers=order)
-        members = thinned(figures.columns(_OBJECTIVES), np.arange(len(left)), choose)
+        members = thinned(figures.columns(_objectives(left)), np.arange(len(left)), choose)
         front = [left[k] for k in members]
         damaged = [point for point in front if not usable(point)]
         if not damaged:
             return tuple(sorted(front, key=_vector))
         left = [point for point in left if point not in damaged]
+
+
+def _objectives(points: Sequence[Point]) -> tuple[str, ...]:
+    """What is compared: without latency where the device has none."""
+    known = not points or points[0].record.latency_source != "none"
+    return tuple(name for name in _OBJECTIVES if known or name != "latency")
 
 
 def _best(points: Sequence[Point], limit: Constraint, name: str, usable: Callable[[Point], bool]) -> Point | None:

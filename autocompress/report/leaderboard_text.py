@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
@@ -15,7 +15,7 @@ from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import study_document
 from autocompress.report.leaderboard import Group, Point, Standing
 from autocompress.report.tables import Table
-from autocompress.report.units import ROUGH, latency_words, score
+from autocompress.report.units import ROUGH, digits, kilobytes, latency_words, score
 
 _CSV_GROUP = ("task", "device", "metric", "latency", "runtime", "threads", "bits", "network", "data")
 
@@ -80,18 +80,19 @@ def point_values(point: Point, int8: Mapping[str, Evaluation | None]) -> dict[st
     }
 
 
-def _against(evaluation: Evaluation, reference: Evaluation) -> dict[str, float]:
+def _against(evaluation: Evaluation, reference: Evaluation) -> dict[str, float | None]:
+    now, then = evaluation.measurement.latency_ms, reference.measurement.latency_ms
     return {
         "accuracy": evaluation.accuracy - reference.accuracy,
-        "latency": evaluation.measurement.latency_ms / reference.measurement.latency_ms,
+        "latency": None if now is None or then is None else now / then,
         "download": evaluation.download_bytes / reference.download_bytes,
     }
 
 
-def _latency_ratio(record: StudyRecord, evaluation: Evaluation) -> float:
+def _latency_ratio(record: StudyRecord, evaluation: Evaluation) -> float | None:
     """Against the baseline measured in the same minutes where there is one."""
     ratio = evaluation.measurement.ratio_to_baseline
-    return evaluation.measurement.latency_ms / record.baseline.measurement.latency_ms if ratio is None else ratio
+    return _against(evaluation, record.baseline)["latency"] if ratio is None else ratio
 
 
 def standing_values(standing: Standing) -> dict[str, Any]:
@@ -138,10 +139,18 @@ def _time(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
+_LATENCY = {
+    "measured": "measured latency",
+    "modelled": "modelled latency",
+    "compiled": "compiled latency",
+    "none": "latency not known",
+}
+
+
 def group_title(group: dict[str, Any]) -> str:
     """What a group is about, in one line."""
     threads = "" if group["threads"] == "None" else f" · {group['threads']} thread(s)"
-    return f"{group['task']} on {group['device']} · {group['latency']} latency · {group['runtime']}{threads}"
+    return f"{group['task']} on {group['device']} · {_LATENCY[group['latency']]} · {group['runtime']}{threads}"
 
 
 def tables(board: Mapping[str, Any]) -> list[Table]:
@@ -150,22 +159,19 @@ def tables(board: Mapping[str, Any]) -> list[Table]:
     found: list[Table] = []
     for group in board["groups"]:
         title = group_title(group)
-        best = tuple(
-            (b["constraint"], b["wanted"], *(_cells(b["point"], group) if b["point"] else ("none",) + ("-",) * 6))
-            for b in group["best"]
-        )
-        header = ("study, trial", group["metric"], "test", "latency, ms", "download, bytes", "to int8", "configuration")
+        right = (group["metric"], "test", "latency, ms", "download, KB")
+        header = ("study, trial", *right, "to int8", "configuration")
+        front, studies = tuple(_cells(p, group) for p in group["front"]), group["studies"]
+        ranked = tuple(_study_cells(study, group["metric_scale"]) for study in studies)
         found += [
-            Table(title=f"{title}: the best", header=("constraint", "wanted", *header), lines=best),
-            Table(title=f"{title}: the front", header=header, lines=tuple(_cells(p, group) for p in group["front"])),
-            Table(
-                title=f"{title}: the studies",
-                header=_STUDIES,
-                lines=tuple(_study_cells(study, group["metric_scale"]) for study in group["studies"]),
-            ),
+            *_best_tables(title, group, header, right),
+            Table(title=f"{title}: the front", header=header, lines=front, right=right),
+            Table(title=f"{title}: the studies", header=_STUDIES, lines=ranked, right=_STUDIES[2:4]),
+            Table(title=f"{title}: who searched", header=_SEARCHED, lines=tuple(map(_searched_cells, studies))),
             Table(
                 title=f"{title}: hypervolume of all studies by day (UTC)",
                 header=("day", "hypervolume", "complete trials"),
+                right=("hypervolume", "complete trials"),
                 lines=tuple((n["day"], f"{n['hypervolume']:.4f}", str(n["trials"])) for n in group["nights"]),
             ),
         ]
@@ -173,19 +179,21 @@ def tables(board: Mapping[str, Any]) -> list[Table]:
     return [*found, Table(title="Left out", header=("what", "reason"), lines=left)] if left else found
 
 
-_STUDIES = (
-    "rank",
-    "study",
-    "hypervolume",
-    "on the front",
-    "trials",
-    "float",
-    "int8",
-    "searched by",
-    "last trial (UTC)",
-    "sampler, seed",
-    "version",
-)
+def _best_tables(
+    title: str, group: Mapping[str, Any], header: tuple[str, ...], right: tuple[str, ...]
+) -> Iterator[Table]:
+    """The best within each constraint, a table each."""
+    for constraint in dict.fromkeys(best["constraint"] for best in group["best"]):
+        lines = tuple(
+            (best["wanted"], *(_cells(best["point"], group) if best["point"] else ("none", *["-"] * 6)))
+            for best in group["best"]
+            if best["constraint"] == constraint
+        )
+        yield Table(title=f"{title}: the best with {constraint}", header=("wanted", *header), lines=lines, right=right)
+
+
+_STUDIES = ("rank", "study", "hypervolume", "on the front", "trials", "float", "int8")
+_SEARCHED = ("study", "searched by", "last trial (UTC)", "sampler, seed", "version")
 
 
 def _study_cells(study: Mapping[str, Any], scale: float) -> tuple[str, ...]:
@@ -197,6 +205,12 @@ def _study_cells(study: Mapping[str, Any], scale: float) -> tuple[str, ...]:
         f"{study['complete_trials']} of {study['trials']}",
         _reference_cell(study["float"], scale),
         _reference_cell(study["int8"], scale),
+    )
+
+
+def _searched_cells(study: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        study["study"],
         ", ".join(study["by"]) or "unknown",
         study["last"] or "-",
         f"{study['sampler']}, {study['seed']}",
@@ -207,31 +221,39 @@ def _study_cells(study: Mapping[str, Any], scale: float) -> tuple[str, ...]:
 def _reference_cell(reference: Mapping[str, Any] | None, scale: float) -> str:
     if reference is None:
         return "not tried"
-    return (
-        f"{score(reference['accuracy'], scale)} · {reference['latency_ms']:.4g} ms · {reference['download_bytes']:,} B"
-    )
+    latency = "" if reference["latency_ms"] is None else f"{digits(reference['latency_ms'])} ms ·\n"
+    return f"{score(reference['accuracy'], scale)} ·\n{latency}{kilobytes(reference['download_bytes'])}"
 
 
 def _cells(point: Mapping[str, Any], group: Mapping[str, Any]) -> tuple[str, ...]:
     against, int8, scale = point["to_float"], point["to_int8"], group["metric_scale"]
     return (
         f"{point['study']}, {point['trial']}",
-        f"{score(point['accuracy'], scale)} ({score(against['accuracy'], scale, '+')})",
+        f"{score(point['accuracy'], scale)}\n{score(against['accuracy'], scale, '+')}",
         "-" if point["test_accuracy"] is None else score(point["test_accuracy"], scale),
-        f"{point['latency_ms']:.4g} (×{against['latency']:.2f}) {_doubts(point)}".strip(),
-        f"{point['download_bytes']:,} (×{against['download']:.2f})",
+        f"{_of(digits, point['latency_ms'])}\n{_of(times, against['latency'])}\n{_doubts(point)}".strip(),
+        f"{digits(point['download_bytes'] / 1000)}\n{times(against['download'])}",
         "-"
         if int8 is None
-        else f"{score(int8['accuracy'], scale, '+')} · ×{int8['latency']:.2f} · ×{int8['download']:.2f}",
+        else f"{score(int8['accuracy'], scale, '+')}\n{_of(times, int8['latency'])} ms\n{times(int8['download'])} KB",
         point["summary"],
     )
+
+
+def times(ratio: float) -> str:
+    """A ratio."""
+    return f"×{ratio:.2f}"
+
+
+def _of(words: Callable[[float], str], value: float | None) -> str:
+    return "-" if value is None else words(value)
 
 
 def _doubts(point: Mapping[str, Any]) -> str:
     """What must be said of a latency where there is little room; the error of a model stands in the document."""
     said = str(point["latency_is"])
     if said.startswith("modelled"):
-        return f"modelled, {ROUGH}" if point["extrapolated"] else "modelled"
+        return "modelled,\n" + ROUGH.replace(" of ", " of\n") if point["extrapolated"] else "modelled"
     return said.removeprefix("measured").removeprefix(", ")
 
 
@@ -243,13 +265,17 @@ def markdown(board: Mapping[str, Any]) -> str:
         "Changes are against the float network of the same study; `to int8` against its plain int8 one.",
     ]
     for table in tables(board):
-        parts += ["", f"## {_escaped(table.title)}", "", _row(table.header), _row(["---"] * len(table.header))]
+        parts += ["", f"## {_escaped(table.title)}", "", _row(table.header), _row(_rules(table))]
         parts += [_row(line) for line in table.lines]
     return "\n".join(parts) + "\n"
 
 
+def _rules(table: Table) -> list[str]:
+    return ["---:" if name in table.right else "---" for name in table.header]
+
+
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell if cell == '---' else _escaped(cell) for cell in cells)} |"
+    return f"| {' | '.join(cell if cell in ('---', '---:') else _escaped(cell) for cell in cells)} |"
 
 
 def _escaped(text: str) -> str:

@@ -16,6 +16,8 @@ from autocompress.records.measurement import DeviceAccuracy, Environment, Measur
 from autocompress.report.units import digits, kilobytes, latency_words, score_alone, text
 
 _BINS, _BAR = 8, 40
+_RUNTIME = 10e6  # bytes that a process of ai-edge-litert took on x86-64 whatever the network
+_ROOM = 0.5  # of the memory of a device: the system and the runtime want theirs
 _CORE = (0.005, 0.995)  # what the histogram spreads over its bins; the rest is counted in the outer ones
 
 _TOLD_OTHERWISE = ("samples_ms", "environment", "kernel_pattern")
@@ -96,7 +98,7 @@ def _lines(found: MeasuredFile) -> list[tuple[str, str]]:
         first = f"{digits(measured.first_inference_ms)} ms first inference"
         lines.append(("start", f"{digits(measured.load_ms)} ms load · {first}"))
     memory = measured.peak_memory_bytes
-    lines.append(("memory", "not known" if memory is None else f"{kilobytes(memory)} peak, over an idle process"))
+    lines.append(("memory", "not known" if memory is None else memory_words(memory, found)))
     lines.append(("size", f"{kilobytes(found.file_bytes)} file · {kilobytes(found.download_bytes)} download"))
     if found.energy_mj is not None:
         lines.append(("energy", f"{digits(found.energy_mj)} mJ an inference, estimated: latency × busy power"))
@@ -104,7 +106,25 @@ def _lines(found: MeasuredFile) -> list[tuple[str, str]]:
     return lines + _environment_lines(measured)
 
 
+def memory_words(memory_bytes: int, found: MeasuredFile) -> str:
+    """What a file takes, how that is known, and whether the device has it."""
+    measured = not found.measurement.memory_estimated
+    how = (
+        "peak, over an idle process"
+        if measured
+        else f"estimated from the file alone, and some {_RUNTIME / 1e6:.0f} MB of the runtime"
+    )
+    has = found.device_memory_bytes
+    if has is None:
+        return f"{kilobytes(memory_bytes)} {how}"
+    share = (memory_bytes + (0 if measured else _RUNTIME)) / has
+    fits = "does not fit" if share > 1 else "leaves little room" if share > _ROOM else "fits"
+    return f"{kilobytes(memory_bytes)} {how} · {fits}: {found.device} has {has / 2**20:,.0f} MiB"
+
+
 def _latency_line(measured: Measurement) -> str:
+    if measured.latency_ms is None:
+        return "not known: the device has neither a latency model nor a host; --host DEST measures there"
     if measured.latency_source == "modelled":
         return f"{digits(measured.latency_ms)} ms {latency_words(measured)}"
     ends = measured.latency_ci_ms

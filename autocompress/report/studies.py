@@ -11,7 +11,7 @@ from autocompress.records.front import PICKS, Front, complete, evaluated
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import study_document
 from autocompress.report.tables import Table
-from autocompress.report.units import digits, kilobytes, latency_words
+from autocompress.report.units import kilobytes, latency_words, milliseconds, score
 
 # What two studies were made with, in the order to read it.
 _MADE_WITH = ("task", "metric_name", "device", "latency_source", "space", "sampler", "seed", "objectives", "size")
@@ -67,7 +67,7 @@ def _line(record: StudyRecord) -> tuple[str, ...]:
         record.device,
         str(len(complete(record))),
         str(len(front.trials)),
-        "-" if knee is None else f"{knee.accuracy:.4f}",
+        "-" if knee is None else score(knee.accuracy, record.metric_scale),
         "-" if knee is None else kilobytes(knee.download_bytes),
         _day(_last_s(record)),
     )
@@ -102,7 +102,7 @@ def compare_document(one: StudyRecord, other: StudyRecord) -> dict[str, Any]:
 
 def _pick_values(record: StudyRecord, name: str) -> dict[str, Any] | None:
     front = Front(record)
-    if not front.picks:
+    if name not in front.picks:
         return None
     trial = front.picks[name]
     found = evaluated(trial)
@@ -172,7 +172,7 @@ def _found(one: StudyRecord, other: StudyRecord) -> list[tuple[str, str, str]]:
 
 
 def _picked(front: Front, name: str) -> str:
-    if not front.picks:
+    if name not in front.picks:
         return "none"
     trial = front.picks[name]
     same = next(each for each, other in front.picks.items() if other is trial)
@@ -184,8 +184,9 @@ def _picked(front: Front, name: str) -> str:
 def _point(record: StudyRecord, evaluation: Evaluation) -> str:
     test = record.test_accuracy.get(evaluation.sha256)
     lines = [
-        f"{record.metric_name} {evaluation.accuracy:.4f}" + ("" if test is None else f", test {test:.4f}"),
-        f"{digits(evaluation.measurement.latency_ms)} ms {latency_words(evaluation.measurement, short=True)}",
+        f"{record.metric_name} {score(evaluation.accuracy, record.metric_scale)}"
+        + ("" if test is None else f", test {score(test, record.metric_scale)}"),
+        f"latency {milliseconds(evaluation.measurement)} {latency_words(evaluation.measurement, short=True)}",
         f"{kilobytes(evaluation.download_bytes)} download",
     ]
     return "\n".join(lines)

@@ -1,5 +1,4 @@
-"""What people see of a search in a terminal: header, progress, front; all of it on the console that is
-given."""
+"""What people see of a search in a terminal: header, progress, front; all of it on the console that is given."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 from rich import box
 from rich.console import Console
@@ -26,7 +24,9 @@ from autocompress.report import study_document
 from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
 from autocompress.report.units import SIZES_SHOWN, alike_line, all_alike, compiled_words, interval, latency_words, score
 from autocompress.report.units import digits as _digits
+from autocompress.report.units import duration as _time
 from autocompress.report.units import kilobytes as _kb
+from autocompress.report.units import memory_estimate as _memory
 from autocompress.report.units import text as _text
 
 _STATUS_EVERY_S = 10.0  # between status lines where there is no terminal
@@ -48,10 +48,8 @@ def print_header(
     configurations_log10: float,
     second_runtime: tuple[str, Measurement] | None = None,
 ) -> None:
-    """What is searched and from where it starts. `layers` counts those of the network,
-    `configurations_log10` is the size of the space as a power of ten, `second_runtime` the name of another
-    runtime and the baseline's latency there.
-    """
+    """What is searched and from where it starts. `layers` counts those of the network, `configurations_log10` is the
+    size of the space as a power of ten, `second_runtime` another runtime's name and the baseline's latency there."""
     baseline, unit = record.baseline, _unit(record)
     power = configurations_log10
     size = f"10^{power:.0f}" if power >= 4 else f"{10**power:,.0f}"
@@ -63,7 +61,7 @@ def print_header(
         ("search", f"{record.sampler} · seed {record.seed} · {', '.join(record.objectives)}"),
         ("", " and ".join(map(str, record.constraints))),
         ("baseline", f"{record.metric_name} {score(baseline.accuracy, record.metric_scale)} on validation data"),
-        ("", _latency_line(baseline.measurement, unit)),
+        ("", "" if baseline.measurement.latency_ms is None else _latency_line(baseline.measurement, unit)),
         ("", compiled_words(baseline.measurement)),
     ]
     for n, line in enumerate(whole_channel_lines(record, _LAYERS_NAMED)):
@@ -72,7 +70,8 @@ def print_header(
         lines.insert(4, ("kernels", record.left_out))
     if second_runtime is not None:
         lines.append(("", f"{_latency_line(second_runtime[1], unit)} with {second_runtime[0]}"))
-    lines.append(("", f"{_kb(baseline.download_bytes)} download · {_kb(baseline.file_bytes)} file"))
+    sizes = f"{_kb(baseline.download_bytes)} download · {_kb(baseline.file_bytes)} file"
+    lines.append(("", sizes + _memory(baseline.measurement)))
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, value in lines:
         if value:
@@ -169,9 +168,9 @@ class SearchProgress:
         if elapsed_s > 0:
             evaluated = evaluated_count(self._record) - self._evaluated_before
             parts.append(f"{60 * evaluated / elapsed_s:.0f} candidates/min")
-        parts.append(f"{timedelta(seconds=round(elapsed_s))} elapsed")
+        parts.append(f"{_time(elapsed_s)} elapsed")
         left_s = self._left_s(done, elapsed_s)
-        parts += [] if left_s is None else [f"{timedelta(seconds=round(left_s))} left"]
+        parts += [] if left_s is None else [f"{_time(left_s)} left"]
         failed = sum(trial.state == "failed" for trial in self._record.trials)
         parts += [f"{failed} failed"] if failed else []
         stopped = sum(trial.state == "stopped_early" for trial in self._record.trials)
@@ -321,12 +320,13 @@ def _metric_parts(record: StudyRecord, evaluation: Evaluation) -> list[Part]:
 def _point(record: StudyRecord, evaluation: Evaluation) -> str:
     """One point in one line."""
     delta, scale = evaluation.accuracy - record.baseline.accuracy, record.metric_scale
-    latency = f"{_latency(evaluation.measurement, _unit(record))} ({_latency_change(record, evaluation)})"
-    counted, _ = SIZES_SHOWN[evaluation.measurement.latency_source]
+    measurement = evaluation.measurement
+    latency = f"{_latency(measurement, _unit(record))} ({_latency_change(record, evaluation)})"
+    counted, _ = SIZES_SHOWN[measurement.latency_source]
     return " · ".join(
         [
             f"{record.metric_name} {score(evaluation.accuracy, scale)} ({score(delta, scale, '+')})",
-            f"{latency} {_source(evaluation.measurement, _unit(record))}",
+            *([f"{latency} {_source(measurement, _unit(record))}"] if measurement.latency_ms is not None else []),
             f"{_size(record, evaluation, counted)} {counted}",
             study_document.summary(evaluation.configuration),
         ]
@@ -343,19 +343,21 @@ def _best_points(record: StudyRecord, front: Sequence[TrialRecord]) -> list[str]
     if not within:
         return [f"no point within {said} of the baseline yet"]
     small, smallest = min(within, key=lambda pair: pair[1].download_bytes)
-    fast, fastest = min(within, key=lambda pair: pair[1].measurement.latency_ms)
-    size, latency = _kb(smallest.download_bytes), _latency_line(fastest.measurement, _unit(record))
-    return [
-        f"smallest within {said} of the baseline: trial {small}, {size} download",
-        f"fastest within {said} of the baseline: trial {fast}, {latency}",
-    ]
+    lines = [f"smallest within {said} of the baseline: trial {small}, {_kb(smallest.download_bytes)} download"]
+    if record.latency_source == "none":
+        return lines
+    fast, fastest = min(within, key=lambda pair: pair[1].measurement.known_latency_ms)
+    latency = _latency_line(fastest.measurement, _unit(record))
+    return [*lines, f"fastest within {said} of the baseline: trial {fast}, {latency}"]
 
 
 def _unit(record: StudyRecord) -> str:
-    return "ms" if record.baseline.measurement.latency_ms >= 1 else "µs"
+    return "ms" if (record.baseline.measurement.latency_ms or 1.0) >= 1 else "µs"
 
 
 def _latency(measurement: Measurement, unit: str) -> str:
+    if measurement.latency_ms is None:
+        return "latency"
     return f"{_digits(measurement.latency_ms * (1000 if unit == 'µs' else 1))} {unit}"
 
 
@@ -365,11 +367,11 @@ def _latency_line(measurement: Measurement, unit: str) -> str:
 
 def _latency_change(record: StudyRecord, evaluation: Evaluation) -> str:
     """Against the baseline measured in the same minutes where there is one."""
-    if evaluation is record.baseline:
+    if evaluation is record.baseline or evaluation.measurement.latency_ms is None:
         return ""
     ratio = evaluation.measurement.ratio_to_baseline
     if ratio is None:
-        ratio = evaluation.measurement.latency_ms / record.baseline.measurement.latency_ms
+        ratio = evaluation.measurement.latency_ms / record.baseline.measurement.known_latency_ms
     return f"{100 * (ratio - 1):+.0f} %"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +21,7 @@ _MOST_DECIMALS = 9
 ROUGH = "order of magnitude"
 # The two sizes that tell most: what is sent, and of a device whose compiler tells it, what lies there.
 _SENT = ("download", "file")
-SIZES_SHOWN = {"measured": _SENT, "modelled": _SENT, "compiled": ("flash", "download")}
+SIZES_SHOWN = {"measured": _SENT, "modelled": _SENT, "compiled": ("flash", "download"), "none": _SENT}
 EXTRAPOLATED = f"{ROUGH}, outside what the model was fitted to"
 
 
@@ -36,7 +37,9 @@ def certainty(measurement: Measurement, *, short: bool = False) -> str:
 
 
 def latency_words(measurement: Measurement, *, short: bool = False) -> str:
-    """`measured`, or `modelled` with how sure that is."""
+    """`measured`, or `modelled` with how sure that is; that there is none."""
+    if measurement.latency_source == "none":
+        return "not known"
     if measurement.latency_source == "measured":
         return "measured, doubtful" if measurement.doubtful else "measured"
     if measurement.latency_source == "compiled":
@@ -61,8 +64,10 @@ def compiled_words(measurement: Measurement) -> str:
 
 def all_alike(measurements: Sequence[Measurement]) -> bool:
     """Whether a column of these latencies says nothing: all are outside what the model was fitted to, and no further
-    apart than what such values must be to be told apart."""
-    values = [measurement.latency_ms for measurement in measurements]
+    apart than what such values must be to be told apart; or there are none."""
+    values = [each.latency_ms for each in measurements if each.latency_ms is not None]
+    if not values:
+        return True
     extrapolated = all(measurement.extrapolated for measurement in measurements)
     return len(values) > 1 and extrapolated and max(values) <= (1 + UNKNOWN_ERROR) * min(values)
 
@@ -71,13 +76,31 @@ def alike_line(measurements: Sequence[Measurement]) -> list[str]:
     """What is said instead of such a column."""
     if not all_alike(measurements):
         return []
-    low, high = (digits(pick(measurement.latency_ms for measurement in measurements)) for pick in (min, max))
+    if measurements[0].latency_ms is None:
+        return ["latency: not known for this device; --host DEST measures it there"]
+    low, high = (digits(pick(measurement.known_latency_ms for measurement in measurements)) for pick in (min, max))
     return [f"latency: {low} to {high} ms for all, modelled, {EXTRAPOLATED}: it tells none of them apart"]
 
 
 def interval(ends: tuple[float, float], scale: float, sign: str = "") -> str:
     """The ends of an interval of a metric of this scale; `sign` "+" for differences."""
     return f"[{score(ends[0], scale, sign)}, {score(ends[1], scale, sign)}]"
+
+
+def milliseconds(measurement: Measurement) -> str:
+    """A latency, `-` where there is none."""
+    return "-" if measurement.latency_ms is None else f"{digits(measurement.latency_ms)} ms"
+
+
+def memory_estimate(measurement: Measurement) -> str:
+    """The memory behind sizes in a line, where it was estimated."""
+    memory = measurement.peak_memory_bytes
+    return f" · {kilobytes(memory)} memory, estimated" if measurement.memory_estimated and memory else ""
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds as H:MM:SS."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def digits(value: float) -> str:

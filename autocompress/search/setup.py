@@ -22,7 +22,7 @@ from autocompress.records.measurement import Measurement
 from autocompress.records.study import value_name
 from autocompress.search.sampler.encoding import WHOLE, Widths
 from autocompress.search.sampler.stock import Choices
-from autocompress.search.specification import Provenance, Specification
+from autocompress.search.specification import Provenance, Specification, latency_notes
 from autocompress.search.storage import stored_specification, study_records
 from autocompress.search.storage.patient import open_storage, retry
 from autocompress.specs import CalibratedModel, left_out_line, not_delegated, offered_kernels
@@ -127,7 +127,9 @@ def lay_ground(
         _log.info("running the float network on calibration, validation and test data")
         _look_at_data(specification, evaluator)
         study.set_user_attr("int8_download_bytes", evaluator.plain_int8_download_bytes())
-        study.set_user_attr("notes", [*specification.task.notes, *provenance.notes, *evaluator.notes])
+        study.set_user_attr(
+            "notes", [*specification.task.notes, *latency_notes(specification), *provenance.notes, *evaluator.notes]
+        )
         study.set_user_attr("versions", versions())
         if specification.profile.compiler is None:  # which says itself what runs where
             modelled = specification.latency_source == "modelled"
@@ -137,8 +139,8 @@ def lay_ground(
         if specification.task.output is not None:
             study.set_user_attr("output", specification.task.output.to_dict())
         _weigh_metric(study, specification, evaluator)
-        how = "measuring" if specification.latency_source == "measured" else "modelling"
-        _log.info("%s the float network's latency on %s", how, specification.profile.name)
+        how = {"measured": "measuring the", "modelled": "modelling the", "none": "without a"}
+        _log.info("%s latency on %s", how[specification.latency_source], specification.profile.name)
         study.set_user_attr("baseline", evaluator.baseline.to_dict())
     if evaluator.base_networks.staying and "whole_channels" not in attrs:
         study.set_user_attr("whole_channels", evaluator.base_networks.staying)

@@ -15,6 +15,9 @@ from autocompress.search.sampler.stock import Choices
 from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
 from autocompress.tasks import LoadedTask
 
+USUAL_OBJECTIVES = ("metric", "latency", "size")
+_OF_LATENCY = {"latency", "latency_ms", "energy", "energy_mj"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Specification:
@@ -24,10 +27,10 @@ class Specification:
     task: LoadedTask
     profile: DeviceProfile
     space: SearchSpace
-    latency_source: str  # "measured" | "modelled" | "compiled"
+    latency_source: str  # "measured" | "modelled" | "compiled" | "none"
     sampler: str = "guided"
     seed: int = 0
-    objectives: tuple[str, ...] = ("metric", "latency", "size")
+    objectives: tuple[str, ...] = USUAL_OBJECTIVES
     size: str = "download"
     constraints: tuple[Constraint, ...] = ()
     tier: str = "sequential"
@@ -120,6 +123,21 @@ def default_size(profile: DeviceProfile) -> str:
     return "download" if profile.compiler is None else "flash"
 
 
+def objectives_for(source: str, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The objectives that were asked for, or else the usual ones: without latency where its `source` is "none"."""
+    if asked:
+        return tuple(asked)
+    return tuple(name for name in USUAL_OBJECTIVES if name != "latency" or source != "none")
+
+
+def latency_notes(specification: Specification) -> tuple[str, ...]:
+    """That latency is left out, where it is."""
+    if specification.latency_source != "none":
+        return ()
+    name = specification.profile.name
+    return (f"latency is left out: '{name}' has neither a latency model nor a host; --host DEST measures it there",)
+
+
 def check_budget(budget: Budget) -> None:
     """AutocompressError for a budget that nothing can meet."""
     if budget.trials is not None and budget.trials < 1:
@@ -147,10 +165,15 @@ def check_specification(specification: Specification) -> None:
 
 
 def _check_device_values(specification: Specification, wanted: Collection[str]) -> None:
-    """AutocompressError for a value that the device's kind does not know: a process' memory is measured, flash and the
-    arena are compiled."""
+    """AutocompressError for a value that the device's kind does not know: a process' memory is measured, or estimated
+    where nothing else is known, flash and the arena are compiled."""
     name, source = specification.profile.name, specification.latency_source
-    if source != "measured" and {"memory", "peak_memory_bytes"} & set(wanted):
+    if source == "none" and (asked := sorted(_OF_LATENCY & set(wanted))):
+        raise AutocompressError(
+            f"device '{name}' has neither a latency model nor a host, so {asked[0]} is not known; add --host DEST to "
+            "measure there, or leave it out"
+        )
+    if source not in ("measured", "none") and {"memory", "peak_memory_bytes"} & set(wanted):
         instead = "ask for ram instead" if source == "compiled" else "use a device that is measured"
         raise AutocompressError(f"memory is that of a host's process, not that of '{name}'; leave it out or {instead}")
     if source != "compiled" and {"ram", *COMPILED} & set(wanted):

@@ -162,7 +162,7 @@ class _Work:
         if kept is None:
             found.append(compare.broken(label, "artifact", f"{was.artifact} is missing or changed"))
         if self._host is None:
-            latency = compare.certain(label, "latency_ms", was.latency_ms, now.measurement.latency_ms)
+            latency = compare.certain(label, "latency_ms", was.latency_ms, now.measurement.known_latency_ms)
             return [*found, replace(latency, note=latency_words(now.measurement))]
         return [*found, *self._measured_checks(was, now, kept, label)]
 
@@ -305,7 +305,7 @@ class _Work:
             file_bytes=evaluation.file_bytes,
             download_bytes=evaluation.download_bytes,
             accuracy=evaluation.accuracy,
-            latency_ms=evaluation.measurement.latency_ms,
+            latency_ms=evaluation.measurement.known_latency_ms,
             extrapolated=evaluation.measurement.extrapolated,
             log_ratios=pairs.log_ratios,
             memory_bytes=pairs.memory_bytes,
@@ -332,7 +332,7 @@ def _complete(record: StudyRecord) -> int:
 def _point(trial: TrialRecord) -> tuple[float, ...]:
     evaluation = trial.evaluation
     assert evaluation is not None
-    latency = evaluation.measurement.latency_ms
+    latency = evaluation.measurement.known_latency_ms
     low, high = evaluation.measurement.latency_ci_ms or (latency, latency)
     return evaluation.accuracy, latency, low, high, float(evaluation.download_bytes)
 
@@ -340,7 +340,7 @@ def _point(trial: TrialRecord) -> tuple[float, ...]:
 def _scales(record: StudyRecord) -> tuple[float, float, float] | None:
     if record.int8_download_bytes is None:
         return None
-    return record.baseline.accuracy, record.baseline.measurement.latency_ms, float(record.int8_download_bytes)
+    return record.baseline.accuracy, record.baseline.measurement.known_latency_ms, float(record.int8_download_bytes)
 
 
 def _versions(record: StudyRecord) -> Mapping[str, str]:

@@ -109,7 +109,7 @@ def test_stages_are_said_on_standard_error_before_the_header(begun: tuple[Path, 
     stages = done.stderr.splitlines()
     assert stages[0] == "reading the task digits"
     assert "running the float network on calibration, validation and test data" in stages
-    assert "modelling the float network's latency on rpi4" in stages
+    assert "modelling the latency on rpi4" in stages
     assert done.stdout.startswith("╭─ autocompress search")
 
 

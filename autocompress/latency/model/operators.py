@@ -21,7 +21,7 @@ DENSE_OPS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 UNKNOWN_OP = "UNKNOWN"
 _COUNTED_INPUTS = {"CONV_2D": 2, "FULLY_CONNECTED": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3}  # 1 else
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
-_BITS = {
+BITS = {
     "FLOAT32": 32,
     "FLOAT16": 16,
     "BFLOAT16": 16,
@@ -57,7 +57,7 @@ class Tensor:
     @property
     def bits(self) -> int:
         """Bits of all values as they are stored."""
-        return self.elements * _BITS.get(self.kind, 0)
+        return self.elements * BITS.get(self.kind, 0)
 
 
 NO_TENSOR = Tensor("", (0,))

@@ -314,7 +314,7 @@ def _with_careful_latency(row: TrialRecord, attrs: Mapping[str, Any]) -> TrialRe
         return row
     measurement, energy_mj = Measurement.from_dict(careful), row.evaluation.energy_mj
     if energy_mj is not None:  # latency times the busy power
-        energy_mj *= measurement.latency_ms / row.evaluation.measurement.latency_ms
+        energy_mj *= measurement.known_latency_ms / row.evaluation.measurement.known_latency_ms
     return replace(row, evaluation=replace(row.evaluation, measurement=measurement, energy_mj=energy_mj))
 
 
