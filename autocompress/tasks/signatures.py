@@ -47,10 +47,12 @@ def ports_of(model: bytes) -> Ports:
 def network_of(original: bytes, name: str, metric: Metric, asked: SignatureChoice) -> ChosenNetwork:
     """What is `asked` of a float `.tflite`. AutocompressError, with the network's `name` in front, where it is no
     network to work with, or where it is not clear what is meant."""
-    from autocompress.network.tflite.flatbuffer import normalise
+    from autocompress.network.tflite.flatbuffer import normalise, read
+    from autocompress.network.tflite.state import refuse_state
 
     try:
         original, other_keys = (original, ()) if asked.as_before else one_signature(original, asked.signature)
+        refuse_state(read(original))
         network = normalise(original)
         ports = ports_of(network)
         signature = _first(ports) if asked.as_before else _signature(network, ports, metric, asked.output)
@@ -73,7 +75,12 @@ def one_signature(model: bytes, asked: str | None) -> tuple[bytes, tuple[str, ..
 
 def judged_signature(model: bytes, metric: Metric, output: str | None) -> Signature:
     """The signature of any `.tflite` of one signature, quantized or not, with what the metric judges.
-    AutocompressError where that is not clear, CandidateError where the runtime refuses the file."""
+    AutocompressError where that is not clear or samples depend on each other, CandidateError where the runtime refuses
+    the file."""
+    from autocompress.network.tflite.flatbuffer import read
+    from autocompress.network.tflite.state import refuse_state
+
+    refuse_state(read(model))
     return _signature(model, ports_of(model), metric, output)
 
 
