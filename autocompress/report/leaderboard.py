@@ -94,12 +94,14 @@ def default_limits(record: StudyRecord) -> tuple[Constraint, ...]:
 def groups_of(
     records: Sequence[StudyRecord], limits: Sequence[Constraint] = (), usable: Callable[[Point], bool] = lambda _: True
 ) -> tuple[Group, ...]:
-    """The groups by task and device. Without `limits`: `default_limits`. `usable` says whether a point may be shown
-    (its file may have changed); it is asked only of those that would be."""
+    """The groups by network, data and device, whatever the tasks were called. Without `limits`: `default_limits`.
+    `usable` says whether a point may be shown (its file may have changed); it is asked only of those that would
+    be."""
     grouped: defaultdict[tuple[tuple[str, str], ...], list[StudyRecord]] = defaultdict(list)
     for record in records:
-        grouped[_key(record)].append(record)
-    return tuple(_group(key, grouped[key], limits, usable) for key in sorted(grouped))
+        grouped[_content(record)].append(record)
+    keyed = {_named(content, found): found for content, found in grouped.items()}
+    return tuple(_group(key, keyed[key], limits, usable) for key in sorted(keyed))
 
 
 def plain_int8(record: StudyRecord) -> Evaluation | None:
@@ -112,6 +114,20 @@ def plain_int8(record: StudyRecord) -> Evaluation | None:
         ):
             return evaluation
     return None
+
+
+def _content(record: StudyRecord) -> tuple[tuple[str, str], ...]:
+    """What a study must share with others to be compared: not the name of its task where network and data are known by
+    their hashes."""
+    key = dict(_key(record))
+    if "unknown" not in (key["network"], key["data"]):
+        key["task"] = ""
+    return tuple(key.items())
+
+
+def _named(content: tuple[tuple[str, str], ...], records: Sequence[StudyRecord]) -> tuple[tuple[str, str], ...]:
+    """The key of a group, with all names that its task has."""
+    return tuple((dict(content) | {"task": ", ".join(sorted({record.task for record in records}))}).items())
 
 
 def _key(record: StudyRecord) -> tuple[tuple[str, str], ...]:

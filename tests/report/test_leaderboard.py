@@ -428,3 +428,14 @@ def test_a_runs_folder_with_odd_letters_is_read(tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "a?b#c %20")
     (found,), _ = read_all(tmp_path / "a?b#c %20", None)
     assert found.name == "x"
+
+
+def test_the_same_network_and_data_are_one_group_whatever_the_task_is_called() -> None:
+    hashes = {"network": "1" * 64, "data": "2" * 64}
+    records = [make_record(*ALL, name=name, task=task, hashes=hashes) for name, task in (("a", "net"), ("b", "other"))]
+    (group,) = groups_of(records)
+    assert dict(group.key)["task"] == "net, other"
+    assert len(group.standings) == 2
+    another = make_record(*ALL, name="c", task="net", hashes=hashes | {"data": "3" * 64})
+    assert len(groups_of([*records, another])) == 2
+    assert len(groups_of([make_record(*ALL, name=name, task=name) for name in "ab"])) == 2  # no hashes: by name

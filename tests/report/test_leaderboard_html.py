@@ -115,3 +115,29 @@ def test_a_board_without_a_study_is_a_page_too(browser: Browser, tmp_path: Path)
     file.write_text(board_page((), document((), [("x", "no database")]), written_s=0.0), encoding="utf-8")
     with opened(browser, file) as page:
         assert "no database" in page.locator("#left").text_content()
+
+
+def test_references_and_the_line_of_the_front_are_on_the_chart(browser: Browser, site: Path) -> None:
+    with opened(browser, site) as page:
+        names = page.evaluate("byId('pareto').data.map((trace) => trace.name)")
+        assert names == ["front of one study", "common front", "float network", "plain int8", "front"]
+        assert page.evaluate("byId('pareto').data[2].x.length") == 1  # two studies of one float network
+        line = page.evaluate("[byId('pareto').data[4].x, byId('pareto').data[4].y]")
+        assert len(line[0]) > 1
+        assert line == [sorted(line[0]), sorted(line[1])]
+        assert (
+            page.locator("#front-table td.number").first.evaluate("(cell) => getComputedStyle(cell).textAlign")
+            == "right"
+        )
+
+
+def test_one_outlier_does_not_flatten_a_chart(browser: Browser, tmp_path: Path) -> None:
+    good = [make_trial(n, 0.90 + 0.001 * n, 0.05, 9_000 + 500 * n) for n in range(9)]
+    record = make_record(*good, make_trial(9, 0.1, 0.04, 200), name="a")
+    groups = groups_of([record])
+    (tmp_path / "index.html").write_text(board_page(groups, document(groups, []), written_s=0.0), encoding="utf-8")
+    with opened(browser, tmp_path / "index.html") as page:
+        low, high = page.evaluate("byId('pareto')._fullLayout.yaxis.range")
+        assert 0.85 < low < 0.9 < high < 1
+        assert page.evaluate("byId('pareto')._fullLayout.xaxis.type") == "log"
+        assert "1 lie beyond the edge" in (page.locator("#beyond").text_content() or "")

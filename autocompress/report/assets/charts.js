@@ -41,7 +41,7 @@ function table(place, caption, columns, rows, mark = () => ({})) {
       order.sort((a, b) => compare(key(a), key(b)) * (falls ? -1 : 1));
     }
     return element("tbody", {}, ...order.map((row) => element("tr", mark(row), ...columns.map((column) =>
-      element("td", {}, column.cell ? column.cell(row) : column.text ? column.text(row) : number(column.value(row)))))));
+      element("td", { class: typeof column.value(row) === "number" ? "number" : null }, column.cell ? column.cell(row) : column.text ? column.text(row) : number(column.value(row)))))));
   }
   function show() {
     const heads = columns.map((column, k) => element("th", {
