@@ -256,6 +256,7 @@ def prune_channels(reconstruction: Reconstruction, model: bytes, channels: Chann
 def _cut(layer: Layer, whole: FloatLayer, channels: Channels, kept: Kept) -> FloatLayer:
     """What calibration showed of a layer, for the layer with fewer channels."""
     old = whole.layer
+    assert whole.moment is not None
     rows = _mask(channels.stays((old.weight, old.output_axis), kept), old.outputs)
     bias = None if whole.bias is None else whole.bias[rows]
     if old.op == "DEPTHWISE_CONV_2D":  # a product a channel

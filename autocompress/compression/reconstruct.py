@@ -52,14 +52,14 @@ class SolvedLayer:
 class FloatLayer:
     """What calibration showed of a layer of the float network: its weight (G, R, n), bias (outputs,) or None, the
     patches looked at, its products there without bias (G, N, R), the moment and the mean of its inputs (G, n, n) and
-    (G, n)."""
+    (G, n). The moment is in the precision it was computed in, and None where only products were asked for."""
 
     layer: Layer
     weight: Array
     bias: Array | None
     patches: trace.Patches | None
     products: Array
-    moment: Array
+    moment: Array | None
     mean: Array
 
     def problem(self, weight: Array, moment: Array) -> Problem:
@@ -75,13 +75,20 @@ class FloatLayer:
     @cached_property
     def own_problem(self) -> Problem:
         """The solver's problem on the float network's inputs, the same for every choice."""
-        return self.problem(self.weight, self.moment)
+        assert self.moment is not None
+        return self.problem(self.weight, self.moment.astype(np.float64))
+
+    def forget(self) -> None:
+        """Let go of the problems and what the solver keeps with them, several times the moment."""
+        for name in ("own_problem", "centred_problem"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def centred_problem(self) -> Problem:
         """The same where a bias takes over what is constant, as behind sequential reconstruction."""
         if self.bias is None:
             return self.own_problem
+        assert self.moment is not None
         return self.problem(self.weight, self.moment - self.mean[:, :, None] * self.mean[:, None, :])
 
 
@@ -118,11 +125,13 @@ class Reconstruction:
         self, samples: int, patches: int, fewest: int = trace.FEWEST_PATCHES
     ) -> tuple[Segments, tuple[FloatLayer, ...]]:
         """A walk over the first samples only (whole chunks), and the float layers there, of at most `patches` each, of
-        the `fewest` where columns are few."""
+        the `fewest` where columns are few, without moments."""
         segments = self._segments.head(samples)
-        return segments, self._trace(segments, patches, fewest)
+        return segments, self._trace(segments, patches, fewest, moments=False)
 
-    def _trace(self, segments: Segments, patches: int, fewest: int = trace.FEWEST_PATCHES) -> tuple[FloatLayer, ...]:
+    def _trace(
+        self, segments: Segments, patches: int, fewest: int = trace.FEWEST_PATCHES, moments: bool = True
+    ) -> tuple[FloatLayer, ...]:
         state: State = segments.start
         floats = []
         for position, layer in enumerate(self.layers):
@@ -130,7 +139,7 @@ class Reconstruction:
             bias = None if layer.bias is None else self._graph.constant(layer.bias)
             assert weight is not None
             limit = trace.patch_limit(layer, patches, fewest)
-            floats.append(_float_layer(layer, weight, bias, state[layer.input], position, limit))
+            floats.append(_float_layer(layer, weight, bias, state[layer.input], position, limit, moments))
             if position + 1 < len(self.layers):
                 state = segments.after(position, state, weight, bias)
         return tuple(floats)
@@ -213,7 +222,9 @@ def _quantized(state: State, quantize: Callable[[int, Array], Array], done: Coll
     return {i: v if i in done else quantize(i, v) for i, v in state.items()}
 
 
-def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int, limit: int) -> FloatLayer:
+def _float_layer(
+    layer: Layer, weight: Array, bias: Array | None, inputs: Array, seed: int, limit: int, moments: bool
+) -> FloatLayer:
     patches = trace.choose_patches(layer, len(inputs), limit, seed)
     columns = trace.columns_of(layer, inputs, patches)
     matrix = trace.to_matrix(layer, weight)
@@ -223,7 +234,7 @@ def _float_layer(layer: Layer, weight: Array, bias: Array | None, inputs: Array,
         bias=None if bias is None else bias.astype(np.float64),
         patches=patches,
         products=trace.products_of(columns, matrix),
-        moment=trace.second_moment(columns).astype(np.float64),
+        moment=trace.second_moment(columns) if moments else None,
         mean=trace.column_mean(columns),
     )
 

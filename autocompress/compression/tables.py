@@ -86,6 +86,7 @@ def build_tables(
     for float_layer, _ in zip(reconstruction.floats, compensated_probe.walk(), strict=True):
         row = tuple(choices[float_layer.layer.name])
         rows.append(_layer_table(float_layer, row, sensitivity_of, probes, sparse))
+        float_layer.forget()
         after_layer()
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 

@@ -54,8 +54,9 @@ def run(task: LoadedTask, network: bytes) -> Array:
     return Runner(network, 1).run(x, 64)
 
 
-def pruned(layer: FloatLayer) -> SolvedLayer:
-    values = solve(layer.centred_problem, HARSH).values
+def pruned(layer: FloatLayer, solver: Reconstruction) -> SolvedLayer:
+    (whole,) = (each for each in solver.floats if each.layer.name == layer.layer.name)
+    values = solve(whole.centred_problem, HARSH).values
     weight = trace.from_matrix(layer.layer, values).astype(np.float32)
     return SolvedLayer(weight=weight, bias=untouched(layer).bias)
 
@@ -70,14 +71,14 @@ def test_without_a_change_the_walk_gives_what_the_network_gives(task: LoadedTask
 def test_the_last_layer_has_nothing_behind_it_that_could_mend(task: LoadedTask, solver: Reconstruction) -> None:
     compensated_probe = CompensatedProbe(solver, SAMPLES)
     *_, last = compensated_probe.walk()
-    changed = pruned(last)
+    changed = pruned(last, solver)
     assert compensated_probe.outputs(changed) == pytest.approx(alone(task, last, changed), abs=1e-6)
 
 
 def test_the_layers_behind_make_up_for_most_of_what_a_pruned_one_does(task: LoadedTask, solver: Reconstruction) -> None:
     compensated_probe = CompensatedProbe(solver, SAMPLES)
     first = next(compensated_probe.walk())
-    changed = pruned(first)
+    changed = pruned(first, solver)
     mended = divergence(compensated_probe.reference, compensated_probe.outputs(changed)).mean()
     bare = divergence(compensated_probe.reference, alone(task, first, changed)).mean()
     assert 0 < mended < 0.5 * bare
@@ -89,9 +90,10 @@ def test_behind_the_next_layers_the_float_network_runs_on_as_it_is(
     for stage in (1, 2, 3):
         monkeypatch.setattr("autocompress.network.graph.segments.STAGE", stage)
         monkeypatch.setattr("autocompress.compression.compensated_probe.STAGE", stage)
-        probe = CompensatedProbe(solver_of(task), SAMPLES, fits=0)
+        solver = solver_of(task)
+        probe = CompensatedProbe(solver, SAMPLES, fits=0)
         for position, layer in enumerate(probe.walk()):
-            changed = pruned(layer)
+            changed = pruned(layer, solver)
             if (position + 1) % stage == 0:  # a stage begins behind it: nothing is fitted
                 assert probe.outputs(changed) == pytest.approx(alone(task, layer, changed), abs=1e-5)
             assert probe.outputs(untouched(layer)) == pytest.approx(probe.reference, abs=1e-5)
@@ -101,5 +103,5 @@ def test_layers_within_reach_are_fitted_as_all_are(solver: Reconstruction, monke
     monkeypatch.setattr("autocompress.compression.compensated_probe._FEWEST_PATCHES", 2048)
     near, whole = (CompensatedProbe(solver, SAMPLES, fits=fits) for fits in (len(solver.layers), None))
     for layer, _ in zip(near.walk(), whole.walk(), strict=True):
-        changed = pruned(layer)
+        changed = pruned(layer, solver)
         assert near.outputs(changed) == pytest.approx(whole.outputs(changed), abs=1e-6)
