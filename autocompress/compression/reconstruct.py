@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from autocompress.compression import definite
 from autocompress.compression.solve import Problem, Solution, solve
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer
@@ -325,7 +326,7 @@ def _ridge_fit(float_layer: FloatLayer, columns: Array, centred: Array, mean: Ar
         b = np.concatenate([crossed, sums], axis=1)
         start = np.concatenate([float_layer.weight.transpose(0, 2, 1), np.zeros((groups, 1, rows))], axis=1)
     ridge = np.maximum(RIDGE * np.einsum("gnn->gn", A).mean(axis=1), 1e-12)[:, None, None]
-    fitted = np.linalg.solve(A + ridge * np.eye(A.shape[-1]), b + ridge * start)
+    fitted = definite.solve(A + ridge * np.eye(A.shape[-1]), b + ridge * start)
     return fitted[:, :width].transpose(0, 2, 1), fitted[:, width] if A.shape[-1] > width else np.zeros((groups, rows))
 
 

@@ -32,7 +32,6 @@ from autocompress.records.configuration import LayerChoice
 Array = np.ndarray[Any, Any]
 _ADMM_RHO = (np.float32(0.1), np.float32(0.3), np.float32(0.9))
 _ADMM_STEPS = 6  # for each rho
-_MOST_KEPT = 1024  # columns of an inverse that is kept
 _BLOCK = 32  # columns updated lazily together
 _LEAST_SCALE = 2.0**-100  # normal in single precision, and so are its products with scales of activations
 _MOST_FLOAT16 = float(np.finfo(np.float16).max)
@@ -53,6 +52,19 @@ class Problem:
     sound: bool = False
     _masks: dict[tuple[int, int], Array | None] = field(default_factory=dict, repr=False, compare=False)
     _inverses: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
+
+    def of_rows(self, rows: Array) -> Problem:
+        """The same inputs and some of the output channels; what is computed of the inputs is shared."""
+        found = Problem(
+            weight=self.weight[:, rows],
+            moment=self.semidefinite,
+            shared_scale=self.shared_scale,
+            padding=self.padding,
+            sound=True,
+            _inverses=self._inverses,
+        )
+        found.__dict__.update(damped=self.damped, feedback=self.feedback)  # where cached properties lie
+        return found
 
     @property
     def size(self) -> int:
@@ -99,7 +111,7 @@ class Problem:
     @cached_property
     def feedback(self) -> Array:
         """The upper Cholesky factor of the damped inverse: each row holds a column's error feedback (GPTQ, step 3)."""
-        return np.linalg.cholesky(np.linalg.inv(self.damped)).transpose(0, 2, 1)
+        return definite.inverse_factor(self.damped)
 
     def mask(self, choice: LayerChoice) -> Array | None:
         """`choose_mask` for a choice, remembered: it depends on neither bits nor clusters."""
@@ -114,11 +126,10 @@ class Problem:
         return block_of(self.weight.shape[1]) if choice.granularity == "block" else 1
 
     def shifted_inverse(self, unit_moment: Array, rho: np.float32) -> Array:
-        """(H + rho)^-1 of the moment in units of its diagonal: one for all masks, kept unless it is large."""
+        """(H + rho)^-1 of the moment in units of its diagonal: one for all masks."""
         if (found := self._inverses.get(float(rho))) is None:
-            found = np.linalg.inv(unit_moment + rho * np.eye(unit_moment.shape[-1], dtype=np.float32))
-            if found.shape[-1] <= _MOST_KEPT:
-                self._inverses[float(rho)] = found
+            found = definite.inverse(unit_moment + rho * np.eye(unit_moment.shape[-1], dtype=np.float32))
+            self._inverses[float(rho)] = found
         return found
 
 

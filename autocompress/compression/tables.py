@@ -39,6 +39,8 @@ PROBES = 2  # a layer; one in deep networks, as each goes through all layers beh
 _DEEP, _VERY_DEEP = 16, 64  # layers
 _FLOOR = 1e-12  # of errors and sensitivities: their logarithms are taken
 _SWEEPS = 2
+_MOST_WORK = 2.5e7  # multiplications of a product of weights and moment: above that some output channels are looked at
+_FEWEST_ROWS = 64
 _COLUMNS = ("error", "bytes", "sensitivity")
 
 
@@ -98,9 +100,9 @@ def _layer_table(
     probes: int,
     sparse: Collection[int],
 ) -> LayerTable:
-    problem = float_layer.centred_problem
+    problem = representative(float_layer.centred_problem, choices)
     seen = survey(problem, choices, lambda choice: (8 if choice.is_integer else choice.bits) in sparse)
-    error = _anchored(problem, choices, seen.error)
+    error = anchored(problem, choices, seen.error)
     sensitivities = [
         (float(error[at]), sensitivity_of(_solved_alone(float_layer, choices[at])))
         for at in probe_choices(choices, error, probes)
@@ -109,12 +111,23 @@ def _layer_table(
         name=float_layer.layer.name,
         choices=choices,
         error=error,
-        bytes=seen.bytes,
+        bytes=seen.bytes * (float_layer.weight.shape[1] / problem.weight.shape[1]),
         sensitivity=sensitivity_curve(sensitivities, error),
     )
 
 
-def _anchored(problem: Problem, choices: Sequence[LayerChoice], error: Array) -> Array:
+def representative(problem: Problem, choices: Sequence[LayerChoice]) -> Problem:
+    """The problem of evenly spaced output channels, enough to compare choices on, where all of them are much work."""
+    groups, rows, columns = problem.weight.shape
+    together = max(problem.block(choice) for choice in choices)
+    most = max(_FEWEST_ROWS, int(_MOST_WORK / (groups * columns**2)) // together * together)
+    if (groups > 1 and not problem.shared_scale) or rows <= most:
+        return problem
+    starts = np.unique(np.linspace(0, rows // together - 1, most // together).astype(int)) * together
+    return problem.of_rows((starts[:, None] + np.arange(together)).ravel())
+
+
+def anchored(problem: Problem, choices: Sequence[LayerChoice], error: Array) -> Array:
     """The surveyed errors brought to what the whole solver reaches: at each sparsity one choice, the finest, is solved
     and all others of that sparsity move by the same factor. A choice that is no compression has error 0."""
     moved = error.copy()

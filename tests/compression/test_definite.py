@@ -205,3 +205,28 @@ def test_weights_beyond_half_precision_get_its_largest() -> None:
 @pytest.mark.parametrize("size", [0.0, 1.0, 2.0**-20, 2.0**20, -0.0])
 def test_ordinary_sizes_keep_their_unit(size: float) -> None:
     assert definite.unit_of(size, "weight") == 1.0
+
+
+@given(seed=st.integers(0, 1000), size=st.integers(1, 9), groups=st.integers(1, 3), single=st.booleans())
+def test_wide_matrices_are_inverted_as_narrow_ones_are(seed: int, size: int, groups: int, single: bool) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((groups, 2 * size + 2, size))
+    matrix = definite.damped(x.transpose(0, 2, 1) @ x).astype(np.float32 if single else np.float64)
+    right = rng.standard_normal((groups, size, 2)).astype(matrix.dtype)
+    near = {"rtol": 1e-2, "atol": 1e-2} if single else {"rtol": 1e-8, "atol": 1e-8}
+    narrow = definite.inverse(matrix), definite.inverse_factor(matrix), definite.solve(matrix, right)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(definite, "_WIDE", 0)
+        wide = definite.inverse(matrix), definite.inverse_factor(matrix), definite.solve(matrix, right)
+    for ours, reference in zip(wide, narrow, strict=True):
+        np.testing.assert_allclose(ours, reference, **near)
+    assert (np.tril(wide[1], -1) == 0).all()
+
+
+def test_a_wide_matrix_that_is_not_definite_is_a_fault_of_linear_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(definite, "_WIDE", 0)
+    with pytest.raises(np.linalg.LinAlgError):
+        definite.inverse(-np.eye(3)[None])
+    with pytest.raises(np.linalg.LinAlgError):
+        definite.inverse_factor(-np.eye(3)[None])
+    np.testing.assert_allclose(definite.solve(-np.eye(3)[None], np.ones((1, 3, 1))), -np.ones((1, 3, 1)))

@@ -20,9 +20,11 @@ from autocompress.compression.tables import (
     PROBES,
     VERSION,
     Tables,
+    anchored,
     isotonic,
     kept_tables,
     probe_choices,
+    representative,
     sensitivity_curve,
 )
 from autocompress.records.configuration import LayerChoice
@@ -186,3 +188,15 @@ def test_two_processes_end_with_the_same_bytes(tmp_path: Path) -> None:
     shared, alone = (sorted(folder.iterdir()) for folder in (folders[0], folders[2]))
     assert [path.name for path in shared] == ["k.npz"]
     assert shared[0].read_bytes() == alone[0].read_bytes()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_some_output_channels_of_a_wide_layer_stand_for_all(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dataclasses.replace(problem(2 if shared else 1, 240, 24, seed=3), shared_scale=shared)
+    monkeypatch.setattr("autocompress.compression.tables._MOST_WORK", 0)
+    thin = representative(whole, CHOICES)
+    assert thin.weight.shape[1] == 64
+    every, some = (anchored(each, CHOICES, survey(each, CHOICES).error) for each in (whole, thin))
+    np.testing.assert_allclose(some, every, rtol=0.25, atol=1e-9)
+    monkeypatch.setattr("autocompress.compression.tables._MOST_WORK", 1e12)
+    assert representative(whole, CHOICES) is whole
