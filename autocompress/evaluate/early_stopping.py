@@ -90,7 +90,7 @@ def looks(samples: int) -> list[int]:
     return sorted({int(samples * part) for part in PARTS if samples * part >= LEAST_SAMPLES})
 
 
-def verdict(scores: Array, at: Array, threshold: StoppingThreshold, looks: int) -> str | None:
+def stop_reason(scores: Array, at: Array, threshold: StoppingThreshold, looks: int) -> str | None:
     """Why a candidate with these scores on the samples `at` is hopeless, with confidence 1 - ERROR / looks; None where
     it is not."""
     error, sign = ERROR / looks, 1.0 if threshold.rises else -1.0

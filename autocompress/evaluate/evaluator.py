@@ -185,7 +185,7 @@ class Evaluator:
         self._pause()
         outputs = self._validator.outputs(candidate.model, threshold)
         self._pause()
-        apart, quality = self._validator.divergence(outputs), self._splits.validation.judged(outputs)
+        apart, quality = self._validator.divergence(outputs), self._splits.validation.quality_of(outputs)
         if measurement is None:
             reason = None if before["latency_ms"] is None else stopping.screen({**before, "accuracy": quality.value})
             if reason is not None and expected is not None:

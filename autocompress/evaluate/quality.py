@@ -33,9 +33,9 @@ class Quality:
 
 
 class Split:
-    """One split of a task, ready to judge files, which run in a child process, `batch` samples at once. The baseline's
-    outputs are computed once: they are the labels of `fidelity` and the other half of every paired interval. With no
-    labels and any other metric: ValueError."""
+    """One split of a task, ready to evaluate files, which run in a child process, `batch` samples at once. The
+    baseline's outputs are computed once: they are the labels of `fidelity` and the other half of every paired interval.
+    With no labels and any other metric: ValueError."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Split:
         self._first = next(iter(x.values()))
         self._run = Isolated(partial(_outputs, x, threads, batch, signature))
         self._baseline = self.outputs(baseline)
-        self._metric = judged_metric(metric, signature, signature.chosen(self._baseline))
+        self._metric = metric_of(metric, signature, signature.chosen(self._baseline))
         if y is None and metric.needs_labels:
             raise ValueError(f"metric {metric.name} needs labels")
         self._y: Array = signature.chosen(self._baseline) if y is None else y
@@ -83,27 +83,27 @@ class Split:
 
     def baseline(self) -> Quality:
         """The quality of the baseline."""
-        value, interval, _ = self._judged_baseline
+        value, interval, _ = self._baseline_value
         return Quality(value=value, interval=interval, delta_interval=None)
 
     def quality(self, model: bytes) -> Quality:
         """The quality of `model` against the labels and against the baseline."""
-        return self.judged(self.outputs(model))
+        return self.quality_of(self.outputs(model))
 
-    def judged(self, outputs: Array) -> Quality:
+    def quality_of(self, outputs: Array) -> Quality:
         """The quality that a model's outputs for all samples have."""
-        value, interval, parts = self._judged(outputs)
+        value, interval, parts = self._value_of(outputs)
         return Quality(value=value, interval=interval, delta_interval=self._delta(outputs, parts))
 
     @cached_property
-    def _judged_baseline(self) -> tuple[float, Interval, Array]:
-        return self._judged(self._baseline)
+    def _baseline_value(self) -> tuple[float, Interval, Array]:
+        return self._value_of(self._baseline)
 
-    def _judged(self, outputs: Array) -> tuple[float, Interval, Array]:
-        return judge(self._metric, self.signature.chosen(outputs), self._y, self._first, self._seed)
+    def _value_of(self, outputs: Array) -> tuple[float, Interval, Array]:
+        return metric_interval(self._metric, self.signature.chosen(outputs), self._y, self._first, self._seed)
 
     def _delta(self, outputs: Array, parts: Array) -> Interval:
-        base = self._judged_baseline[2]
+        base = self._baseline_value[2]
         if self._metric.samples is not None:
             return stats.paired_interval(base, parts, self._seed)
         differences = iter(parts - base)
@@ -122,7 +122,7 @@ def _outputs(
     return runner.run(named, batch.size)
 
 
-def judged_metric(metric: Metric, signature: Signature, reference: Array | None = None) -> Metric:
+def metric_of(metric: Metric, signature: Signature, reference: Array | None = None) -> Metric:
     """The metric of what a signature judges: one output, or all of them packed, each read as what it is. `reference`:
     the same of the float network's outputs, where they are known."""
     if signature.judged is not None:
@@ -132,7 +132,7 @@ def judged_metric(metric: Metric, signature: Signature, reference: Array | None 
     return over_outputs(metric, [metric.read_as(output.kind, own) for output, own in pairs], signature.parts)
 
 
-def judge(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:
+def metric_interval(metric: Metric, outputs: Array, y: Array, x: Array, seed: int) -> tuple[float, Interval, Array]:
     """The metric's value of outputs (n, ...) for labels `y` and the first input `x`, its 95 % interval, and what it is
     made of: scores a sample or, where the metric has none, its values on the bootstrap's resamples (the same samples
     for the same seed)."""
@@ -168,8 +168,8 @@ def device_accuracy(
 ) -> DeviceAccuracy:
     """What a file is worth by the outputs that the kernels of a device gave, beside those of this machine: `here`, None
     where they are the same. All packed as `signature` says, of shape (n, ...)."""
-    metric = judged_metric(metric, signature, None if metric.needs_labels else y)
-    value, interval, _ = judge(metric, signature.chosen(outputs), y, x, seed)
+    metric = metric_of(metric, signature, None if metric.needs_labels else y)
+    value, interval, _ = metric_interval(metric, signature.chosen(outputs), y, x, seed)
     found = DeviceAccuracy(
         metric=metric.name,
         value=value,

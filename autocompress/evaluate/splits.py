@@ -1,4 +1,4 @@
-"""The validation and test split of a task, ready to judge files; each is looked at before anything is made of it."""
+"""The validation and test split of a task, ready to evaluate files; each is looked at before anything is made of it."""
 
 from __future__ import annotations
 

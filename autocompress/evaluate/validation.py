@@ -49,7 +49,7 @@ class Validator:
     def _look(self, outputs: Array, seen: Array, threshold: StoppingThreshold, looks: int) -> None:
         scores = self._split.scores(outputs, seen)
         assert scores is not None
-        reason = early_stopping.verdict(scores, seen, threshold, looks)
+        reason = early_stopping.stop_reason(scores, seen, threshold, looks)
         if reason is not None:
             apart = self._apart(self._split.baseline_outputs[seen], outputs)
             raise StoppedEarly(reason, samples=len(seen), accuracy=float(scores.mean()), divergence=apart)

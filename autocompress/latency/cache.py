@@ -22,10 +22,10 @@ def _nobody(_: Measurement) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherWorkers:
-    """The other workers of a study: `turn` is held while one measures, so that no pattern is measured twice; `measured`
+    """The other workers of a study: `lock` is held while one measures, so that no pattern is measured twice; `measured`
     by all of them until now; `tell` them of a measurement."""
 
-    turn: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+    lock: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
     measured: Callable[[], Iterable[Measurement]] = _nothing
     tell: Callable[[Measurement], None] = _nobody
 
@@ -44,7 +44,7 @@ class PatternLatency:
         found = self._of(pattern, processes)
         if found is not None:
             return found
-        with self._others.turn():
+        with self._others.lock():
             for measurement in self._others.measured():
                 self.keep(measurement)
             found = self._of(pattern, processes)

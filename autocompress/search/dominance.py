@@ -47,14 +47,16 @@ class Dominance:
         for constraint in self._specification.constraints:
             if constraint.name == "accuracy" and (constraint.relation == ">=") == rises:
                 least = constraint.bound
-        rival = self._rival(values)
-        if rival is None and least is None:
+        dominating = self._dominating(values)
+        if dominating is None and least is None:
             return None
-        scores = None if rival is None else self._scores(rival[1])
-        name = "" if rival is None else f"trial {rival[0]}"
+        scores = None if dominating is None else self._scores(dominating[1])
+        name = "" if dominating is None else f"trial {dominating[0]}"
         return StoppingThreshold(scores=scores, name=name, least=least, rises=rises)
 
-    def _rival(self, values: Values) -> tuple[int, Evaluation] | None:
+    def _dominating(self, values: Values) -> tuple[int, Evaluation] | None:
+        """The most accurate of the feasible trials that are at least as good as these values in every other objective:
+        its number and evaluation; None where there is none."""
         specification = self._specification
         others = [value_name(name, specification.size) for name in specification.objectives if name != "metric"]
         if "metric" not in specification.objectives or any(values[name] is None for name in others):
@@ -76,10 +78,10 @@ class Dominance:
             least = values.get(constraint.name) if constraint.name in ("latency_ms", "energy_mj") else None
             if least is not None and constraint.relation == "<=" and least > constraint.bound:
                 return f"not measured: {constraint.name} is at least {least:.4g} by the device's model"
-        rival, accuracy = self._rival(values), values["accuracy"]
-        if rival is None or accuracy is None or self._sign * rival[1].accuracy < self._sign * accuracy:
+        dominating, accuracy = self._dominating(values), values["accuracy"]
+        if dominating is None or accuracy is None or self._sign * dominating[1].accuracy < self._sign * accuracy:
             return None
-        return f"not measured: dominated by trial {rival[0]} even at the least latency by the device's model"
+        return f"not measured: dominated by trial {dominating[0]} even at the least latency by the device's model"
 
 
 def _at_most(value: float | None, bound: float | None) -> bool:

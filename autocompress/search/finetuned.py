@@ -24,9 +24,9 @@ from autocompress.records.front import Front
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.search.objectives import constraint_value
 from autocompress.search.storage import study_records
+from autocompress.search.storage.stored_trial import EVALUATION, FINETUNE, FINETUNED_FROM, REASON, WALL_S, stored_trial
 from autocompress.search.study import Search
 
-PARENT = "finetuned_from"  # a trial's user attribute
 FOLDER = "finetune"  # below a study's folder: states of trainings that run
 
 
@@ -49,17 +49,17 @@ def finetune_trial(opened: Search, number: int, train: Train) -> TrialRecord:
     parent = parent_of(opened.record(), number)
     assert parent.evaluation is not None
     configuration, start = parent.evaluation.configuration, time.perf_counter()
-    attrs: dict[str, Any] = {PARENT: number}
+    attrs: dict[str, Any] = {FINETUNED_FROM: number}
     evaluation = None
     try:
         material = opened.evaluator.material(configuration)
         trained = train(configuration, material, _state_path(opened, number))
-        attrs["finetune"] = dict(trained.facts)
+        attrs[FINETUNE] = dict(trained.facts)
         evaluation = opened.evaluator.evaluate_trained(trained.configuration, trained.layers)
-        attrs["evaluation"] = evaluation.to_dict()
+        attrs[EVALUATION] = evaluation.to_dict()
     except CandidateError as fault:
-        attrs |= {"reason": str(fault), "finetune": attrs.get("finetune", {})}
-    attrs["wall_s"] = time.perf_counter() - start
+        attrs |= {REASON: str(fault), FINETUNE: attrs.get(FINETUNE, {})}
+    attrs[WALL_S] = time.perf_counter() - start
     return _added(opened, number, evaluation, attrs)
 
 
@@ -93,8 +93,8 @@ def _added(opened: Search, number: int, evaluation: Evaluation | None, attrs: Ma
             values = opened.values(evaluation)
             constraints = {str(c): constraint_value(evaluation, c) for c in opened.specification.constraints}
         except CandidateError as fault:
-            attrs["reason"], values = str(fault), None
-            attrs.pop("evaluation")
+            attrs[REASON], values = str(fault), None
+            attrs.pop(EVALUATION)
     made = optuna.trial.create_trial(
         state=TrialState.FAIL if values is None else TrialState.COMPLETE,
         values=values,
@@ -106,7 +106,7 @@ def _added(opened: Search, number: int, evaluation: Evaluation | None, attrs: Ma
     before = {trial.number for trial in opened.study.get_trials(deepcopy=False)}
     opened.study.add_trial(made)
     added = next(t for t in opened.study.get_trials(deepcopy=False) if t.number not in before)
-    return study_records.trial_record(added)
+    return stored_trial(added).record()
 
 
 def _frozen(study: optuna.Study, number: int) -> FrozenTrial:
@@ -118,7 +118,7 @@ def worth_training(opened: Search, count: int) -> list[int]:
     metric for what they weigh, in units of the hypervolume."""
     record = opened.record()
     trials = opened.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    done = {trial.user_attrs.get(PARENT) for trial in trials}
+    done = {stored_trial(trial).finetuned_from for trial in trials}
     reference = record.int8_download_bytes or record.baseline.download_bytes
 
     def cost(trial: TrialRecord) -> float:

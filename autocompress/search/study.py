@@ -48,9 +48,10 @@ from autocompress.search.specification import (
 from autocompress.search.storage import study_records
 from autocompress.search.storage.finished_trials import FinishedTrials
 from autocompress.search.storage.patient import running
-from autocompress.search.trial_evaluation import EndsSearch, TrialEvaluation
+from autocompress.search.storage.stored_trial import WORKER
+from autocompress.search.trial_evaluation import EndsSearch, TrialEvaluation, store_failure
 from autocompress.search.workers.goal import SearchGoal, announce, goal_of, withdraw
-from autocompress.search.workers.locks import ProcessorLock, TrialLock, WorkerRegistry, locked
+from autocompress.search.workers.locks import FileLock, ProcessorLock, WorkerRegistry, locked
 from autocompress.search.workers.shared_latency import SharedLatency
 
 OnTrial = Callable[[StudyRecord], None]
@@ -108,7 +109,8 @@ class Search:
         self._uniform_baselines = uniform_baselines(self.activations, self.choices, self.widths)
         self._sampler = make_sampler(specification.sampler, specification.seed, self._guided)
         self._stack = contextlib.ExitStack()
-        self._trial_lock, self._registry = TrialLock(self._folder / "turn"), WorkerRegistry(self._folder / "workers")
+        self._trial_lock = FileLock(self._folder / "trial.lock")
+        self._registry = WorkerRegistry(self._folder / "workers")
 
     def __enter__(self) -> Search:
         try:
@@ -352,7 +354,7 @@ class Search:
 
     def _tried(self, trial: optuna.Trial, configuration: Configuration) -> tuple[float, ...]:
         twins = self._twins(trial.number, configuration.digest)
-        trial.set_user_attr("worker", self._registry.name)
+        trial.set_user_attr(WORKER, self._registry.name)
         self._trial_lock.release()
         try:
             with interrupts.allowed():
@@ -362,8 +364,7 @@ class Search:
             for constraint in self.specification.constraints:
                 trial.set_constraint(str(constraint), constraint_value(evaluation, constraint))
         except CandidateError as fault:
-            trial.set_user_attr("digest", configuration.digest)
-            trial.set_user_attr("reason", str(fault))
+            store_failure(trial, configuration, fault)
             raise
         except StoppedEarly as stop:
             self._answers.store_stop(trial, configuration, stop)

@@ -8,13 +8,23 @@ import time
 import optuna
 
 from autocompress.errors import CandidateError
-from autocompress.evaluate.early_stopping import Screened, StoppedEarly
+from autocompress.evaluate.early_stopping import StoppedEarly
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.records.configuration import Configuration
 from autocompress.records.study import Evaluation
 from autocompress.search import setup
 from autocompress.search.dominance import Dominance
 from autocompress.search.storage.finished_trials import FinishedTrials
+from autocompress.search.storage.stored_trial import (
+    CACHED,
+    DIGEST,
+    DIVERGENCE,
+    EVALUATION,
+    REASON,
+    SEEN,
+    WALL_S,
+    seen_of,
+)
 
 
 class EndsSearch(BaseException):
@@ -24,6 +34,12 @@ class EndsSearch(BaseException):
 
     def __init__(self, why: BaseException) -> None:
         self.why = why
+
+
+def store_failure(trial: optuna.Trial, configuration: Configuration, fault: CandidateError) -> None:
+    """Why a candidate failed, for it and all of the same configuration."""
+    trial.set_user_attr(DIGEST, configuration.digest)
+    trial.set_user_attr(REASON, str(fault))
 
 
 class TrialEvaluation:
@@ -43,22 +59,15 @@ class TrialEvaluation:
     def store_stop(self, trial: optuna.Trial, configuration: Configuration, stop: StoppedEarly) -> None:
         """What was seen of a candidate that was stopped early, under names of its own: never mixed with full values."""
         self._finished_trials.stopped[configuration.digest] = stop
-        trial.set_user_attr("digest", configuration.digest)
-        trial.set_user_attr("reason", stop.reason)
-        trial.set_user_attr("divergence", stop.divergence)
-        seen: dict[str, float] = {"samples": stop.samples, "accuracy": stop.accuracy}
-        if isinstance(stop, Screened):
-            seen |= {
-                "latency_ms": stop.latency_ms,
-                "file_bytes": stop.file_bytes,
-                "download_bytes": stop.download_bytes,
-            }
-        trial.set_user_attr("seen", seen)
+        trial.set_user_attr(DIGEST, configuration.digest)
+        trial.set_user_attr(REASON, stop.reason)
+        trial.set_user_attr(DIVERGENCE, stop.divergence)
+        trial.set_user_attr(SEEN, seen_of(stop))
         self._lapse(trial)
 
     def _lapse(self, trial: optuna.Trial) -> None:
         now = time.perf_counter()
-        trial.set_user_attr("wall_s", now - self._lap)
+        trial.set_user_attr(WALL_S, now - self._lap)
         self._lap = now
 
     def evaluated(self, trial: optuna.Trial, configuration: Configuration) -> Evaluation:
@@ -82,10 +91,10 @@ class TrialEvaluation:
         self._remark()
         self._lapse(trial)
         if known is not None:
-            trial.set_user_attr("cached", True)
+            trial.set_user_attr(CACHED, True)
         if divergence is not None:
-            trial.set_user_attr("divergence", divergence)
-        trial.set_user_attr("evaluation", evaluation.to_dict())
+            trial.set_user_attr(DIVERGENCE, divergence)
+        trial.set_user_attr(EVALUATION, evaluation.to_dict())
         return evaluation
 
     def _remark(self) -> None:

@@ -99,7 +99,7 @@ def tuned(
     test = test_split(task)
     files = {name: (FOLDER / e.artifact).read_bytes() for name, e in (("before", before), ("after", after))}
     outputs = {name: test.outputs(file) for name, file in files.items()}
-    tested = {name: test.judged(values) for name, values in outputs.items()}
+    tested = {name: test.quality_of(values) for name, values in outputs.items()}
     scores = test.scores(test.baseline_outputs), test.scores(outputs["after"])
     facts = trained.facts
     return {

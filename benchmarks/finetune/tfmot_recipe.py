@@ -32,7 +32,7 @@ def run(task: LoadedTask, budget_s: float, size_of: Callable[[bytes], int]) -> N
         trained = stage(trained, images, y, budget_s / 3)
     exported = export(trained)
     test = test_split(task)
-    quality = test.judged(outputs_of(exported, task))
+    quality = test.quality_of(outputs_of(exported, task))
     print(
         json.dumps(
             {

@@ -183,7 +183,7 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
         spread = np.unique(np.linspace(0, len(found) - 1, min(TABLE_SOLVES, len(found))).astype(int))
         solved = [search.evaluator.evaluate(list(found.values())[n])[0] for n in spread]
     assert guided.record is not None
-    evaluations = (*corners_of(search, guided), *solved)
+    evaluations = (*uniform_baselines_of(search, guided), *solved)
     return Line(
         sampler="tables",
         seed=guided.seed,
@@ -195,7 +195,7 @@ def table_solves(asked: argparse.Namespace, task: LoadedTask, runs: Path, guided
     )
 
 
-def corners_of(search: Search, guided: Line) -> list[Evaluation]:
+def uniform_baselines_of(search: Search, guided: Line) -> list[Evaluation]:
     """The uniform baselines among a line's evaluations."""
     from autocompress.search.sampler.stock import uniform_baselines
 

@@ -121,7 +121,7 @@ def interlude(
     plain: PlainPipeline,
     made: list[PlainCandidate],
     behind: set[int],
-    corner_count: int,
+    baseline_count: int,
     every: int,
     most: int,
 ) -> Callable[[StudyRecord], None]:
@@ -129,7 +129,7 @@ def interlude(
 
     def on_trial(record: StudyRecord) -> None:
         done = len(record.trials)
-        sampled = done - corner_count
+        sampled = done - baseline_count
         if sampled > 0 and sampled % every == 0 and len(made) < most:
             made.append(plain.candidate())
             print(f"  {done} trials, {len(made)} plain candidates", file=sys.stderr, flush=True)
@@ -193,9 +193,9 @@ def print_plain(candidates: Sequence[PlainCandidate]) -> None:
 def print_first(side: Side) -> None:
     """The first trials, which trace the network and make templates."""
     first = side.trials[: sum(trial.uniform_baseline for trial in side.trials) + 3]
-    shown = " ".join(f"{trial.trial_s:.2f}{'c' if trial.uniform_baseline else ''}" for trial in first)
+    shown = " ".join(f"{trial.trial_s:.2f}{'u' if trial.uniform_baseline else ''}" for trial in first)
     print(f"  {side.tier}: opening (baseline, ranges) {side.opening_s:.2f} s")
-    print(f"    its first trials (c: corner) {shown} s")
+    print(f"    its first trials (u: uniform baseline) {shown} s")
 
 
 def goals_of(sides: Sequence[Side]) -> list[Goal]:
@@ -214,7 +214,9 @@ def options() -> argparse.Namespace:
     """What was asked for on the command line."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--trials", type=int, default=100, help="our trials a tier, corners included (default 100)")
+    parser.add_argument(
+        "--trials", type=int, default=100, help="our trials a tier, uniform ones included (default 100)"
+    )
     parser.add_argument("--repeats", type=int, default=4, help="plain candidates beside each tier (default 4)")
     parser.add_argument("--images", type=int, default=2_000, help="validation images (default 2,000)")
     parser.add_argument("--short-epoch", type=int, default=2_000, help="images of a short epoch (default 2,000)")

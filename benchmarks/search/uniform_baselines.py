@@ -129,7 +129,7 @@ def print_covers(covers: Sequence[Cover]) -> None:
             f"{theirs.accuracy - mine.accuracy:+.4f}",
         ]
         table.append(cells)
-    header = ("corner", "accuracy", "download", "by trial", "accuracy", "download", "size ratio", "gain")
+    header = ("baseline", "accuracy", "download", "by trial", "accuracy", "download", "size ratio", "gain")
     print_table("Corners and the front's point that covers each (validation accuracy, download bytes)", header, table)
 
 
@@ -200,7 +200,7 @@ def print_tested(tested: Sequence[Tested]) -> None:
             continue
         cells += [str(row.by.download_bytes), f"{row.ratio:.2f}", f"{row.gain:+.4f}"]
         table.append([*cells, "[{:+.4f}, {:+.4f}]".format(*row.interval) + ("" if row.covered else " MISSED")])
-    header = ("corner", "test", "download", "by download", "size ratio", "gain", "paired 95 %")
+    header = ("baseline", "test", "download", "by download", "size ratio", "gain", "paired 95 %")
     print_table("Corners on test data: the smallest point that covers each, else the most accurate", header, table)
 
 
@@ -215,7 +215,7 @@ def print_front(record: StudyRecord, uniform_baselines: Sequence[Configuration])
         size = record.baseline.download_bytes / evaluation.download_bytes
         cells = [number, f"{evaluation.accuracy:.4f}", "-" if test is None else f"{test:.4f}"]
         cells += [f"{size:.1f}", f"{evaluation.download_bytes}", f"{ratio:.2f}"]
-        cells += ["corner" if evaluation.configuration.digest in known else ""]
+        cells += ["baseline" if evaluation.configuration.digest in known else ""]
         table.append([*cells, study_document.summary(evaluation.configuration)])
     header = (
         "trial",
@@ -237,8 +237,8 @@ def goals_of(covers: Sequence[Cover], tested: Sequence[Tested]) -> list[Goal]:
     smallest = min(covered, default=1.0)
     missed = [study_document.summary(cover.uniform_baseline) for cover in covers if cover.by is None]
     got = f"{len(covers) - len(missed)} of {len(covers)}" + (f", not {'; '.join(missed)}" if missed else "")
-    wanted = "each corner: a point of the front no larger and at least as accurate (validation)"
-    wanted_on_test = "each corner: a point that is none, no larger and at least as accurate (test)"
+    wanted = "each uniform baseline: a point of the front no larger and at least as accurate (validation)"
+    wanted_on_test = "each uniform baseline: a point that is none, no larger and at least as accurate (test)"
     return [
         Goal(wanted=wanted, got=got, met=not missed),
         Goal(
@@ -257,8 +257,8 @@ def print_summary(record: StudyRecord, covers: Sequence[Cover]) -> None:
     fresh = sum(member.configuration.digest not in known for member in members)
     beaten = sum(cover.by is not None and evaluation_of(cover.by).configuration.digest not in known for cover in covers)
     hypervolume = Front(record).hypervolume
-    print(f"\n  points of the front that are no corners: {fresh} of {len(members)}, {fresh / len(members):.0%}")
-    print(f"  corners covered by a point that is no corner: {beaten} of {len(covers)}")
+    print(f"\n  points of the front that are none of them: {fresh} of {len(members)}, {fresh / len(members):.0%}")
+    print(f"  uniform baselines covered by a point that is none: {beaten} of {len(covers)}")
     print(f"  hypervolume {'unknown' if hypervolume is None else f'{hypervolume:.4f}'}")
 
 
@@ -273,7 +273,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, help="keep the study there, where a later run goes on")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
-    print_run("Uniform corners against the front", ("optuna", "ai-edge-litert", "ai-edge-quantizer"))
+    print_run("Uniform baselines against the front", ("optuna", "ai-edge-litert", "ai-edge-quantizer"))
     budget = f"{asked.trials} trials of {asked.sampler}, seed {asked.seed}"
     print(f"  fashion-mnist on rpi4 (latency modelled), space {asked.space}, {budget}")
     with tempfile.TemporaryDirectory() as folder:

@@ -143,7 +143,7 @@ def timed(command: list[str]) -> tuple[float, str]:
 
 def suggestions(search: Search, count: int) -> tuple[list[float], list[float]]:
     """Milliseconds of the sampler's own and of beginning a trial with it, for each of `count` suggestions after the
-    corners and one that reads the trials. Nothing is evaluated."""
+    uniform baselines and one that reads the trials. Nothing is evaluated."""
     own, whole, sampler = [], [], search.study.sampler
     sample = sampler.sample_relative
 

@@ -10,10 +10,10 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from autocompress.records.study import StudyRecord, TrialRecord
-from autocompress.search.storage import study_records
+from autocompress.search.storage import stored_trial, study_records
 from autocompress.search.storage.patient import open_storage
 
-STATES = {name: state for state, name in study_records.STATES.items()}
+STATES = {name: state for state, name in stored_trial.STATES.items()}
 
 
 def write_study(runs: Path, record: StudyRecord, storage: str | None = None, **identity: Any) -> optuna.Study:

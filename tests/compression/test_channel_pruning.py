@@ -171,7 +171,7 @@ def test_widths_are_multiples_of_the_divisor_or_all(channels: int, divisor: int,
     assert all(count % divisor == 0 and count >= divisor for count in counts[1:])
 
 
-def test_corners_of_widths_are_uniform_and_stand_behind_the_plain_ones() -> None:
+def test_uniform_baselines_of_widths_are_uniform_and_stand_behind_the_plain_ones() -> None:
     choices = {"a": (LayerChoice(), LayerChoice(bits=8), LayerChoice(bits=4))}
     widths = {"a": (16, 8), "b": (32, 24, 16)}
     found = uniform_baselines(("float32",), choices, widths)

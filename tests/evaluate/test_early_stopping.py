@@ -36,16 +36,18 @@ def test_binomial_tail_is_the_sum_of_its_terms(successes: int, n: int, p: float)
 def stopped(scores: Array, threshold: early_stopping.StoppingThreshold, seed: int) -> bool:
     """Whether a candidate with these scores of all samples would be stopped at one of its looks."""
     order, after = early_stopping.order_of(len(scores), seed), early_stopping.looks(len(scores))
-    return any(early_stopping.verdict(scores[order[:n]], order[:n], threshold, len(after)) is not None for n in after)
+    return any(
+        early_stopping.stop_reason(scores[order[:n]], order[:n], threshold, len(after)) is not None for n in after
+    )
 
 
 def test_a_candidate_that_is_as_good_is_hardly_ever_stopped() -> None:
     rng = np.random.default_rng(0)
     count = 0
     for seed in range(400):
-        rival, mine = rng.random(1000) < 0.9, rng.random(1000) < 0.9
+        dominating, mine = rng.random(1000) < 0.9, rng.random(1000) < 0.9
         threshold = early_stopping.StoppingThreshold(
-            scores=rival.astype(np.float32), name="trial 1", least=0.9, rises=True
+            scores=dominating.astype(np.float32), name="trial 1", least=0.9, rises=True
         )
         count += stopped(mine.astype(np.float32), dataclasses.replace(threshold, least=None), seed)
     assert count / 400 <= early_stopping.ERROR
@@ -62,13 +64,13 @@ def test_a_candidate_at_the_bound_is_hardly_ever_stopped() -> None:
 def test_a_bad_candidate_is_stopped_for_either_reason(rises: bool) -> None:
     rng = np.random.default_rng(2)
     good, bad = rng.normal(1.0 if rises else 0.2, 0.1, 1000), rng.normal(0.2 if rises else 1.0, 0.1, 1000)
-    rival = early_stopping.StoppingThreshold(scores=good, name="trial 7", least=None, rises=rises)
+    dominating = early_stopping.StoppingThreshold(scores=good, name="trial 7", least=None, rises=rises)
     bound = early_stopping.StoppingThreshold(scores=None, name="", least=0.6, rises=rises)
     at = np.arange(125)
-    assert "trial 7" in str(early_stopping.verdict(bad[at], at, rival, 3))
-    assert "0.6" in str(early_stopping.verdict(bad[at], at, bound, 3))
-    assert early_stopping.verdict(good[at], at, rival, 3) is None
-    assert early_stopping.verdict(good[at], at, bound, 3) is None
+    assert "trial 7" in str(early_stopping.stop_reason(bad[at], at, dominating, 3))
+    assert "0.6" in str(early_stopping.stop_reason(bad[at], at, bound, 3))
+    assert early_stopping.stop_reason(good[at], at, dominating, 3) is None
+    assert early_stopping.stop_reason(good[at], at, bound, 3) is None
 
 
 def test_few_samples_are_not_looked_at() -> None:

@@ -21,7 +21,7 @@ from autocompress.records.front import Front, complete, evaluated_count
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord
 from autocompress.search.sampler.stock import uniform_baselines
-from autocompress.search.storage import patient, study_records
+from autocompress.search.storage import patient, stored_trial, study_records
 from autocompress.search.workers.locks import locked
 from autocompress.specs import DeviceProfile, load_device, load_space
 from autocompress.tasks import LoadedTask, load_task
@@ -64,7 +64,7 @@ def evaluations(record: StudyRecord) -> list[Evaluation]:
 
 
 @pytest.mark.parametrize("sampler", ["guided", "random"])
-def test_corners_come_early_and_every_file_is_there(task: LoadedTask, tmp_path: Path, sampler: str) -> None:
+def test_uniform_baselines_come_early_and_every_file_is_there(task: LoadedTask, tmp_path: Path, sampler: str) -> None:
     """First, but for the guided sampler's: it has its own suggestions between those behind the widest."""
     asked = request(task, tmp_path, sampler=sampler)
     with latency_on(asked.specification.profile) as latency, asked.search(latency.bind(task.original)) as search:
@@ -324,7 +324,7 @@ def test_a_fault_of_ours_ends_the_search_with_its_traceback_and_is_no_failed_tri
         assert [t.state.name for t in search.study.get_trials()] == ["COMPLETE", "COMPLETE", "RUNNING"]
     record = run(asked)  # it goes on, with that trial again
     failed = [t for t in record.trials if t.state == "failed"]
-    assert [t.reason for t in failed] == [study_records.INTERRUPTED]
+    assert [t.reason for t in failed] == [stored_trial.INTERRUPTED]
     assert len(complete(record)) == 4
 
 
@@ -375,7 +375,7 @@ def test_a_trial_that_another_machine_took_over_is_left_to_it(
 
         monkeypatch.setattr(search.evaluator, "evaluate", slow)
         record = search.run(lambda _: None)
-    assert [t.reason for t in record.trials if t.state == "failed"] == [study_records.INTERRUPTED]
+    assert [t.reason for t in record.trials if t.state == "failed"] == [stored_trial.INTERRUPTED]
     assert len(complete(record)) == 4
 
 
@@ -408,7 +408,7 @@ def test_a_dead_workers_evaluation_without_an_objective_fails_with_its_reason(ta
         raise CandidateError("no latency there")
 
     study_records.recover(study, no_value, lambda _: True)
-    found = study_records.trial_record(study.get_trials()[-1])
+    found = stored_trial.stored_trial(study.get_trials()[-1]).record()
     assert (found.state, found.reason) == ("failed", "no latency there")
 
 

@@ -76,7 +76,7 @@ class Searched:
             plain = all(c.bits == 8 and not c.sparsity and c.clusters is None for c in asked.layers.values())
             if plain and asked.activations == activations:
                 return self.file(evaluation)
-        raise AssertionError(f"no uniform 8-bit corner with {activations} activations")
+        raise AssertionError(f"no uniform 8-bit baseline with {activations} activations")
 
 
 @pytest.fixture(scope="module", params=sorted(networks.BUILDERS))

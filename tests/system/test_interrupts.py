@@ -18,7 +18,7 @@ from autocompress.records.study import StudyRecord
 from autocompress.search import study as searching
 from autocompress.search.storage import study_records
 from autocompress.search.storage.patient import PatientStorage
-from autocompress.search.workers.locks import TrialLock
+from autocompress.search.workers.locks import FileLock
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import load_task
 from tests.builders.processes import Background
@@ -163,7 +163,7 @@ def pressed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, turn: int
         (PatientStorage, "_set_trial_param", 9),
         (searching, "suggest", 2),
         (PatientStorage, "set_trial_user_attr", 4),
-        (TrialLock, "release", 3),
+        (FileLock, "release", 3),
         (Evaluator, "evaluate", 2),
         (Evaluator, "tables", 1),
         (PatientStorage, "set_trial_state_values", 2),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+
+from autocompress.search.storage.stored_trial import stored_trial
 
 
 class Places:
@@ -30,17 +32,12 @@ class Places:
 def _told_dead(trial: FrozenTrial) -> set[int]:
     """The numbers of the trials that died by what this one says: the one that it runs again, and itself where it died
     before it had any parameters."""
-    again = trial.user_attrs.get("retry_of")
-    return ({trial.number} if died_unborn(trial) else set()) | (set() if again is None else {again})
-
-
-def died_unborn(trial: FrozenTrial) -> bool:
-    """Whether its process ended before it had any parameters: another trial stands in its place."""
-    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs and not trial.params
+    stored = stored_trial(trial)
+    return ({trial.number} if stored.died_unborn else set()) | (set() if stored.retry_of is None else {stored.retry_of})
 
 
 def first_try(trial: FrozenTrial, others: Sequence[FrozenTrial]) -> FrozenTrial:
     """The trial that this one runs again, if its process ended under it; else itself. `others`: all, by number."""
-    while (died := trial.user_attrs.get("retry_of")) is not None and died < len(others):
+    while (died := stored_trial(trial).retry_of) is not None and died < len(others):
         trial = others[died]
     return trial

@@ -30,6 +30,7 @@ from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key,
 from autocompress.search.sampler.history import History, KnownTrial, Reference, scale_of
 from autocompress.search.sampler.importance import importance_of
 from autocompress.search.sampler.posterior import MOST_TRIALS, Posterior, Trials
+from autocompress.search.storage.stored_trial import stored_trial
 
 Array = np.ndarray[Any, Any]
 # The first suggestions are the tables' own, for corrections learned from uniform baselines alone do not carry to the
@@ -67,7 +68,7 @@ class GuidedSampler(BaseSampler):
         constraints: Callable[[], Sequence[Constraint]],
         uniform_baselines: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self._seed, self._landscape, self._reference = seed, encoded_space, reference
+        self._seed, self._encoded_space, self._reference = seed, encoded_space, reference
         self._objectives = tuple(value_name(name, size) for name in objectives)
         self._bounds, self._uniform_baselines, self._places = constraints, tuple(uniform_baselines), Places()
 
@@ -78,26 +79,26 @@ class GuidedSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters, drawn together; none for a trial whose parameters are all given."""
-        fixed = trial.system_attrs.get("fixed_params")
-        if fixed and "retry_of" not in trial.user_attrs:
+        stored = stored_trial(trial)
+        if stored.given and stored.retry_of is None:
             return {}
-        space = self._space
+        drawn = self._distributions
         # Of a trial that died while its parameters were drawn, those that it had are given: the rest is drawn again.
-        return {} if fixed and set(space) <= set(fixed) else space
+        return {} if stored.given and set(drawn) <= set(stored.given) else drawn
 
     @cached_property
-    def _space(self) -> dict[str, BaseDistribution]:
+    def _distributions(self) -> dict[str, BaseDistribution]:
         """What is drawn: all that has more than one value."""
-        land = self._landscape()
-        space: dict[str, BaseDistribution] = {}
-        if len(land.activations) > 1:
-            space[ACTIVATIONS] = CategoricalDistribution(land.activations)
-        for name, row in land.choices.items():
+        space = self._encoded_space()
+        found: dict[str, BaseDistribution] = {}
+        if len(space.activations) > 1:
+            found[ACTIVATIONS] = CategoricalDistribution(space.activations)
+        for name, row in space.choices.items():
             if len(row) > 1:
-                space[name] = CategoricalDistribution([choice.to_json() for choice in row])
-        for name, counts in land.widths.items():
-            space[width_parameter(name)] = CategoricalDistribution(counts)
-        return space
+                found[name] = CategoricalDistribution([choice.to_json() for choice in row])
+        for name, counts in space.widths.items():
+            found[width_parameter(name)] = CategoricalDistribution(counts)
+        return found
 
     @cached_property
     def _blas(self) -> ThreadpoolController:
@@ -105,7 +106,7 @@ class GuidedSampler(BaseSampler):
 
     @cached_property
     def _history(self) -> History:
-        return History(self._landscape(), self._reference(), self._objectives, self._constraints)
+        return History(self._encoded_space(), self._reference(), self._objectives, self._constraints)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -116,13 +117,13 @@ class GuidedSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         rng = np.random.default_rng((self._seed, self._places.of(trial, trials)))
         self._history.update(trials, but=trial.number)
-        land = self._landscape()
+        space = self._encoded_space()
         with self._blas.limit(limits=1):  # its matrices are small: threads only wait for each other
             row = self._proposal(rng)
-        chosen = land.configuration(row if row is not None else (0,) * len(land.counts))
-        values: dict[str, Any] = {ACTIVATIONS: land.activations[row[0]] if row is not None else land.activations[0]}
+        chosen = space.configuration(row if row is not None else (0,) * len(space.counts))
+        values: dict[str, Any] = {ACTIVATIONS: space.activations[row[0]] if row is not None else space.activations[0]}
         values |= {name: choice.to_json() for name, choice in chosen.layers.items()}
-        values |= {width_parameter(name): chosen.channels.get(name, row[0]) for name, row in land.widths.items()}
+        values |= {width_parameter(name): chosen.channels.get(name, row[0]) for name, row in space.widths.items()}
         return {name: values[name] for name in search_space}
 
     def sample_independent(
@@ -134,59 +135,59 @@ class GuidedSampler(BaseSampler):
 
     def _proposal(self, rng: np.random.Generator) -> Row | None:
         """The row to evaluate next, given all other trials; None where every row has been tried."""
-        land, history = self._landscape(), self._history
+        space, history = self._encoded_space(), self._history
         tried = self._tried()
         turns, place = divmod(history.proposed, OWN_BETWEEN + 1)
-        if place == OWN_BETWEEN and (uniform_baseline := self._corner(tried)) is not None:
+        if place == OWN_BETWEEN and (uniform_baseline := self._next_uniform_baseline(tried)) is not None:
             return uniform_baseline
         own = history.proposed - min(turns, len(self._uniform_baselines))
         posterior = self._posterior(rng)
         explores = bool(rng.random() < _EXPLORED) and own >= _UNEXPLORED
         goal = self._goal(posterior, explores)
-        proposer = AcquisitionOptimizer(land, posterior, goal, tried, rng)
+        proposer = AcquisitionOptimizer(space, posterior, goal, tried, rng)
         # Where a constraint must hold, what is known of the candidate counts more than what the tables say.
         by_tables = not self._constraints and (own < _FROM_TABLES or own % 2 == 0)
         found = proposer.of_tables() if by_tables else None
-        return proposer.best(self._elites(land, rng)) if found is None else found
+        return proposer.best(self._elites(space, rng)) if found is None else found
 
-    def _corner(self, tried: set[Key]) -> Row | None:
+    def _next_uniform_baseline(self, tried: set[Key]) -> Row | None:
         """The next uniform baseline that has not been tried; None where all have."""
-        rows = (self._landscape().row_of(each, ACTIVATIONS) for each in self._uniform_baselines)
+        rows = (self._encoded_space().row_of(each, ACTIVATIONS) for each in self._uniform_baselines)
         return next((row for row in rows if row is not None and key_of(row) not in tried), None)
 
     def _posterior(self, rng: np.random.Generator) -> Posterior:
-        land, unit = self._landscape(), self._reference().unit("download_bytes")
-        trials = _arrays(self._history.done[-MOST_TRIALS:], land)
-        return Posterior(land, trials, download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
+        space, unit = self._encoded_space(), self._reference().unit("download_bytes")
+        trials = _arrays(self._history.done[-MOST_TRIALS:], space)
+        return Posterior(space, trials, download_unit=unit, scale=pareto.ACCURACY_SCALE, rng=rng)
 
     def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
         """What each technique does in each layer and group of channels of the configuration of trial `number`, by all
         trials. Of a trained candidate: what it does in the same one untrained."""
         self._history.update(trials)
-        land, reference = self._landscape(), self._reference()
+        space, reference = self._encoded_space(), self._reference()
         trial = next(trial for trial in trials if trial.number == number)
-        row = land.row_of(trial.params, ACTIVATIONS)
+        row = space.row_of(trial.params, ACTIVATIONS)
         if row is None:
             return ()
         full = [known.row for known in self._history.done if known.row is not None and math.isfinite(known.values[1])]
         units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms", "accuracy")}
-        return importance_of(land, self._posterior(np.random.default_rng((self._seed, number))), row, full, units)
+        return importance_of(space, self._posterior(np.random.default_rng((self._seed, number))), row, full, units)
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every configuration of the space has been tried."""
         self._history.update(trials)
-        land = self._landscape()
-        return len(self._tried()) >= land.configurations
+        space = self._encoded_space()
+        return len(self._tried()) >= space.configurations
 
     def _tried(self) -> set[Key]:
         """The keys of the rows that must not be proposed."""
-        whole = self._float_row(self._landscape())
+        whole = self._float_row(self._encoded_space())
         return self._history.tried() if whole is None else self._history.tried(whole)
 
-    def _float_row(self, land: EncodedSpace) -> Row | None:
+    def _float_row(self, space: EncodedSpace) -> Row | None:
         """The row of the float network, which is no candidate; None where it is not in the space."""
-        places = [next((n for n, c in enumerate(row) if c.is_baseline), None) for row in land.rows]
-        whole = (0,) * len(land.widths)
+        places = [next((n for n, c in enumerate(row) if c.is_baseline), None) for row in space.rows]
+        whole = (0,) * len(space.widths)
         return None if None in places else (0, *(int(n) for n in places if n is not None), *whole)
 
     def _goal(self, posterior: Posterior, explores: bool) -> Acquisition:
@@ -217,7 +218,7 @@ class GuidedSampler(BaseSampler):
             limits.append(PredictedConstraint(name=_VALUES[name], bound=bound, least=least != turned))
         return tuple(limits)
 
-    def _elites(self, land: EncodedSpace, rng: np.random.Generator) -> Array:
+    def _elites(self, space: EncodedSpace, rng: np.random.Generator) -> Array:
         """The rows on the front, at most 48; where none is feasible, those of the least loss."""
         best = self._history.untrained.members
         if not best:
@@ -225,12 +226,12 @@ class GuidedSampler(BaseSampler):
         rows = [known.row for known in best]
         if len(rows) > 48:
             rows = [rows[n] for n in np.sort(rng.choice(len(rows), 48, replace=False))]
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(land.counts))
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(space.counts))
 
 
-def _arrays(done: Sequence[KnownTrial], land: EncodedSpace) -> Trials:
+def _arrays(done: Sequence[KnownTrial], space: EncodedSpace) -> Trials:
     rows = chain.from_iterable(k.row for k in done if k.row is not None)
-    x = np.fromiter(rows, np.int64).reshape(len(done), len(land.counts))
+    x = np.fromiter(rows, np.int64).reshape(len(done), len(space.counts))
     values = np.fromiter(chain.from_iterable(k.values for k in done), np.float64).reshape(len(done), 7)
     names = ("divergence", "loss", "doubt", "latency", "file", "download", "memory")
     return Trials(x=x, **dict(zip(names, values.T, strict=True)))

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from autocompress import pareto
+from autocompress.evaluate.early_stopping import Screened
 from autocompress.records.constraint import meets
 from autocompress.records.study import Constraint, Evaluation
-from autocompress.search.sampler.attempts import died_unborn, first_try
+from autocompress.search.sampler.attempts import first_try
 from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key, Row, key_of
+from autocompress.search.storage.stored_trial import StoredTrial, stored_trial
 
 Array = np.ndarray[Any, Any]
 
@@ -94,12 +96,13 @@ class History:
         for trial in trials[self._settled :]:
             if trial.number == but or trial.number in self._finished:
                 continue
+            stored = stored_trial(trial)
             if trial.state.is_finished():
-                self._proposed += _was_proposed(trial)
-                self._learn(self.known(trial))
+                self._proposed += stored.was_proposed
+                self._learn(self.known(stored))
                 continue
-            unfinished += _was_proposed(trial)
-            if (row := self._row(trial)) is not None:
+            unfinished += stored.was_proposed
+            if (row := self._row(stored)) is not None:
                 self.pending.append(row)
         while self._settled < len(trials) and trials[self._settled].number in self._finished:
             self._settled += 1
@@ -115,32 +118,32 @@ class History:
         suspected: Array = np.where(self._good, 0.0, 1.0 - 0.5**self._bad)
         return suspected
 
-    def known(self, trial: FrozenTrial) -> KnownTrial:
+    def known(self, trial: StoredTrial) -> KnownTrial:
         """What a trial says."""
-        stored, objectives = trial.user_attrs.get("evaluation"), None
+        objectives: tuple[float, ...] | None = None
         values: tuple[float, ...] = (math.nan,) * 6
-        if stored is not None and trial.state == TrialState.COMPLETE:
-            evaluation = Evaluation.from_dict(stored)
+        if trial.state == "complete" and (evaluation := trial.evaluation) is not None:
             compiled = evaluation.measurement.flash_bytes is not None
             sized = ("flash_bytes", "ram_bytes") if compiled else ("download_bytes", "peak_memory_bytes")
             names = ("accuracy", "latency_ms", "file_bytes", *sized)
             loss, *shares = (self._reference.share(evaluation, name) for name in names)
             values = (loss, _doubt(evaluation) / self._reference.metric_scale, *shares)
             objectives = self._front_point(evaluation)
-        elif (seen := trial.user_attrs.get("seen", {})).get("latency_ms") is not None:  # screened: no metric, no front
-            shares = [
-                seen[name] / self._reference.unit(name) for name in ("latency_ms", "file_bytes", "download_bytes")
-            ]
+        elif isinstance(stop := trial.stop, Screened):  # no metric, no front
+            predicted = {
+                "latency_ms": stop.latency_ms,
+                "file_bytes": stop.file_bytes,
+                "download_bytes": stop.download_bytes,
+            }
+            shares = [value / self._reference.unit(name) for name, value in predicted.items()]
             values = (math.nan, math.nan, *shares, math.nan)
-        divergence = float(trial.user_attrs.get("divergence", math.nan))
         # A trained candidate is a point of the front, but teaches nothing about untrained ones of its configuration.
-        trained = "finetuned_from" in trial.user_attrs
         return KnownTrial(
             number=trial.number,
-            row=None if trained else self._row(trial),
-            values=(divergence, *values),
+            row=None if trial.finetuned_from is not None else self._row(trial),
+            values=(trial.divergence, *values),
             objectives=objectives,
-            failed=trial.state == TrialState.FAIL,
+            failed=trial.state == "failed",
         )
 
     def _learn(self, known: KnownTrial) -> None:
@@ -165,9 +168,8 @@ class History:
         elif not math.isnan(known.values[1]):
             self._good[row[0]] |= same
 
-    def _row(self, trial: FrozenTrial) -> Row | None:
-        parameters: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params
-        return self._space.row_of(parameters, ACTIVATIONS)
+    def _row(self, trial: StoredTrial) -> Row | None:
+        return self._space.row_of(trial.parameters, ACTIVATIONS)
 
     def _front_point(self, evaluation: Evaluation) -> tuple[float, ...] | None:
         """An evaluation's objectives in units of the hypervolume; None where it violates a constraint or lacks one."""
@@ -207,14 +209,9 @@ def scale_of(name: str) -> float:
 
 def _counted_before(trials: Sequence[FrozenTrial], number: int | None) -> int:
     """1 where this trial runs again what was proposed and died: that was counted, and is no other suggestion."""
-    if number is None or "retry_of" not in trials[number].user_attrs:
+    if number is None or stored_trial(trials[number]).retry_of is None:
         return 0
-    return int(_was_proposed(first_try(trials[number], trials)))
-
-
-def _was_proposed(trial: FrozenTrial) -> bool:
-    """Whether its parameters were not given when it was queued."""
-    return "fixed_params" not in trial.system_attrs and not died_unborn(trial)
+    return int(stored_trial(first_try(trials[number], trials)).was_proposed)
 
 
 def _doubt(evaluation: Evaluation) -> float:

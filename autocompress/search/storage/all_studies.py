@@ -19,8 +19,9 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.errors import AutocompressError
-from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.search.storage import study_records
+from autocompress.search.storage.stored_trial import EVALUATION, StoredTrial, union_s
 
 _SAMPLES = '"samples_ms": [['  # the key of what is left out; in a text its quotes would be escaped
 _STUDIES = "SELECT study_id, study_name FROM studies ORDER BY study_name"
@@ -122,32 +123,21 @@ def _study(connection: Connection, study_id: int, name: str) -> StudyRecord | Un
 
 def _trials(connection: Connection, key: Mapping[str, int]) -> tuple[list[TrialRecord], float]:
     """The trials by number, and the seconds that they took."""
-    attributes: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    attributes: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     for trial_id, name, text in connection.execute(sqlalchemy.text(_TRIAL_ATTRIBUTES), key).all():
-        attributes[trial_id][name] = text
-    rows = [row for row in connection.execute(sqlalchemy.text(_TRIALS), key) if row.state != TrialState.WAITING.name]
-    states = {state.name: name for state, name in study_records.STATES.items()}
+        attributes[trial_id][name] = json.loads(_without_samples(text) if name == EVALUATION else text)
     trials = [
-        _trial(number, states[state], finished, attributes[trial_id]) for trial_id, number, state, finished in rows
+        StoredTrial(
+            number=number,
+            optuna_state=TrialState[state],
+            finished_s=None if finished is None else _seconds(finished),
+            attributes=attributes[trial_id],
+            drawn={},
+        )
+        for trial_id, number, state, finished in connection.execute(sqlalchemy.text(_TRIALS), key)
+        if state != TrialState.WAITING.name
     ]
-    spans = [
-        (trial.finished_s - float(attributes[trial_id]["wall_s"]), trial.finished_s)
-        for (trial_id, *_), trial in zip(rows, trials, strict=True)
-        if trial.finished_s is not None and "wall_s" in attributes[trial_id]
-    ]
-    return trials, study_records.union_s(spans)
-
-
-def _trial(number: int, state: str, finished: Any, texts: Mapping[str, str]) -> TrialRecord:
-    evaluation = texts.get("evaluation")
-    return TrialRecord(
-        number=number,
-        state=study_records.state_of(state, json.loads(texts["seen"]) if "seen" in texts else None),
-        evaluation=None if evaluation is None else _evaluation(evaluation),
-        reason=json.loads(texts["reason"]) if "reason" in texts else None,
-        finished_s=None if finished is None else _seconds(finished),
-        cached=texts.get("cached") == "true",
-    )
+    return [trial.record() for trial in trials], union_s(trials)
 
 
 def _seconds(stored: str | datetime) -> float:
@@ -156,8 +146,6 @@ def _seconds(stored: str | datetime) -> float:
     return time.replace(tzinfo=timezone.utc).timestamp()
 
 
-def _evaluation(text: str) -> Evaluation:
-    start = text.find(_SAMPLES)
-    if start >= 0:  # most of the text, and of the time to read it
-        text = f'{text[:start]}"samples_ms": []{text[text.index("]]", start) + 2 :]}'
-    return Evaluation.from_dict(json.loads(text))
+def _without_samples(text: str) -> str:
+    start = text.find(_SAMPLES)  # most of the text, and of the time to read it
+    return text if start < 0 else f'{text[:start]}"samples_ms": []{text[text.index("]]", start) + 2 :]}'

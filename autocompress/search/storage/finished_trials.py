@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.evaluate.early_stopping import Screened, StoppedEarly
+from autocompress.evaluate.early_stopping import StoppedEarly
 from autocompress.records.study import Evaluation, TrialRecord
-from autocompress.search.storage import study_records
+from autocompress.search.storage.stored_trial import INTERRUPTED, stored_trial
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -31,14 +31,14 @@ class FinishedTrials:
         return [self._enter(trial) for trial in trials if trial.number not in self.records]
 
     def _enter(self, trial: FrozenTrial) -> TrialRecord:
-        record = self.records[trial.number] = study_records.trial_record(trial)
-        digest = trial.user_attrs.get("digest")
+        stored = stored_trial(trial)
+        record = self.records[trial.number] = stored.record()
         if record.evaluation is not None and not record.evaluation.finetuned:
             self.seen[record.evaluation.configuration.digest] = record.evaluation
-        if digest is not None and record.state == "failed":
-            self.failed[digest] = record.reason
-        if digest is not None and (stop := _stop_of(trial)) is not None:
-            self.stopped[digest] = stop
+        if stored.digest is not None and record.state == "failed":
+            self.failed[stored.digest] = record.reason
+        if stored.digest is not None and (stop := stored.stop) is not None:
+            self.stopped[stored.digest] = stop
         return record
 
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -56,7 +56,7 @@ class FinishedTrials:
         for record in reversed(self.records.values()):
             if record.state != "failed":
                 break
-            if record.reason != study_records.INTERRUPTED:
+            if record.reason != INTERRUPTED:
                 reasons.append(record.reason or "")
         return reasons
 
@@ -64,16 +64,3 @@ class FinishedTrials:
         """Whether the last `count` trials were stopped early or screened."""
         last = list(self.records.values())[-count:]
         return len(last) == count and all(record.state in ("stopped_early", "screened") for record in last)
-
-
-def _stop_of(trial: FrozenTrial) -> StoppedEarly | None:
-    """The stop that a trial holds; None for one that ended otherwise."""
-    seen = trial.user_attrs.get("seen")
-    if seen is None:
-        return None
-    attrs = trial.user_attrs
-    what = {"samples": seen["samples"], "accuracy": seen["accuracy"], "divergence": attrs["divergence"]}
-    if "latency_ms" not in seen:
-        return StoppedEarly(attrs["reason"], **what)
-    predicted = {name: seen[name] for name in ("latency_ms", "file_bytes", "download_bytes")}
-    return Screened(attrs["reason"], **what, **predicted)

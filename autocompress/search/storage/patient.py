@@ -29,6 +29,7 @@ from sqlalchemy.exc import (
 
 from autocompress import interrupts
 from autocompress.errors import AutocompressError
+from autocompress.search.storage.stored_trial import RETRY_OF, stored_trial
 from autocompress.search.storage.trial_reader import TrialReader, of_study
 
 WAIT_S = 900.0  # for a storage that is away, then the search ends
@@ -221,9 +222,8 @@ def _switched(connection: Any, patient: bool) -> bool:
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a trial that died again: its parameters only (a copied constraint or evaluation would stand in the way);
     of one that died before it had any, those that it was queued with."""
-    parameters = trial.system_attrs.get("fixed_params", {}) | trial.params
-    if parameters:
-        study.enqueue_trial(parameters, user_attrs={"retry_of": trial.number})
+    if parameters := stored_trial(trial).parameters:
+        study.enqueue_trial(parameters, user_attrs={RETRY_OF: trial.number})
 
 
 def running(study: optuna.Study) -> list[FrozenTrial]:

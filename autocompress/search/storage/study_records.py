@@ -5,15 +5,13 @@ User attributes of a study: `schema` (of all that follows), `identity` (digests 
 its first output), `metric_scale` (none: 1), `int8_download_bytes`, `notes`, `versions`, `importance`, `runs` (each
 start of a search: command, user, host, time), `test:SHA256` (metric on the test split and its interval),
 `measured:PATTERN` (the careful latency of front members, by their kernel pattern), `pattern:PATTERN` (latencies as they
-are measured) and `search` (what the present search goes on to, see workers/goal.py). Of a trial: `worker` (whose it
-is), `evaluation` (written before its values are told), `divergence`, `wall_s`, `cached`, `reason`, `digest`, and `seen`
-of one that was stopped early or screened (then with the predicted `latency_ms`)."""
+are measured) and `search` (what the present search goes on to, see workers/goal.py). Those of a trial are in
+stored_trial.py."""
 
 from __future__ import annotations
 
 import getpass
 import json
-import math
 import re
 import socket
 import time
@@ -32,16 +30,10 @@ from autocompress.records.measurement import Measurement
 from autocompress.records.output import JudgedOutput
 from autocompress.records.study import Evaluation, Importance, SearchRun, StudyRecord, TrialRecord
 from autocompress.search.storage.patient import open_storage, retry, running
+from autocompress.search.storage.stored_trial import REASON, STATES, stored_trial, union_s
 
-INTERRUPTED = "its worker ended before it was evaluated"  # the reason of a failed trial that holds none
 SCHEMA = 2  # raise it when what is stored of a study cannot be read as before
 READABLE = (1, 2)  # 1 held the words of a command where 2 has a specification
-STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "stopped_early",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +109,13 @@ def recover(
     study: optuna.Study, values_of: Callable[[Evaluation], tuple[float, ...]], is_dead: Callable[[str], bool]
 ) -> None:
     """Settle every trial whose worker died: told from its stored evaluation, else failed and queued again. Only who
-    holds the study's turn may do this: a trial that nobody has taken as his yet is nobody's then."""
+    holds the study's trial lock may do this: a trial that nobody has taken as his yet is nobody's then."""
     for trial in running(study):
-        worker = trial.user_attrs.get("worker")
-        if worker is not None and not is_dead(worker):
+        stored = stored_trial(trial)
+        if stored.worker is not None and not is_dead(stored.worker):
             continue
-        stored = trial.user_attrs.get("evaluation")
-        if stored is not None:
-            _tell(study, trial, values_of, Evaluation.from_dict(stored))
+        if (evaluation := stored.evaluation) is not None:
+            _tell(study, trial, values_of, evaluation)
         else:
             study.tell(trial.number, state=TrialState.FAIL)
             retry(study, trial)
@@ -136,7 +127,7 @@ def _tell(
     try:
         values = values_of(found)
     except CandidateError as fault:  # its worker was about to say so
-        optuna.Trial(study, trial._trial_id).set_user_attr("reason", str(fault))
+        optuna.Trial(study, trial._trial_id).set_user_attr(REASON, str(fault))
         study.tell(trial.number, state=TrialState.FAIL)
     else:
         study.tell(trial.number, values)
@@ -161,32 +152,13 @@ def load_study(runs: Path, name: str, storage: str | None) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=opened)
 
 
-def state_of(state: str, seen: Mapping[str, Any] | None) -> str:
-    """A trial's state by what is stored of it: one that ended early with a predicted latency was screened."""
-    return "screened" if seen is not None and "latency_ms" in seen else state
-
-
-def trial_record(trial: FrozenTrial) -> TrialRecord:
-    """One trial as plain data."""
-    stored = trial.user_attrs.get("evaluation")
-    finished, failed = trial.datetime_complete, trial.state == TrialState.FAIL
-    return TrialRecord(
-        number=trial.number,
-        state=state_of(STATES[trial.state], trial.user_attrs.get("seen")),
-        evaluation=None if stored is None else Evaluation.from_dict(stored),
-        reason=trial.user_attrs.get("reason", INTERRUPTED if failed else None),
-        finished_s=None if finished is None else finished.timestamp(),
-        cached=bool(trial.user_attrs.get("cached", False)),
-    )
-
-
 def read_record(study: optuna.Study, trials: Sequence[TrialRecord] | None = None) -> StudyRecord:
     """The whole study as plain data; `trials` where they are at hand already. Front members carry their careful
     latency. AutocompressError for a study whose baseline was never evaluated or that another program made."""
     check_schema(study.study_name, study.user_attrs)
-    frozen = study.get_trials(deepcopy=False, states=tuple(STATES))
-    rows = [trial_record(trial) for trial in frozen] if trials is None else trials
-    return record_of(study.study_name, study.user_attrs, rows, union_s(_spans(frozen)))
+    stored = [stored_trial(trial) for trial in study.get_trials(deepcopy=False, states=tuple(STATES))]
+    rows = [trial.record() for trial in stored] if trials is None else trials
+    return record_of(study.study_name, study.user_attrs, rows, union_s(stored))
 
 
 def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord], wall_s: float) -> StudyRecord:
@@ -270,23 +242,6 @@ def note_run(study: optuna.Study, command: Sequence[str]) -> None:
         command=tuple(map(without_password, command)), user=user, host=socket.gethostname(), started_s=time.time()
     )
     study.set_user_attr("runs", [*study.user_attrs.get("runs", ()), asdict(run)])
-
-
-def union_s(spans: Iterable[tuple[float, float]]) -> float:
-    """How long any worker evaluated: the length of the union of (begin, end), in seconds."""
-    total, until = 0.0, -math.inf
-    for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return total
-
-
-def _spans(trials: Iterable[FrozenTrial]) -> Iterator[tuple[float, float]]:
-    """When each trial was evaluated, as far as it is finished."""
-    for trial in trials:
-        if "wall_s" in trial.user_attrs and trial.datetime_complete is not None:
-            end_s = trial.datetime_complete.timestamp()
-            yield end_s - float(trial.user_attrs["wall_s"]), end_s
 
 
 def careful_key(evaluation: Evaluation) -> str:

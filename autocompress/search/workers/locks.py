@@ -1,7 +1,7 @@
 """Locks between processes, each a file that the kernel unlocks when its holder dies.
 
-`TrialLock`: one worker at a time looks at the study and begins a trial. `WorkerRegistry`: which workers live.
-`ProcessorLock`: who computes on this machine, any number of builds at once or one measurement alone."""
+`FileLock`: one process at a time, as the worker that looks at the study and begins a trial. `WorkerRegistry`: which
+workers live. `ProcessorLock`: who computes on this machine, any number of builds at once or one measurement alone."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-class TrialLock:
-    """The right to look at a study and begin a trial, as a context manager; may be released before its end."""
+class FileLock:
+    """An exclusive lock on a file, as a context manager; may be released before its end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> TrialLock:
+    def __enter__(self) -> FileLock:
         self._file = self._path.open("ab")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         return self

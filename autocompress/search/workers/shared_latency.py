@@ -15,7 +15,7 @@ from autocompress.records.measurement import Measurement
 from autocompress.records.study import Evaluation
 from autocompress.search.specification import Specification
 from autocompress.search.storage import study_records
-from autocompress.search.workers.locks import ProcessorLock, TrialLock
+from autocompress.search.workers.locks import FileLock, ProcessorLock
 
 
 class SharedLatency:
@@ -69,12 +69,12 @@ class SharedLatency:
 
     def _others(self) -> OtherWorkers:
         @contextlib.contextmanager
-        def turn() -> Iterator[None]:
-            with self._processors.idle(), TrialLock(self._folder / "measuring"):
+        def lock() -> Iterator[None]:
+            with self._processors.idle(), FileLock(self._folder / "measurement.lock"):
                 yield
 
         return OtherWorkers(
-            turn=turn,
+            lock=lock,
             measured=lambda: study_records.measurements_of(self._study(), ()),
             tell=lambda measurement: study_records.store_pattern(self._study(), measurement),
         )

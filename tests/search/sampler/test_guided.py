@@ -103,7 +103,7 @@ def test_guided_proposes_nothing_twice_and_ends_where_everything_is_tried() -> N
     assert sampler.exhausted(study.get_trials(deepcopy=False))
 
 
-def test_guided_has_the_corners_among_its_first_suggestions_and_each_once() -> None:
+def test_guided_has_the_uniform_baselines_among_its_first_suggestions_and_each_once() -> None:
     where = world()
     land = where.encoded_space
     asked = uniform_baselines(land.activations, land.choices)
@@ -115,7 +115,7 @@ def test_guided_has_the_corners_among_its_first_suggestions_and_each_once() -> N
     assert len(set(proposed)) == len(proposed)
 
 
-def test_guided_leaves_out_corners_that_were_tried_before() -> None:
+def test_guided_leaves_out_uniform_baselines_that_were_tried_before() -> None:
     """As in a study that an earlier version began, which had all of them first."""
     where = world()
     land = where.encoded_space

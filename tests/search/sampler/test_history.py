@@ -93,7 +93,7 @@ def test_what_died_and_runs_again_counts_as_one_suggestion(drawn: int) -> None:
 
     dying = study.ask()
     before = proposed_before(dying)
-    for name, distribution in list(sampler._space.items())[:drawn]:
+    for name, distribution in list(sampler._distributions.items())[:drawn]:
         dying._suggest(name, distribution)
     study.tell(dying, state=TrialState.FAIL)
     patient.retry(study, study.get_trials(deepcopy=False)[dying.number])
