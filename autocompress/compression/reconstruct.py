@@ -34,6 +34,8 @@ _LEAST_DRIFT = 0.05
 _BIAS_SAMPLES = 128
 _SCREENING_SWEEPS = 2
 _PREFIX_BYTES = 512 * 2**20  # kept states of prefixes; short prefixes are shared most and go last
+_WIDE_PREFIX_BYTES = 128 * 2**20  # where one state is larger than that of a small network ever is
+_WIDE_STATE_BYTES = 96 * 2**20
 _NARROW_PREFIX_BYTES = 64 * 2**20  # of each network that lost channels: there may be several at once
 
 
@@ -210,6 +212,8 @@ class Reconstruction:
     def _remember(self, prefix: tuple[Any, ...], value: tuple[State, SolvedLayer]) -> None:
         self._prefixes.pop(prefix, None)
         self._prefixes[prefix] = value
+        if _bytes(value[0]) > _WIDE_STATE_BYTES:
+            self._kept_bytes = min(self._kept_bytes, _WIDE_PREFIX_BYTES)
         while sum(_bytes(state) for state, _ in self._prefixes.values()) > self._kept_bytes:
             longest = max(self._prefixes, key=len)  # the oldest of the longest: dict order is age
             del self._prefixes[longest]

@@ -7,6 +7,7 @@ what depends on shapes alone (the target of a TRANSPOSE_CONV, say) is the same f
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -108,20 +109,27 @@ class Segment:
         return self._invoke(self._patch.snapshot(), state, chunks, threads)
 
     def _invoke(self, model: bytes, state: State, chunks: int, threads: int) -> dict[int, Array]:
-        def lane(number: int) -> Callable[[int], tuple[Array, ...]]:
+        made = {i: _Rows(1 if i in self._fixed else chunks) for i in self.makes}
+
+        def lane(number: int) -> Callable[[int], None]:
             shapes = {self._local[i]: self._chunk(state, i, 0, chunks).shape for i in self.reads}
             key = (number, *shapes.values())
             run = self._opened.get(key) or interpreter(model, 1, shapes)
             if self._stays:
                 self._opened[key] = run
-            return lambda chunk: self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
+
+            def of_chunk(chunk: int) -> None:
+                values = self._invoke_chunk(run, {i: self._chunk(state, i, chunk, chunks) for i in self.reads})
+                for i, rows in zip(self.makes, values, strict=True):
+                    made[i].put(chunk, rows)
+
+            return of_chunk
 
         try:
-            parts = in_lanes(chunks, threads, lane)
+            in_lanes(chunks, threads, lane)
         except RuntimeError as fault:
             raise CandidateError(f"the runtime fails on a part of the network: {_line(fault)}") from fault
-        made = dict(zip(self.makes, zip(*parts, strict=True), strict=True))
-        return {i: parts[0] if i in self._fixed else np.concatenate(parts) for i, parts in made.items()}
+        return {i: rows.whole for i, rows in made.items()}
 
     def _invoke_chunk(self, run: Any, values: State) -> tuple[Array, ...]:
         run.reset_all_variables()
@@ -132,6 +140,26 @@ class Segment:
 
     def _chunk(self, state: State, tensor: int, chunk: int, chunks: int) -> Array:
         return state[tensor] if tensor in self._fixed else _chunk(state[tensor], chunk, chunks)
+
+
+class _Rows:
+    """The values of one tensor, written chunk by chunk into one array, without a second copy of all of them. One chunk
+    alone is what there is."""
+
+    whole: Array
+
+    def __init__(self, chunks: int) -> None:
+        self._chunks, self._lock = chunks, threading.Lock()
+
+    def put(self, chunk: int, rows: Array) -> None:
+        """Write the rows of chunk number `chunk`, as many as those of any other."""
+        with self._lock:
+            if self._chunks == 1:
+                self.whole = rows
+                return
+            if not hasattr(self, "whole"):
+                self.whole = np.empty((self._chunks * len(rows), *rows.shape[1:]), rows.dtype)
+        self.whole[chunk * len(rows) : (chunk + 1) * len(rows)] = rows
 
 
 def _line(fault: Exception) -> str:
