@@ -15,6 +15,7 @@ import numpy as np
 from autocompress.errors import AutocompressError
 from autocompress.network.tflite import sparse, validate
 from autocompress.network.tflite.appended import appended
+from autocompress.network.tflite.shared_quantization import SharedQuantization, SharedVectors
 from autocompress.network.tflite.tree import OperatorTree, Tree
 
 _CONVERSION = b"CONVERSION_METADATA"  # how the float file was made, which is not true of what is made of it
@@ -317,19 +318,34 @@ def strip(tree: Tree) -> None:
 
 
 def write(tree: Tree) -> bytes:
-    """The bytes of an object tree, each buffer aligned to 16 bytes as the schema asks for, and behind them the archive
-    that stood behind what was read."""
+    """The bytes of an object tree, each buffer aligned to 16 bytes as the schema asks for, equal quantization vectors
+    stored once, and behind them the archive that stood behind what was read."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 16)
-    originals = tree.buffers
+    originals, quantized = tree.buffers, _shared_quantization(tree)
     tree.buffers = [_aligned_buffer()(buffer.data) for buffer in originals]
     try:
         builder.Finish(tree.Pack(builder), file_identifier=_IDENTIFIER)
     finally:
         tree.buffers = originals
+        for tensor, parameters in reversed(quantized):
+            tensor.quantization = parameters
     written, archive = bytes(builder.Output()), getattr(tree, "appended", None)
     return written if archive is None else archive.behind(written)
+
+
+def _shared_quantization(tree: Tree) -> list[tuple[Any, Any]]:
+    """Let tensors share what is equal of their quantization; what each of them had. Scales of constants stay apart:
+    builders write others into them, in place."""
+    shared, found = SharedVectors(), []
+    for tensor in (tensor for graph in tree.subgraphs for tensor in graph.tensors):
+        if tensor.quantization is not None:
+            constant = tree.buffers[tensor.buffer].data is not None
+            found.append((tensor, tensor.quantization))
+            packed: Any = SharedQuantization(tensor.quantization, shared, constant)
+            tensor.quantization = packed
+    return found
 
 
 @functools.cache
