@@ -63,7 +63,7 @@ def test_non_dominated_of_nothing_of_zeros_and_of_infinity() -> None:
     assert pareto.non_dominated(np.empty((0, 3))).tolist() == []
     assert pareto.non_dominated([]).tolist() == []
     assert pareto.non_dominated([[0.0, -0.0], [-0.0, 0.0]]).tolist() == [True, False]
-    assert pareto.non_dominated([[1, math.inf], [1, 2], [0, math.inf]]).tolist() == [False, True, True]
+    assert pareto.non_dominated([[1.0, math.inf], [1.0, 2.0], [0.0, math.inf]]).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("bad", [[[1.0, math.nan]], [1.0, 2.0]])
@@ -160,7 +160,7 @@ def _distance_to_chord(p: Floats) -> Floats:
     point."""
     q = (p - p.min(axis=0)) / np.ptp(p, axis=0)
     along, across = q[-1] - q[0], q - q[0]
-    return (along[1] * across[:, 0] - along[0] * across[:, 1]) / np.linalg.norm(along)
+    return np.asarray((along[1] * across[:, 0] - along[0] * across[:, 1]) / np.linalg.norm(along))
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=12))
@@ -172,10 +172,12 @@ def test_knee_of_two_objectives_is_farthest_from_the_chord(steps: list[tuple[int
 
 
 def test_knee_of_known_fronts() -> None:
-    assert pareto.knee([[0, 10], [1, 2], [2, 1.9], [10, 0]]) == 1
+    assert pareto.knee([[0.0, 10.0], [1.0, 2.0], [2.0, 1.9], [10.0, 0.0]]) == 1
     assert pareto.knee([[5.0, 5.0, 5.0]]) == 0
-    assert pareto.knee([[0, 1, 1], [1, 0, 1], [1, 1, 0], [0.2, 0.2, 0.3]]) == 3
-    assert pareto.knee([[0, 7, 1], [0.1, 7, 0.1], [1, 7, 0]]) == 1  # an objective that is the same for all
+    assert pareto.knee([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.2, 0.2, 0.3]]) == 3
+    assert (
+        pareto.knee([[0.0, 7.0, 1.0], [0.1, 7.0, 0.1], [1.0, 7.0, 0.0]]) == 1
+    )  # an objective that is the same for all
 
 
 @given(real_points(), hnp.arrays(np.float64, 3, elements=st.sampled_from([0.001, 0.5, 1000.0])))

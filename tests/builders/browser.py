@@ -7,8 +7,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from tests.builders.edge_host import unavailable
 from tests.builders.network_data import UnavailableError, apt
@@ -37,10 +38,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, file: Path, **options: object) -> Iterator[Page]:
+def opened(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
     """The page of a file once its script is through. At the end: nothing was said on the console, no error was raised
     and nothing was fetched."""
-    context = browser.new_context(**{"offline": True, "viewport": {"width": 1200, "height": 900}, **options})
+    settings: dict[str, Any] = {"offline": True, "viewport": {"width": 1200, "height": 900}}
+    context = browser.new_context(**settings | options)
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     said: list[str] = []
@@ -52,6 +54,11 @@ def opened(browser: Browser, file: Path, **options: object) -> Iterator[Page]:
     yield page
     context.close()
     assert said == [], said
+
+
+def text_of(locator: Locator) -> str:
+    """All text in an element, shown or not."""
+    return locator.text_content() or ""
 
 
 def _is_fetched(url: str) -> bool:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
 
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from autocompress.cli import app
 
 
-def call(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+def call(*words: object) -> Result:
+    """What `autocompress WORDS` ends with."""
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def fault_of(stderr: str) -> str:

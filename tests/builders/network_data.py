@@ -73,7 +73,7 @@ def _face(rng: np.random.Generator) -> Array:
     mouth = np.abs(y - 0.5 + smile * (x**2 / 0.08 - 1) * 0.3) < rng.uniform(0.02, 0.12)
     image[mouth & (np.abs(x) < rng.uniform(0.2, 0.34))] = dark
     light = 1 + rng.uniform(-0.3, 0.3) * x + rng.uniform(-0.2, 0.2) * y
-    return np.clip(image * light + rng.normal(0, 0.03, image.shape), 0, 1)
+    return np.asarray(np.clip(image * light + rng.normal(0, 0.03, image.shape), 0, 1))
 
 
 # --- keywords (synthetic speech) ------------------------------------------------------------------
@@ -122,17 +122,18 @@ def _mfcc(samples: Array) -> Array:
     frames = np.stack([padded[i * hop : i * hop + length] for i in range(FRAMES)]) * np.hanning(length)
     power = np.abs(np.fft.rfft(frames)) ** 2
     coefficients = dct(np.log(power @ _mel_bands(length).T + 1e-3), norm="ortho")[:, :COEFFICIENTS]
-    return (coefficients - coefficients.mean(0)) / (coefficients.std(0) + 1e-3)
+    return np.asarray((coefficients - coefficients.mean(0)) / (coefficients.std(0) + 1e-3))
 
 
 def _mel_bands(length: int, bands: int = 40) -> Array:
     """Triangles (bands, length // 2 + 1), evenly spaced on the mel scale from 20 Hz to 8 kHz."""
-    mel = np.linspace(*(2595 * np.log10(1 + np.array([20, 8000]) / 700)), bands + 2)
+    low, high = 2595 * np.log10(1 + np.array([20, 8000]) / 700)
+    mel = np.linspace(low, high, bands + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     hz = np.fft.rfftfreq(length, 1 / SAMPLES_PER_S)
     rising = (hz - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - hz) / np.diff(edges)[1:, None]
-    return np.clip(np.minimum(rising, falling), 0, None)
+    return np.asarray(np.clip(np.minimum(rising, falling), 0, None))
 
 
 # --- Shuttle --------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ def shuttle() -> tuple[Array, Array]:
     """Statlog Shuttle from Debian's r-cran-mlbench: 58,000 rows of 9 standardised values, and 1 where the
     class is not the normal one (Rad.Flow). The first 43,500 rows are the training set. Raises
     UnavailableError."""
-    import pyreadr
+    import pyreadr  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as folder:
         apt("download", "r-cran-mlbench", cwd=folder)

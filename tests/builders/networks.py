@@ -219,7 +219,7 @@ def recurrent_loop() -> Built:
     x, y = _digits("train")
     _fit(trained, x[..., 0], y, "sparse_categorical_crossentropy", epochs=15, batch=32)
     model.set_weights(trained.get_weights())
-    return tf.lite.TFLiteConverter.from_keras_model(model).convert(), _digit_rows(), "accuracy"
+    return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert()), _digit_rows(), "accuracy"
 
 
 def recurrent_fused() -> Built:
@@ -270,7 +270,7 @@ def _relu(h: Any) -> Any:
 def _tflite(model: Any) -> bytes:
     import tensorflow as tf
 
-    return tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
 def _splits(x: Array, y: Array, calibration: Any, validation: Any, test: Any) -> Data:
@@ -334,7 +334,7 @@ def _gain_network() -> Any:
     image_spec = tf.TensorSpec((None, 8, 8, 1), tf.float32, name="image")
     code_spec = tf.TensorSpec((None, 4), tf.float32, name="code")
 
-    class Gain(tf.Module):
+    class Gain(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             shapes = {"dense": (4, 64), "up": (2, 2, 8, 16), "first": (3, 3, 9, 16), "last": (3, 3, 16, 1)}
@@ -346,7 +346,7 @@ def _gain_network() -> Any:
             fan_in = np.prod(shape[:-1]) if name != "up" else shape[-1]
             return tf.Variable(rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32), name=name)
 
-        @tf.function(input_signature=[image_spec, code_spec])
+        @tf.function(input_signature=[image_spec, code_spec])  # type: ignore[untyped-decorator]
         def __call__(self, image: Any, code: Any) -> Any:
             w, b = self.weights, self.biases
             h = tf.nn.relu(code @ w["dense"] + b["dense"])

@@ -24,7 +24,7 @@ class Asked:
         """The search, not entered yet."""
         return Search(self.specification, self.resources, latency, budget=self.budget, **options)
 
-    def run(self, on_trial: Callable[[StudyRecord], object] = lambda _: None) -> StudyRecord:
+    def run(self, on_trial: Callable[[StudyRecord], None] = lambda _: None) -> StudyRecord:
         """Search with the device's own latencies, to the end."""
         specification = self.specification
         with (

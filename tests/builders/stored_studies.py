@@ -61,8 +61,9 @@ def _trial(trial: TrialRecord) -> optuna.trial.FrozenTrial:
     attributes: dict[str, Any] = {"wall_s": 0.5} | ({} if found is None else {"evaluation": found.to_dict()})
     attributes |= {} if trial.reason is None else {"reason": trial.reason}
     attributes |= {"cached": True} if trial.cached else {}
-    done = found is not None and trial.state == "complete"
-    values = [found.accuracy, found.measurement.latency_ms, found.download_bytes] if done else None
+    values = None
+    if found is not None and trial.state == "complete":
+        values = [found.accuracy, found.measurement.latency_ms, found.download_bytes]
     return create_trial(state=STATES[trial.state], values=values, user_attrs=attributes)
 
 

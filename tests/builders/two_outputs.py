@@ -68,7 +68,7 @@ def data_file(
     path: Path, model: bytes, *, key: str | None = None, output: str = "output_0", samples: int = 120
 ) -> Path:
     """An `.npz` whose labels are the classes of `output`, one in ten made wrong."""
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for seed, split in enumerate(("validation", "test", "train")):
         x = inputs(samples, seed)
         y = by_signature(model, x, key)[output].argmax(1)

@@ -24,6 +24,7 @@ from autocompress.network.tflite.graph import LAYER_OPS, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.short_floats import short
 from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
+from autocompress.records.kernels import CONTAINERS
 from autocompress.specs import device_schema
 from autocompress.tasks import LoadedTask, load_task
 from tests.builders.arrays import Array
@@ -244,8 +245,11 @@ def test_verification_finds_what_is_not_as_asked(
     elif damage == "another container":
         containers[0] = 32
     else:
-        changed = {"too few zeros": {"sparsity": 0.99}, "too many levels": {"clusters": 3}}[damage]
-        asked = configuration(layers, "float32", lambda n: dataclasses.replace(choice, **changed))
+        changed = {
+            "too few zeros": dataclasses.replace(choice, sparsity=0.99),
+            "too many levels": dataclasses.replace(choice, clusters=3),
+        }[damage]
+        asked = configuration(layers, "float32", lambda n: changed)
     with pytest.raises(CandidateError, match="the built file breaks"):
         verify(built, layers, containers, asked, solved)
 
@@ -271,7 +275,7 @@ def test_a_profile_may_name_the_containers_that_the_builder_makes_and_no_others(
     found = layers_of(read_graph(network))
     inputs = {found[0].input: np.ones((1, *found[0].input_shape[1:]), np.float32)}
     seen = trace.activation_ranges(network, inputs, 1, 1)
-    for bits in device_schema.CONTAINERS:
+    for bits in CONTAINERS:
         for activations in ACTIVATIONS if bits <= 8 else ("float32",):
             if bits >= device_schema.NARROWEST.get(op, 0):
                 (slot,) = make_template(network, found, [bits], activations, seen).slots

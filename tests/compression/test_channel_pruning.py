@@ -38,6 +38,7 @@ from autocompress.specs import SearchSpace, Widths
 from autocompress.tasks import LoadedTask, load_task
 from tests.builders import networks
 from tests.builders.arrays import Array
+from tests.builders.optional import present
 
 
 def reconstruction(network: bytes, inputs: Array) -> Reconstruction:
@@ -101,9 +102,8 @@ def test_channels_that_make_nothing_go_first(criterion: str) -> None:
     network = two_convolutions(3)
     tree = flatbuffer.read(network)
     layer = layers_of(graph_of(tree))[0]
-    for tensor in (layer.weight, layer.bias):
-        value = flatbuffer.constant(tree, tensor)
-        changed = value.copy()
+    for tensor in (layer.weight, present(layer.bias)):
+        changed = present(flatbuffer.constant(tree, tensor)).copy()
         changed[[1, 3]] = 0
         flatbuffer.set_constant(tree, tensor, changed)
     network = flatbuffer.write(tree)

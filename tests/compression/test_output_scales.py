@@ -26,6 +26,7 @@ from autocompress.network.tflite.interpreter import Runner
 from autocompress.records.configuration import Configuration, LayerChoice
 from tests.builders.arrays import Array
 from tests.builders.fixed_batch import samples
+from tests.builders.optional import present
 
 
 def network(kind: str) -> bytes:
@@ -42,7 +43,7 @@ def network(kind: str) -> bytes:
         "depthwise": lambda: net.depthwise(net.pad(dead, 1, 1)),
     }
     tree = flatbuffer.read(net.finish(net.dense(net.mean(behind[kind]()), 5, relu=False)))
-    flatbuffer.set_constant(tree, layers_of(graph_of(tree))[1].bias, np.full(8, -1e3, np.float32))
+    flatbuffer.set_constant(tree, present(layers_of(graph_of(tree))[1].bias), np.full(8, -1e3, np.float32))
     return flatbuffer.normalise(flatbuffer.write(tree))
 
 

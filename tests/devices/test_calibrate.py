@@ -40,6 +40,7 @@ from autocompress.specs import (
     own_device_names,
     save_device,
 )
+from tests.builders.optional import present
 
 RUNTIME = CalibratedRuntime(name="ai-edge-litert", version="2.3.0", threads=1, os_bits=64)
 SET = designs.designed_set()
@@ -89,7 +90,7 @@ def test_a_blueprint_computes_what_it_says() -> None:
     model = net.finish(net.dense(net.input, 3))
     x = np.arange(7, dtype=np.float32)[None] - 3
     tree = flatbuffer.read(model)
-    weight, bias = flatbuffer.constant(tree, 1), flatbuffer.constant(tree, 2)
+    weight, bias = present(flatbuffer.constant(tree, 1)), present(flatbuffer.constant(tree, 2))
     np.testing.assert_allclose(Runner(model).run({"x": x}), np.maximum(x @ weight.T + bias, 0), rtol=1e-5)
 
 

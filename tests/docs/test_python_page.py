@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.samplers import RandomSampler
 
 import autocompress as ac
 from tests.builders.project import ROOT
@@ -93,7 +94,7 @@ def test_all_names_are_there_and_documented() -> None:
         (lambda: ac.space("defualt"), "did you mean 'default'"),
         (lambda: ac.task("digit"), "did you mean 'digits'"),
         (lambda: ac.register_metric("accuracy", lambda o, y: o, higher_is_better=True), "give yours another name"),
-        (lambda: ac.register_sampler("guided", lambda seed: None), "give yours another name"),
+        (lambda: ac.register_sampler("guided", lambda seed: RandomSampler(seed=seed)), "give yours another name"),
         (lambda: ac.open_study("runs/none", ac.task("digits")), "a task and a device belong together"),
         (lambda: ac.compress(b"x", np.zeros((1, 1), np.float32), activations="int9"), "choose one"),
     ],

@@ -22,9 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from typer.testing import CliRunner
 
-from autocompress.cli import app
 from autocompress.compression.build import decoded
 from autocompress.export import android, bundle, c_source
 from autocompress.export.programs import verify
@@ -32,16 +30,14 @@ from autocompress.export.stored_weights import stored_weights
 from autocompress.metrics import METRICS
 from autocompress.report.card import escaped
 from autocompress.tasks import load_task
+from tests.builders.command_line import call
 from tests.builders.edge_host import unavailable
 from tests.builders.network_data import UnavailableError, apt
+from tests.builders.optional import present
 from tests.builders.project import ROOT
 
 DIGITS = load_task("digits")
 PROGRAMS = ROOT / "autocompress" / "export" / "programs"
-
-
-def call(*arguments: str | Path | int) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     (folder / "net.tflite").write_bytes(DIGITS.original)
     (validation,), (test,) = DIGITS.x_validation.values(), DIGITS.x_test.values()
-    labels = {"y_validation": DIGITS.y_validation, "y_test": DIGITS.y_test}
+    labels = {"y_validation": present(DIGITS.y_validation), "y_test": present(DIGITS.y_test)}
     np.savez(folder / "data.npz", x_validation=validation, x_test=test, **labels)
     return folder
 
@@ -319,7 +315,12 @@ def test_what_verify_cannot_read_is_one_line_and_code_2(runs: Path, data: Path, 
     card, _ = exported(runs, tmp_path)
     (tmp_path / "cut.npz").write_bytes((data / "data.npz").read_bytes()[:-100])
     (tmp_path / "other.json").write_text(json.dumps(card | {"metric": {"name": "iou"}}))
-    for words in (["none.json"], ["other.json", "--data", data / "data.npz"], ["--data", tmp_path / "cut.npz"]):
+    faults: list[list[str | Path]] = [
+        ["none.json"],
+        ["other.json", "--data", data / "data.npz"],
+        ["--data", tmp_path / "cut.npz"],
+    ]
+    for words in faults:
         full = [tmp_path / word if str(word).endswith(".json") else word for word in words]
         done = run(tmp_path / "verify.py", *full)
         assert done.returncode == 2, done.stdout + done.stderr
@@ -509,7 +510,7 @@ def metadata_of(file: bytes) -> Any:
 
 def text(table: Any, field: int) -> str:
     start, size = table.span(field)
-    return table.data[start : start + size].decode()
+    return str(table.data[start : start + size], "utf-8")
 
 
 def test_metadata_say_what_the_network_is_and_change_nothing(runs: Path, data: Path, tmp_path: Path) -> None:

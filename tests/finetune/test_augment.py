@@ -20,6 +20,7 @@ from autocompress.metrics import get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.tasks import digits, load_task
 from tests.builders.arrays import Array
+from tests.builders.optional import present
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -123,7 +124,7 @@ def test_shares_of_classes_and_classes_cost_the_same() -> None:
 
 
 def test_a_step_has_variations_of_its_own_and_the_teachers_word_on_them() -> None:
-    inputs, y = load_task("digits").train()
+    inputs, y = present(load_task("digits").train)()
     ((name, x),) = inputs.items()
     tree = flatbuffer.read(flatbuffer.normalise(digits.NETWORK.read_bytes()))
     teacher = Teacher(tree, [int(tree.subgraphs[0].outputs[0])], [x], 64)

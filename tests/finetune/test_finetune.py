@@ -18,9 +18,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from autocompress.cli import app
 from autocompress.compression.build import Builder, read_layers
 from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
@@ -46,6 +44,8 @@ from autocompress.search.storage import study_records
 from autocompress.tasks import digits, load_task
 from tests.builders import networks
 from tests.builders.arrays import Array
+from tests.builders.command_line import call
+from tests.builders.optional import present
 from tests.builders.project import ROOT
 from tests.builders.standstill import stop_when
 from tests.builders.tiny_models import dense_model
@@ -187,7 +187,9 @@ def check_derivatives(held: ConstrainedLayer, rng: np.random.Generator, smooth: 
         sizes = [np.linalg.norm(v.numpy() * pull) for v, pull in zip(held.weights, pulls, strict=True)]
         expected = float(np.vdot(gradient, step))
         half_precision = 2**-9 * max(sizes) if held._choice.bits == 16 else 0.0
-        assert (ends[0] - ends[1]) / 2 == pytest.approx(expected, rel=0.01, abs=1e-4 * max(sizes) + half_precision)
+        assert (ends[0] - ends[1]) / 2 == pytest.approx(
+            expected, rel=0.01, abs=float(1e-4 * max(sizes) + half_precision)
+        )
 
 
 def is_ratio_or_bias(held: ConstrainedLayer, variable: Any) -> bool:
@@ -213,11 +215,12 @@ def test_a_centroids_gradient_is_the_sum_over_its_members(digits_network: bytes)
         gradients = held.gradients([tf.constant(pull), *rest], held.put())
         (given,) = (g for g, v in zip(gradients, held.variables, strict=True) if v is held._table)
         in_order = keras_model.from_keras_order(layer, pull)
-        table = np.union1d(solved.levels, [0])
+        levels, scale = present(solved.levels), present(solved.scale)
+        table = np.union1d(levels, [0])
         for place, level in enumerate(table):
             expected = 0.0
-            for index in np.argwhere(solved.levels == level):
-                expected += in_order[tuple(index)] * solved.scale[index[layer.output_axis]] * held._size
+            for index in np.argwhere(levels == level):
+                expected += in_order[tuple(index)] * scale[index[layer.output_axis]] * held._size
             assert float(given[place]) == pytest.approx(0.0 if level == 0 else expected, rel=1e-3, abs=1e-5)
 
 
@@ -229,17 +232,18 @@ def test_of_weights_on_the_same_level_the_smallest_of_the_float_network_are_prun
     layers, start = crushed_network(digits_network, choice)
     network = keras_model.to_keras(graph_of(tree))
     for layer, solved in zip(layers, start, strict=True):
-        dense = flatbuffer.constant(tree, layer.weight)
+        dense = present(flatbuffer.constant(tree, layer.weight))
+        before, scale = present(solved.levels), present(solved.scale)
         held = ConstrainedLayer(layer, choice, solved, network, fixed=False, dense=dense, target=0.8)
         held.put()
-        np.testing.assert_array_equal(held.solved().levels, solved.levels)  # rounded to what they were
+        np.testing.assert_array_equal(present(held.solved().levels), before)  # rounded to what they were
         held.move_mask()
-        left = held.solved().levels
-        np.testing.assert_array_equal(left[left != 0], solved.levels[left != 0])
+        left = present(held.solved().levels)
+        np.testing.assert_array_equal(left[left != 0], before[left != 0])
         for channel in range(dense.shape[layer.output_axis]):
-            levels, rest, sizes = (np.take(a, channel, layer.output_axis) for a in (solved.levels, left, np.abs(dense)))
+            levels, rest, sizes = (np.take(a, channel, layer.output_axis) for a in (before, left, np.abs(dense)))
             for level in set(np.unique(levels)) - {0}:
-                on_level = (levels == level) & (np.abs(sizes / solved.scale[channel] - abs(level)) < 0.45)
+                on_level = (levels == level) & (np.abs(sizes / scale[channel] - abs(level)) < 0.45)
                 pruned, kept = sizes[on_level & (rest == 0)], sizes[on_level & (rest != 0)]
                 assert not len(pruned) or not len(kept) or pruned.max() <= kept.min() * (1 + 1e-5)
 
@@ -260,7 +264,7 @@ def test_a_weight_beyond_the_largest_level_can_come_back_and_goes_no_further(dig
 @pytest.mark.parametrize("choice", CHOICES[1:], ids=str)
 def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoice, tmp_path: Path) -> None:
     """At a learning rate at which everything moves; the builder verifies what it is given once more."""
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     layers, start, asked, tuned = train(
         digits_network, {n: v[:200] for n, v in x.items()}, choice, tmp_path / "state.npz", learning_rate=0.1, epochs=2
     )
@@ -276,7 +280,7 @@ def test_every_stage_keeps_its_promises(digits_network: bytes, choice: LayerChoi
 
 def test_each_layer_keeps_its_own_choice(digits_network: bytes, tmp_path: Path) -> None:
     """Bit-widths, zeros and clusters that differ from layer to layer."""
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     layers = layers_of(read_graph(digits_network))
     chosen = {layer.name: choice for layer, choice in zip(layers, itertools.cycle(CHOICES), strict=False)}
     start = [crushed_network(digits_network, chosen[layer.name])[1][n] for n, layer in enumerate(layers)]
@@ -302,7 +306,7 @@ def test_each_layer_keeps_its_own_choice(digits_network: bytes, tmp_path: Path) 
 
 def test_the_last_tenth_of_the_training_data_decides(digits_network: bytes, tmp_path: Path) -> None:
     """What the best state is chosen by hangs on the last 10 % of x_train and on nothing else."""
-    ((name, images),) = load_task("digits").train()[0].items()
+    ((name, images),) = present(load_task("digits").train)()[0].items()
 
     def first_loss(changed: slice) -> float:
         x = images[:200].copy()
@@ -329,7 +333,7 @@ RISING = (
 def test_zeros_come_on_the_way_until_all_are_there(
     digits_network: bytes, choice: LayerChoice, mask: str, tmp_path: Path
 ) -> None:
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     few = {n: v[:400] for n, v in x.items()}
     layers, start, towards, tuned = train(
         digits_network, few, choice, tmp_path / "state.npz", target=0.75, epochs=30, mask=mask
@@ -347,7 +351,7 @@ def test_zeros_come_on_the_way_until_all_are_there(
 
 
 def test_a_budget_too_short_for_the_schedule_ends_with_all_zeros(digits_network: bytes, tmp_path: Path) -> None:
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     few = {n: v[:200] for n, v in x.items()}
     layers, _, towards, tuned = train(
         digits_network, few, LayerChoice(bits=8), tmp_path / "state.npz", target=0.9, budget_s=0.01
@@ -360,7 +364,7 @@ def test_a_slow_first_epoch_leaves_no_time_unused(
     digits_network: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The first steps wait for the teacher; what they took is not what the later ones take."""
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     clock = Clock()
     monkeypatch.setattr("autocompress.finetune.train.time", clock)
     *_, tuned = train(
@@ -394,7 +398,7 @@ class Clock:
 
 
 def test_so_many_epochs_are_so_many_steps(digits_network: bytes, tmp_path: Path) -> None:
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     few = {n: v[:200] for n, v in x.items()}
     *_, tuned = train(digits_network, few, LayerChoice(bits=4), tmp_path / "state.npz", epochs=2, budget_s=600.0)
     assert tuned.steps == 2 * (180 // 32)
@@ -415,7 +419,7 @@ def test_training_has_fast_kernels_unless_told_otherwise(given: str | None, kept
 
 
 def test_a_narrower_network_learns_from_the_whole_one(digits_network: bytes, tmp_path: Path) -> None:
-    x = {name: values[:600] for name, values in load_task("digits").train()[0].items()}
+    x = {name: values[:600] for name, values in present(load_task("digits").train)()[0].items()}
     group = Channels(read_graph(digits_network)).groups[0]
     narrow = prune(digits_network, {group.name: range(group.channels // 2)})
     *_, own = train(narrow, x, LayerChoice(bits=16), tmp_path / "own.npz", epochs=1)
@@ -439,7 +443,7 @@ def test_a_broken_promise_is_found(digits_network: bytes, rule: str, breaks: Any
     choice = LayerChoice(bits=8, sparsity=0.5, clusters=5)
     layers, start = crushed_network(digits_network, choice)
     asked = Configuration(layers={layer.name: choice for layer in layers})
-    broken = [dataclasses.replace(s, levels=s.levels.copy(), scale=s.scale.copy()) for s in start]
+    broken = [dataclasses.replace(s, levels=present(s.levels).copy(), scale=present(s.scale).copy()) for s in start]
     check_kept(layers, asked, start, broken)
     if breaks is None:
         start = [dataclasses.replace(s, levels=np.ones_like(s.levels)) for s in start]
@@ -569,7 +573,7 @@ def test_recipes_that_cannot_be_followed(
 def test_a_loss_that_is_nan_ends_it_and_the_best_state_is_a_new_beginning(
     digits_network: bytes, tmp_path: Path
 ) -> None:
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     few, path = {n: v[:200] for n, v in x.items()}, tmp_path / "state.npz"
     choice = LayerChoice(sparsity=0.5)
     with pytest.raises(
@@ -588,7 +592,7 @@ def test_a_loss_that_is_nan_ends_it_and_the_best_state_is_a_new_beginning(
 def test_memory_that_runs_out_is_said_and_what_was_kept_is_gone_on_with(
     digits_network: bytes, take: Any, tmp_path: Path
 ) -> None:
-    x, _ = load_task("digits").train()
+    x, _ = present(load_task("digits").train)()
     few, path = {n: v[:200] for n, v in x.items()}, tmp_path / "state.npz"
 
     def watch(now: Progress) -> None:
@@ -639,7 +643,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two uniform baselines that lose much, in `runs/s`."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "space.yaml").write_text(SPACE)
-    done = command(
+    done = call(
         "search",
         "--device",
         "rpi4",
@@ -658,17 +662,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
-def command(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
 def copied(searched: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(searched, tmp_path / "runs"))
 
 
 def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
-    done = command(
+    done = call(
         "finetune",
         "s",
         "--trial",
@@ -706,7 +706,7 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
     assert all(p["finetuned"] == (p["trial"] == 2) for p in report["front"])
     assert report["trials"]["complete"] == 3
     assert not list((runs / "s" / "finetune").glob("*"))
-    again = command("finetune", "s", "--trial", 2, "--runs", runs)
+    again = call("finetune", "s", "--trial", 2, "--runs", runs)
     assert again.exit_code == 2
     assert "trial 2 is fine-tuned already" in again.stderr
 
@@ -714,11 +714,11 @@ def test_a_trial_is_fine_tuned_and_joins_its_study(searched: Path, tmp_path: Pat
 def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_network: bytes, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
     arguments = ["finetune", "s", "--trial", 0, "--sparsity", 0.85, "--runs", runs]
-    done = command(*arguments, "--time-budget", "20s")
+    done = call(*arguments, "--time-budget", "20s")
     assert done.exit_code == 0, done.output
     study = study_records.load_study(runs, "s", None)
     record = study_records.read_record(study)
-    parent, made = record.trials[0].evaluation, record.trials[2].evaluation
+    parent, made = evaluated(record.trials[0]), evaluated(record.trials[2])
     kept = {n: c.sparsity for n, c in parent.configuration.layers.items()}
     found = {n: c.sparsity for n, c in made.configuration.layers.items()}
     assert all(found[name] >= kept[name] for name in kept)
@@ -729,7 +729,7 @@ def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_ne
     for layer, stored in zip(layers, read_layers((runs / made.artifact).read_bytes(), layers), strict=True):
         assert stored.zeros >= math.ceil(found[layer.name] * layer.weights - 1e-9)
     (tmp_path / "space.yaml").write_text(SPACE)
-    again = command(
+    again = call(
         "search",
         "--device",
         "rpi4",
@@ -750,13 +750,13 @@ def test_a_trial_is_pruned_further_while_it_is_trained(searched: Path, digits_ne
 def test_what_is_trained_is_no_answer_for_its_configuration(searched: Path, tmp_path: Path) -> None:
     """The next search sees the parent's evaluation, and evaluates nothing twice."""
     runs = copied(searched, tmp_path)
-    assert command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", runs).exit_code == 0
+    assert call("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", runs).exit_code == 0
     from autocompress.search.storage.finished_trials import FinishedTrials
 
     study = study_records.load_study(runs, "s", None)
     ledger = FinishedTrials(study)
     ledger.read()
-    first = ledger.records[0].evaluation
+    first = evaluated(ledger.records[0])
     assert evaluated(ledger.records[2]).configuration.digest == first.configuration.digest
     assert ledger.seen[first.configuration.digest] == first
 
@@ -780,13 +780,13 @@ def test_the_best_are_fine_tuned_after_a_search(tmp_path: Path) -> None:
         "--finetune",
         1,
     ]
-    done = command(*arguments)
+    done = call(*arguments)
     assert done.exit_code == 0, done.output
     assert "fine-tuned, accuracy" in done.stdout
     study = study_records.load_study(tmp_path / "runs", "s", None)
     parents = [t.user_attrs["finetuned_from"] for t in study.trials if "finetuned_from" in t.user_attrs]
     assert len(parents) == 1
-    again = command(*arguments)  # nothing is trained twice
+    again = call(*arguments)  # nothing is trained twice
     assert again.exit_code == 0, again.output
     study = study_records.load_study(tmp_path / "runs", "s", None)
     parents = [t.user_attrs["finetuned_from"] for t in study.trials if "finetuned_from" in t.user_attrs]
@@ -796,7 +796,7 @@ def test_the_best_are_fine_tuned_after_a_search(tmp_path: Path) -> None:
 def test_without_training_data_the_search_stands(tmp_path: Path) -> None:
     built = networks.load("ds-cnn")
     (tmp_path / "space.yaml").write_text(SPACE)
-    done = command(
+    done = call(
         "search",
         "--device",
         "rpi4",
@@ -822,14 +822,14 @@ def test_without_training_data_the_search_stands(tmp_path: Path) -> None:
     assert "Front of study s: 1 of" in done.output
 
 
-class Backwards(tf.Module):
+class Backwards(tf.Module):  # type: ignore[misc]
     """A network of a dense layer between two operators that have no way back to Keras."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kernel = tf.Variable(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32))
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 8), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((None, 8), tf.float32)])  # type: ignore[untyped-decorator]
     def __call__(self, x: Any) -> Any:
         return tf.math.cumsum(tf.reverse(x, [1]) @ self.kernel, 1)
 
@@ -841,7 +841,7 @@ def searched_without_labels(folder: Path, model: bytes, *arguments: Any) -> Any:
     np.savez(folder / "data.npz", **parts)
     (folder / "model.tflite").write_bytes(model)
     (folder / "space.yaml").write_text(SPACE)
-    return command(
+    return call(
         "search",
         "--device",
         "rpi4",
@@ -871,7 +871,7 @@ def test_operators_without_a_way_back_are_listed_and_the_search_stands(tmp_path:
     assert done.exit_code == 1
     assert f"not fine-tuned: the network cannot be trained here: {listed}" in done.output
     assert "Front of study s: 1 of 1 trials" in done.output
-    again = command("finetune", "s", "--trial", 0, "--runs", tmp_path / "runs")
+    again = call("finetune", "s", "--trial", 0, "--runs", tmp_path / "runs")
     assert again.exit_code == 2
     assert listed in again.stderr
     assert again.stderr.strip().count("\n") == 0
@@ -887,20 +887,20 @@ def test_missing_labels_and_too_little_memory_end_only_the_fine_tuning(
         assert done.exit_code == 1
         assert "not fine-tuned: fine-tuning needs about 256 MB of memory, 1 MB are free" in done.output
         assert "Front of study s: 1 of 1 trials" in done.output
-        alone = command("finetune", "s", "--trial", 0, "--runs", tmp_path / "runs")
+        alone = call("finetune", "s", "--trial", 0, "--runs", tmp_path / "runs")
         assert alone.exit_code == 2
         assert "close other programs or give fewer training samples" in alone.stderr
-    labels = command("finetune", "s", "--trial", 0, "--loss", "labels", "--runs", tmp_path / "runs")
+    labels = call("finetune", "s", "--trial", 0, "--loss", "labels", "--runs", tmp_path / "runs")
     assert labels.exit_code == 2
     assert "the loss 'labels' needs labels, and the task has no y_train" in labels.stderr
     assert len(study_records.read_record(study_records.load_study(tmp_path / "runs", "s", None)).trials) == 1
-    fits = command("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", tmp_path / "runs")
+    fits = call("finetune", "s", "--trial", 0, "--time-budget", "5s", "--runs", tmp_path / "runs")
     assert fits.exit_code == 0, fits.output  # distillation wants no labels
 
 
 def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_path: Path) -> None:
     runs = copied(searched, tmp_path)
-    done = command("finetune", "s", "--trial", 0, "--learning-rate", "1e30", "--runs", runs)
+    done = call("finetune", "s", "--trial", 0, "--learning-rate", "1e30", "--runs", runs)
     assert done.exit_code == 1
     assert "fine-tuning of trial 0 failed: the loss became" in done.stdout
     record = study_records.read_record(study_records.load_study(runs, "s", None))
@@ -920,7 +920,7 @@ def test_a_trial_that_ends_with_nan_fails_with_its_reason(searched: Path, tmp_pa
     ],
 )
 def test_faults_are_one_line(searched: Path, arguments: list[Any], message: str) -> None:
-    done = command("finetune", "s", *arguments, "--runs", searched)
+    done = call("finetune", "s", *arguments, "--runs", searched)
     assert done.exit_code == 2
     assert message in done.stderr
     assert done.stderr.strip().count("\n") == 0
@@ -943,7 +943,7 @@ def test_a_killed_training_goes_on_where_it_was(searched: Path, tmp_path: Path) 
         steps = json.loads(str(archive["facts"]))["steps"]
     assert steps > 0
     assert len(study_records.read_record(study_records.load_study(runs, "s", None)).trials) == 2
-    done = command("finetune", "s", "--trial", 0, "--time-budget", "10m", "--runs", runs)
+    done = call("finetune", "s", "--trial", 0, "--time-budget", "10m", "--runs", runs)
     assert done.exit_code == 0, done.output
     made = study_records.load_study(runs, "s", None).trials[2]
     first = json.loads(json.dumps(made.user_attrs["finetune"]))

@@ -61,7 +61,7 @@ def rings(points: Sequence[Point], *, also: Callable[[Point, Point], bool] = lam
 
 
 def front_of(points: Sequence[Point]) -> list[int]:
-    return thinned(columns_of(points), np.arange(len(points)), lambda among: int(among[0])).tolist()
+    return [int(k) for k in thinned(columns_of(points), np.arange(len(points)), lambda among: int(among[0]))]
 
 
 def check(points: Sequence[Point]) -> None:
@@ -132,7 +132,7 @@ def test_what_covers_a_point_covers_those_that_it_surely_beats(points: Sequence[
         assert all(beats(points[k], points[j]) or level(points[k], points[j]) for k in covering)
 
 
-RING = [  # each beats the next in one objective, and the noise of the others hides it
+RING: list[Point] = [  # each beats the next in one objective, and the noise of the others hides it
     ((0, 1, 1, 0), (3, 4, 4, 0), (2, 4, 1, 0)),
     ((3, 1, 1, 0), (0, 1, 1, 0), (2, 4, 4, 0)),
     ((2, 4, 4, 0), (3, 1, 1, 0), (0, 1, 1, 0)),
@@ -143,7 +143,7 @@ def test_one_of_a_ring_stands_for_it() -> None:
     reach = rings(RING)
     assert all(reach[i][i] for i in range(3))
     assert len(front_of(RING)) == 1
-    beaten = tuple((value + 9, *noise) for value, *noise in RING[0])
+    beaten = tuple((value + 9, up, down, least) for value, up, down, least in RING[0])
     assert front_of([beaten, *RING]) == [1]
 
 

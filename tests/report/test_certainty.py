@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -51,9 +52,9 @@ def record_outside() -> StudyRecord:
 
 
 def on_console(show: Any) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    show(console)
-    return " ".join(console.file.getvalue().split())
+    shown = io.StringIO()
+    show(Console(file=shown, width=200))
+    return " ".join(shown.getvalue().split())
 
 
 def header(record: StudyRecord) -> str:
@@ -104,7 +105,7 @@ def board(record: StudyRecord) -> dict[str, Any]:
     return document(groups_of([record]), [])
 
 
-TEXTS = {
+TEXTS: dict[str, Callable[[StudyRecord], str]] = {
     "header": header,
     "front": front,
     "progress": progress,
@@ -151,13 +152,13 @@ def test_documents_say_it_with_a_flag(outside: bool) -> None:
 
 
 def test_a_stored_latency_of_an_older_version_loses_its_error() -> None:
-    old = asdict(make_trial(0, 0.9).evaluation.measurement) | {"extrapolated": True, "latency_error": 0.0343}
+    old = asdict(evaluated(make_trial(0, 0.9)).measurement) | {"extrapolated": True, "latency_error": 0.0343}
     assert Measurement.from_dict(old).latency_error is None
     assert latency_words(Measurement.from_dict(old)) == f"modelled, {EXTRAPOLATED}"
 
 
 def test_a_night_says_it_in_markdown_and_junit() -> None:
-    words = latency_words(rough(make_trial(0, 0.9).evaluation.measurement))
+    words = latency_words(rough(evaluated(make_trial(0, 0.9)).measurement))
     check = Check(
         file="0123456789ab",
         metric="latency_ms",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -22,9 +22,11 @@ from autocompress.records.study import Importance, SearchRun, StudyRecord
 from autocompress.report.html import json_block
 from autocompress.report.html_study import repeat_command, study_data, study_page
 from autocompress.report.progress import hypervolume_steps
-from tests.builders.browser import chromium, opened
+from tests.builders.browser import chromium, opened, text_of
 from tests.builders.hostile import EVIL
 from tests.builders.records import ALL, make_record, make_trial
+
+Scheme = Literal["light", "dark"]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile() -> StudyRecord:
     layers = {EVIL: LayerChoice(bits=8), "conv_2d_1": LayerChoice(sparsity=0.5, bits=4, clusters=8)}
     baseline = replace(make_record().baseline, configuration=Configuration(layers=dict.fromkeys(layers, LayerChoice())))
-    changes = {
+    changes: dict[str, Any] = {
         "configuration": Configuration(activations="int8", layers=layers),
         "latency_source": "measured",
         "samples_ms": ((0.2, 0.3, 0.25), (0.21, 0.2)),
@@ -103,17 +105,17 @@ def test_hover_shows_the_configuration(browser: Browser, modelled: Path) -> None
         label = page.locator(".hoverlayer .hovertext").first
         label.wait_for()
         for words in ("trial 0", "int8 · 8b×1 4b×1 · 0-50 % zeros · 8 cl", "modelled ± 3.4 %", "10,000"):
-            assert words in label.text_content()
+            assert words in text_of(label)
 
 
 def test_click_shows_the_layer_table(browser: Browser, modelled: Path) -> None:
     with opened(browser, modelled) as page:
-        assert page.locator("#point-h").text_content() == "Layers of trial 1"  # the knee
+        assert text_of(page.locator("#point-h")) == "Layers of trial 1"  # the knee
         page.mouse.click(*point_at(page, 2))
-        assert page.locator("#point-h").text_content() == "Layers of trial 2"
+        assert text_of(page.locator("#point-h")) == "Layers of trial 2"
         lines = [row.locator("td").all_text_contents() for row in page.locator("#point tbody tr").all()]
         assert lines == [["conv_2d_0", "0", "-", "8", "all levels"], ["conv_2d_1", "0.5", "element", "4", "8"]]
-        assert page.locator("#trials tr[aria-current=true] button").text_content() == "2"
+        assert text_of(page.locator("#trials tr[aria-current=true] button")) == "2"
 
 
 def test_channels_that_a_trial_lost_stand_in_its_table_and_on_the_map(browser: Browser, tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_filters_change_chart_and_table_alike(browser: Browser, modelled: Path) 
         assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == len(Front(record).trials)
         page.fill("#contains", "16b")
         assert page.locator("#trials tbody tr").count() == page.evaluate(counted) == 0
-        assert page.locator("#shown").text_content().startswith("0 of ")
+        assert text_of(page.locator("#shown")).startswith("0 of ")
 
 
 def test_any_two_objectives_and_a_colour(browser: Browser, modelled: Path) -> None:
@@ -161,7 +163,7 @@ def test_any_two_objectives_and_a_colour(browser: Browser, modelled: Path) -> No
             "() => { const d = byId('pareto'); return [d.layout.xaxis.title.text, d.layout.yaxis.title.text, "
             "d.data[1].x, d.data[1].y, d.data[1].marker.color]; }"
         )
-    front = [t.evaluation for t in Front(make_record(*ALL)).trials if evaluated(t).accuracy >= 0.819]
+    front = [e for e in map(evaluated, Front(make_record(*ALL)).trials) if e.accuracy >= 0.819]
     order = sorted(front, key=lambda e: e.sha256)
     assert drawn[:2] == ["latency, ms (modelled ± 3.4 %)", "file, bytes"]
     points = sorted(zip(*drawn[2:], strict=True))
@@ -177,7 +179,7 @@ def test_everything_by_keyboard(browser: Browser, modelled: Path) -> None:
             if page.evaluate("document.activeElement.dataset.trial") == "3":
                 break
         page.keyboard.press("Enter")
-        assert page.locator("#point-h").text_content() == "Layers of trial 3"
+        assert text_of(page.locator("#point-h")) == "Layers of trial 3"
         assert page.evaluate("document.activeElement.id") == "point-h"
         page.locator("#trials thead button").nth(4).focus()
         page.keyboard.press("Enter")
@@ -211,12 +213,12 @@ def test_what_users_name_stays_text(browser: Browser, tmp_path: Path) -> None:
         page.wait_for_timeout(200)
         assert page.evaluate("window.hit") is None
         assert page.locator("img").count() == 0
-        assert page.locator("h1").text_content() == EVIL
-        assert page.locator("#point tbody td").first.text_content() == EVIL
-        assert page.locator("#heat-table tbody td").first.text_content() == EVIL
+        assert text_of(page.locator("h1")) == EVIL
+        assert text_of(page.locator("#point tbody td").first) == EVIL
+        assert text_of(page.locator("#heat-table tbody td").first) == EVIL
         assert EVIL in page.evaluate("byId('heatmap').querySelector('.yaxislayer-above').textContent")
         page.select_option("#x", "accuracy")
-        assert EVIL in page.locator("#pareto .xtitle").text_content()
+        assert EVIL in text_of(page.locator("#pareto .xtitle"))
         assert page.evaluate("document.querySelectorAll('script').length") == 4  # plotly, two of ours, the data
 
 
@@ -250,7 +252,7 @@ def test_a_phone_never_scrolls_sideways(browser: Browser, modelled: Path, width:
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate("Math.max(...[...document.querySelectorAll('.plot')].map((p) => p.scrollWidth))") <= width
         page.touchscreen.tap(*point_at(page, 2))
-        assert page.locator("#point-h").text_content() == "Layers of trial 2"
+        assert text_of(page.locator("#point-h")) == "Layers of trial 2"
 
 
 def luminance(colour: str) -> float:
@@ -261,10 +263,10 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_in_both_colour_schemes(browser: Browser, modelled: Path, scheme: str) -> None:
+def test_text_is_readable_in_both_colour_schemes(browser: Browser, modelled: Path, scheme: Scheme) -> None:
     with opened(browser, modelled, color_scheme=scheme) as page:
         shades = {name: page.evaluate(f"shade('--{name}')") for name in ("text", "soft", "accent", "back", "panel")}
-        other = "light" if scheme == "dark" else "dark"
+        other: Scheme = "light" if scheme == "dark" else "dark"
         assert page.evaluate("byId('pareto').layout.paper_bgcolor") == shades["back"]
         page.emulate_media(color_scheme=other)
         page.wait_for_function("(before) => byId('pareto').layout.paper_bgcolor !== before", arg=shades["back"])
@@ -292,16 +294,16 @@ def test_what_groups_of_channels_save_stands_beside_layers(browser: Browser, mod
         assert lines[1] == ["conv_2d_0", "channels", "8 of 32 (next)", "700", "0.125", "0.02", "0.05", "0.03", "4"]
         assert page.evaluate("byId('bargains').data.map((t) => t.name)") == ["bits", "channels"]
         assert page.evaluate("byId('bargains').data[1].marker.symbol") == ["diamond-open"]
-        assert "faster: 8 of 32 channels of conv_2d_0" in page.locator("#importance").text_content()
+        assert "faster: 8 of 32 channels of conv_2d_0" in text_of(page.locator("#importance"))
 
 
 def test_modelled_is_said_and_nothing_is_made_up(browser: Browser, modelled: Path) -> None:
     with opened(browser, modelled) as page:
-        assert "modelled" in page.locator("#latency-body").text_content()
-        assert "measures no single operators" in page.locator("#ops-body").text_content()
-        assert "modelled ± 3.4 %" in page.locator("header").text_content()
+        assert "modelled" in text_of(page.locator("#latency-body"))
+        assert "measures no single operators" in text_of(page.locator("#ops-body"))
+        assert "modelled ± 3.4 %" in text_of(page.locator("header"))
         page.locator("details").last.locator("summary").click()
-        assert "no kernel for int4 CONV_2D" in page.locator("#provenance").text_content()
+        assert "no kernel for int4 CONV_2D" in text_of(page.locator("#provenance"))
 
 
 def test_measured_latencies_operators_and_the_device(browser: Browser, tmp_path: Path) -> None:
@@ -331,14 +333,14 @@ def test_measured_latencies_operators_and_the_device(browser: Browser, tmp_path:
     with opened(browser, written(tmp_path, record, ops=[document])) as page:
         lines = [row.locator("td").all_text_contents() for row in page.locator("#latency-table tbody tr").all()]
         assert lines == [["float", "1", "3", "0.5", "0.4", "0.6"], ["trial 0", "2", "5", "0.25", "0.1", "0.4"]]
-        assert page.locator("#ops-body tbody td").first.text_content() == "3 conv_2d_1"
+        assert text_of(page.locator("#ops-body tbody td").first) == "3 conv_2d_1"
         assert page.locator("#ops-0 .bars path").count() == 1
-        assert "48.0 -> 52.5" in page.locator("#provenance").text_content()
+        assert "48.0 -> 52.5" in text_of(page.locator("#provenance"))
 
 
 def test_a_study_without_a_front_is_a_page_too(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, written(tmp_path, make_record(make_trial(0, state="failed", reason="no kernel")))) as page:
-        assert "The front is empty: none of 1 trials is complete" in page.locator("header").text_content()
+        assert "The front is empty: none of 1 trials is complete" in text_of(page.locator("header"))
 
 
 def test_operators_of_another_file_are_refused() -> None:

@@ -31,10 +31,11 @@ from autocompress.report.leaderboard import groups_of, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
 from autocompress.search.storage.all_studies import read_all
 from autocompress.search.storage.study_records import load_study, read_record
+from tests.builders.optional import present
 from tests.builders.records import ALL, make_record, make_trial
 from tests.builders.stored_studies import write_study
 
-SAMPLES = {"latency_source": "measured", "samples_ms": ((0.1, 0.2), (0.3,))}
+SAMPLES: dict[str, Any] = {"latency_source": "measured", "samples_ms": ((0.1, 0.2), (0.3,))}
 EVIL = '"samples_ms": [[1]] | <b>=1+1'
 
 
@@ -104,14 +105,14 @@ def test_front_and_best_are_their_definitions(studies: list[list[tuple[float, in
     assert fronts == {(r.name, t.number) for r in records for t in Front(r).trials}
     for best in group.best:
         name = {"most accurate": 0, "fastest": 1, "smallest": 2}[best.wanted]
-        of_fronts = [t.evaluation for r in records for t in Front(r).trials]
+        of_fronts = [evaluated(t) for r in records for t in Front(r).trials]
         meets = [
             e for e in of_fronts if (e.accuracy >= 0.91 if best.limit.name == "accuracy" else e.download_bytes <= 2000)
         ]
         values = [
             (-e.accuracy if higher else e.accuracy, e.measurement.latency_ms, e.download_bytes)[name] for e in meets
         ]
-        got = best.point and best.point.evaluation
+        got = None if best.point is None else best.point.evaluation
         assert (got is None) == (not values)
         if got is not None:
             vector = (-got.accuracy if higher else got.accuracy, got.measurement.latency_ms, got.download_bytes)
@@ -218,11 +219,12 @@ def test_nights_are_the_hypervolume_of_all_found_by_then(
     (group,) = groups_of(records)
     for night in group.nights:
         until = 86_400.0 * (int(night.day[-2:]))  # January 1970
-        so_far = [t.evaluation for t in trials if t.finished_s < until and evaluated(t).accuracy >= constraint[0].bound]
-        expected = pareto.hypervolume(scaled(records[0], so_far), np.ones(3))
+        before = [evaluated(t) for t in trials if present(t.finished_s) < until]
+        so_far = [e for e in before if e.accuracy >= constraint[0].bound]
+        expected = pareto.hypervolume(present(scaled(records[0], so_far)), np.ones(3))
         assert night.hypervolume == pytest.approx(expected)
         assert night.finished_s == until - 86_400.0 + 7
-    assert sum(night.trials for night in group.nights) == sum(feasible(records[0], t.evaluation) for t in trials)
+    assert sum(night.trials for night in group.nights) == sum(feasible(records[0], evaluated(t)) for t in trials)
 
 
 def test_changes_are_against_the_studys_own_float_and_int8_networks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order() -> None:
 
 
 def test_document_of_a_measured_study_has_intervals_and_no_model_error() -> None:
-    measured = {"latency_source": "measured", "latency_error": None, "latency_ci_ms": (0.19, 0.21)}
+    measured: dict[str, Any] = {"latency_source": "measured", "latency_error": None, "latency_ci_ms": (0.19, 0.21)}
     trial = make_trial(0, 0.9, 0.2, 1000, peak_memory_bytes=123, **measured)
     entry = study_document.document(make_record(trial, latency_source="measured", latency_error=None))["front"][0]
     assert entry["latency_ci_ms"] == [0.19, 0.21]
@@ -122,7 +123,7 @@ def test_document_and_card_are_strict_json_whatever_the_names_and_values(name: s
 
 
 def test_numpy_numbers_become_plain_ones() -> None:
-    trial = make_trial(np.int64(3), np.float32(0.5), np.float64(0.2), np.int64(10))
+    trial = make_trial(int(np.int64(3)), np.float32(0.5), np.float64(0.2), np.int64(10))
     document = json.loads(json.dumps(study_document.document(make_record(trial))))
     assert document["front"][0]["trial"] == 3
     assert document["front"][0]["accuracy"] == 0.5

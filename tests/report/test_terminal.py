@@ -19,16 +19,17 @@ from autocompress.report import terminal
 from autocompress.report.units import EXTRAPOLATED
 from tests.builders.records import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
-MEASURED = {"latency_source": "measured", "latency_error": None}
+MEASURED: dict[str, Any] = {"latency_source": "measured", "latency_error": None}
 WIDTHS = [60, 72, 80, 100, 119, 120, 150, 190, 200]
 
 
 def make_console(width: int = 200, **changes: Any) -> Console:
-    settings_ = {"force_terminal": False, "_environ": {}} | changes
-    return Console(file=io.StringIO(), width=width, **settings_)
+    options: dict[str, Any] = {"force_terminal": False, "_environ": {}}
+    return Console(file=io.StringIO(), width=width, **options | changes)
 
 
 def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
@@ -130,7 +131,7 @@ def test_front_is_a_table_with_deltas_to_the_baseline() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("extrapolated", [False, True])
 def test_everything_fits_and_no_number_is_cut_at_any_width(width: int, extrapolated: bool) -> None:
-    more = {"peak_memory_bytes": 1_234_567, "extrapolated": extrapolated}
+    more: dict[str, Any] = {"peak_memory_bytes": 1_234_567, "extrapolated": extrapolated}
     trials = [make_trial(n, 0.882 + n / 100, 0.06 + 3 * n / 100, 123_456, **more) for n in range(5)]
     tests = {evaluated(trials[2]).sha256: 0.9012}
     record = make_record(*trials, test_accuracy=tests, objectives=("metric", "latency", "size", "memory"))

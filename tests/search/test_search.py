@@ -263,7 +263,7 @@ def test_another_study_under_the_same_name_is_refused(task: LoadedTask, tmp_path
     }
     for what, change in changes.items():
         with pytest.raises(AutocompressError, match=f"made with something else: .*{what}"):
-            run(request(**({"task": task, "runs": tmp_path} | change)))
+            run(request(**{"task": task, "runs": tmp_path, **change}))
 
 
 def test_two_searches_of_one_study_do_not_run_at_once(task: LoadedTask, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from autocompress.latency.model import predict
-from autocompress.specs import FIGURES, device_names, load_device, load_space
+from autocompress.specs import FIGURES, LatencyModel, device_names, load_device, load_space
 from autocompress.specs.legality import allowed_activations, allowed_choices
 
 NAMES = device_names()
@@ -72,7 +72,7 @@ def test_the_default_space_has_choices_on_every_device(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if load_device(name).latency_model])
 def test_the_carried_points_give_the_carried_coefficients(name: str) -> None:
     model = load_device(name).latency_model
-    assert model is not None
+    assert isinstance(model, LatencyModel)
     for dtype, each in predict.fit_by_dtype(model.fitted_to).items():
         assert vars(model.coefficients[dtype]) == pytest.approx(vars(each), rel=1e-5)
     assert set(model.coefficients) == {point.dtype for point in model.fitted_to}
@@ -85,7 +85,7 @@ def test_the_carried_points_give_the_carried_coefficients(name: str) -> None:
 
 def test_rpi4_leaves_one_out_within_five_percent_and_int8_has_a_larger_error_of_its_own() -> None:
     model = load_device("rpi4").latency_model
-    assert model is not None
+    assert isinstance(model, LatencyModel)
     assert set(model.leave_one_out) == {"float32", "int8"}
     assert model.leave_one_out["float32"] <= 0.05 < model.leave_one_out["int8"] <= 0.12
     float32, int8 = model.coefficients["float32"], model.coefficients["int8"]

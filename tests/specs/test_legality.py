@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import ACTIVATIONS, BITS, LayerChoice
-from autocompress.records.kernels import Kernels, kernel_of
+from autocompress.records.kernels import Kernel, Kernels, kernel_of
 from autocompress.specs import (
     DeviceProfile,
     Rule,
@@ -29,7 +31,7 @@ from autocompress.specs import (
     space_names,
 )
 
-LAYER = {"name": "conv_2d_0", "tensor_name": "stem/Conv2D", "op": "CONV_2D"}
+LAYER: dict[str, Any] = {"name": "conv_2d_0", "tensor_name": "stem/Conv2D", "op": "CONV_2D"}
 HEAD = "schema: 1\nname: mine\n"
 
 
@@ -110,7 +112,7 @@ layers = st.fixed_dictionaries(
 
 def slow_choices(space: SearchSpace, name: str, tensor_name: str, op: str) -> list[LayerChoice]:
     """One key after the other, one rule after the other, one combination after the other."""
-    merged: dict[str, tuple] = {}
+    merged: dict[str, tuple[Any, ...]] = {}
     for key, default in (("sparsity", 0.0), ("bits", 32), ("clusters", None)):
         merged[key] = (default,)
         for rule in space.rules:
@@ -130,7 +132,7 @@ def slow_choices(space: SearchSpace, name: str, tensor_name: str, op: str) -> li
 
 @settings(deadline=None)
 @given(spaces, layers)
-def test_rules_merge_per_key_and_later_ones_win(space: SearchSpace, layer: dict[str, str]) -> None:
+def test_rules_merge_per_key_and_later_ones_win(space: SearchSpace, layer: dict[str, Any]) -> None:
     choices = space.choices(**layer)
     assert list(choices) == slow_choices(space, **layer)
     assert all(choice == choice.normalised() for choice in choices)
@@ -149,7 +151,7 @@ kernel_tables = st.dictionaries(
 )
 
 
-def device(kernels: Kernels) -> DeviceProfile:
+def device(kernels: Mapping[str, tuple[Kernel, ...]]) -> DeviceProfile:
     return DeviceProfile(
         name="drawn",
         description="x",
@@ -197,7 +199,7 @@ def test_weights_go_into_the_smallest_container_that_runs(
 @settings(deadline=None)
 @given(spaces, kernel_tables, layers)
 def test_only_what_the_device_runs_under_all_activations_is_offered(
-    space: SearchSpace, kernels: Kernels, layer: dict[str, str]
+    space: SearchSpace, kernels: Mapping[str, tuple[Kernel, ...]], layer: dict[str, Any]
 ) -> None:
     profile = device(kernels)
     integer = {kind for pairs in kernels.values() for bits, kind in pairs if bits <= 8}
@@ -268,7 +270,7 @@ def test_a_model_of_published_points_has_no_price_for_what_leaves_xnnpack() -> N
 
 def test_8_bits_stay_on_offer_for_a_depthwise_layer_that_dynamic_range_leaves() -> None:
     space, rpi4 = load_space("default"), load_device("rpi4")
-    layer = {"name": "depthwise_conv_2d_0", "tensor_name": "x", "op": "DEPTHWISE_CONV_2D"}
+    layer: dict[str, Any] = {"name": "depthwise_conv_2d_0", "tensor_name": "x", "op": "DEPTHWISE_CONV_2D"}
     assert {choice.bits for choice in allowed_choices(space, rpi4, **layer, modelled=True)} == {32, 8}
 
 

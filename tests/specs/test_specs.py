@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from autocompress.specs import (
     packed,
 )
 
-LAYER = {"name": "conv_2d_0", "tensor_name": "stem/Conv2D", "op": "CONV_2D"}
+LAYER: dict[str, Any] = {"name": "conv_2d_0", "tensor_name": "stem/Conv2D", "op": "CONV_2D"}
 HEAD = "schema: 1\nname: mine\n"
 
 

@@ -35,6 +35,7 @@ from autocompress.sweep.plan import cells, check, lanes
 from autocompress.sweep.summary import Findings
 from autocompress.tasks import load_task
 from tests.builders.edge_host import Board
+from tests.builders.optional import present
 from tests.builders.processes import children, is_dead, wait_for
 from tests.builders.project import ROOT
 from tests.builders.standstill import counted, family, go_on, stop_when
@@ -451,7 +452,7 @@ def digests(runs: Path) -> Counter[str]:
 def test_a_worse_network_is_found_and_the_page_says_so(tmp_path: Path) -> None:
     task = load_task("digits")
     splits = {name: next(iter(getattr(task, name).values())) for name in ("x_validation", "x_test", "x_calibration")}
-    np.savez(tmp_path / "d.npz", y_validation=task.y_validation, y_test=task.y_test, **splits)
+    np.savez(tmp_path / "d.npz", y_validation=present(task.y_validation), y_test=present(task.y_test), **splits)
     (tmp_path / "net.tflite").write_bytes(task.network)
     file, runs = sweep_file(tmp_path, "[rpi4]", tasks="[{model: net.tflite, data: d.npz, metric: accuracy}]"), tmp_path
     first = json.loads(run(night(file, runs, "--json")).stdout)

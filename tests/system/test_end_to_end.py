@@ -36,6 +36,7 @@ from autocompress.search.storage import study_records
 from tests.builders import networks
 from tests.builders.arrays import Array
 from tests.builders.framework_files import MAKE_FILES
+from tests.builders.optional import present
 
 SPACE = """\
 schema: 1
@@ -190,7 +191,7 @@ def value_of(metric: str, outputs: Array, y: Array | None, x: Array, float_outpu
     if metric == "roc-auc":
         return float(roc_auc_score(y, ((outputs.astype(np.float64) - x) ** 2).mean(1)))
     assert metric == "mae"
-    return float(mean_absolute_error(np.ravel(y), outputs.ravel()))
+    return float(mean_absolute_error(np.ravel(present(y)), outputs.ravel()))
 
 
 # --- the checks -----------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def test_a_bundle_proves_itself(searched: Searched, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(a) for a in arguments])
     assert done.exit_code == 0, done.output
     (tmp_path / "float.tflite").write_bytes(searched.network.network)
-    files = ["--data", searched.network.data_path, "--float", tmp_path / "float.tflite"]
+    files: list[str | Path] = ["--data", searched.network.data_path, "--float", tmp_path / "float.tflite"]
     checked = run_program(tmp_path / "verify.py", *files)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"{searched.network.metric} on test data" in checked.stdout

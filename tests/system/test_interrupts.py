@@ -86,7 +86,8 @@ def test_a_second_one_does_not_wait() -> None:
 
 def test_it_is_held_in_the_main_thread_alone() -> None:
     """What another thread holds puts nothing off."""
-    in_it, go_on = [], []
+    in_it: list[bool] = []
+    go_on: list[bool] = []
 
     def hold() -> None:
         with held():

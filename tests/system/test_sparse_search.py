@@ -24,6 +24,7 @@ from autocompress.network.graph.xnnpack_sparse import runs_sparse
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.graph import read_graph
 from autocompress.records.configuration import LayerChoice
+from autocompress.records.measurement import Measurement
 from autocompress.search.sampler.container_costs import Cost, less, with_doubt
 from autocompress.search.setup import sparse_note
 from autocompress.specs import CalibratedModel, load_device, load_space
@@ -166,15 +167,17 @@ def test_a_calibrated_model_says_nothing_of_a_file_with_sparse_kernels() -> None
     dense = with_zeros(mobile(), 0.8)
     asked = []
 
-    def predicted(file: bytes, known: CalibratedModel) -> str:
+    said = Measurement(latency_ms=1.0, latency_source="modelled")
+
+    def predicted(file: bytes, known: CalibratedModel) -> Measurement:
         asked.append(file)
-        return "said"
+        return said
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "predict", predicted)
         expected = LatencySource(profile, Measured(), None).expected()  # type: ignore[arg-type]
         assert expected is not None
-        assert expected(dense) == "said"
+        assert expected(dense) is said
         assert expected(stored(dense)) is None
     assert asked == [dense]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import subprocess
 import sys
@@ -265,7 +266,7 @@ def test_inputs_are_random_and_the_same_each_time() -> None:
 
 
 def test_runs_are_counted_before_they_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent.gc, "disable", lambda: None)
+    monkeypatch.setattr(gc, "disable", lambda: None)
     job = {"threads": 1, "warmup_s": 0.0, "warmup_runs": 5, "min_run_s": 0.05}
     figures, samples = agent.measure_here(job, "", SimpleNamespace(Interpreter=FakeInterpreter))
     assert len(samples) == 8 * figures["samples"]

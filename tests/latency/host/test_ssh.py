@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import subprocess
@@ -25,7 +26,6 @@ from autocompress.errors import (
 from autocompress.latency.host import ssh
 from autocompress.latency.host.client import Host
 from autocompress.latency.host.retry import PatientHost
-from tests.builders import edge_host
 from tests.builders.edge_host import Board
 from tests.builders.processes import Background, children, is_dead, wait_for
 from tests.builders.project import ROOT
@@ -45,7 +45,9 @@ with Host(ssh_argv(host_of("board")), runtime="ai-edge-litert", threads=1) as ho
 
 
 def open_host(destination: str = "board", runtime: str = LITERT, **options: Any) -> Host:
-    return Host(ssh.ssh_argv(ssh.host_of(destination)), runtime=runtime, threads=1, **options)
+    host = ssh.host_of(destination)
+    assert isinstance(host, dict)
+    return Host(ssh.ssh_argv(host), runtime=runtime, threads=1, **options)
 
 
 def fault_of(destination: str = "board", runtime: str = LITERT) -> str:
@@ -221,7 +223,7 @@ def test_a_measurement_behind_ssh_and_one_connection_for_all(board: Board) -> No
 def test_every_form_of_a_destination(board: Board) -> None:
     (board.folder / "my venv").mkdir()
     (board.folder / "bin" / "python3").rename(board.folder / "my venv" / "python")
-    user, python = edge_host.getpass.getuser(), board.folder / "my venv" / "python"
+    user, python = getpass.getuser(), board.folder / "my venv" / "python"
     for destination in (f"board:{python}", f"{user}@board:{python}", f"ssh://{user}@127.0.0.1:{board.port}/{python}"):
         with open_host(destination) as host:
             assert host.facts["cores"] >= 1
@@ -277,7 +279,8 @@ def test_a_connection_that_drops_in_the_middle_of_a_measurement(board: Board) ->
 
 
 def test_a_connection_that_drops_in_the_middle_of_an_upload(board: Board) -> None:
-    large, said = os.urandom(1 << 26), []
+    large = os.urandom(1 << 26)
+    said: list[str] = []
     with PatientHost(open_host(), say=said.append) as host:
         agent = board.agent()
         before = resident_bytes(agent)
@@ -386,7 +389,8 @@ def test_a_sleeping_host_is_waited_for_at_the_start(board: Board) -> None:
 
 def test_pauses_double_up_to_a_minute() -> None:
     """Behind a command that never answers again, on a clock of the test."""
-    now, said = [0.0], []
+    now = [0.0]
+    said: list[str] = []
 
     def sleep(seconds: float) -> None:
         now[0] += seconds

@@ -293,7 +293,7 @@ def latency_model(**changes: Any) -> LatencyModel:
     low = FittedPoint(model="a", dtype="float32", mmac=0.0, mb=0.0, ops=1, latency_ms=1.0, source="drawn")
     high = replace(low, mmac=1.0, mb=1.0, ops=10)
     each = Coefficients(ms_per_mmac=8.0, ms_per_mb=4.0, ms_per_op=0.5)
-    values = {
+    values: dict[str, Any] = {
         "runtime": LatencyRuntime(name="xnnpack", version="7", threads=4),
         "fitted_to": (low, high, replace(low, dtype="int8"), replace(high, dtype="int8")),
         "coefficients": {"float32": each, "int8": replace(each, ms_per_mmac=2.0)},

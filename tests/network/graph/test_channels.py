@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -341,6 +342,22 @@ def _image(net: Sketch, x: int) -> int:
     return net.reshape(x, (1, 1, 1, net.shape(x)[1]))
 
 
+def _with_another_map(op: str, net: Sketch, x: int) -> int:
+    return net.paired(op, x, net.convolution(net.input, 8))
+
+
+def _with_a_vector(op: str, net: Sketch, x: int) -> int:
+    return net.paired(op, x, net.mean(net.plain(x, "ABS"), keep=True))
+
+
+def _with_drawn(op: str, values: int, edges: tuple[float, float], net: Sketch, x: int) -> int:
+    return net.paired(op, x, net.drawn((values,), *edges))
+
+
+def _activated(op: str, net: Sketch, x: int) -> int:
+    return net.plain(x, op)
+
+
 OPEN: dict[str, Part] = {
     "CONV_2D": lambda net, x: x,
     "DEPTHWISE_CONV_2D": lambda net, x: net.depthwise(x),
@@ -349,20 +366,13 @@ OPEN: dict[str, Part] = {
     "FULLY_CONNECTED behind a flatten": lambda net, x: _image(net, net.dense(net.reshape(x, (1, 128)), 5)),
     "FULLY_CONNECTED in front": lambda net, x: net.reshape(net.dense(net.reshape(x, (1, 128)), 12), (1, 2, 2, 3)),
     "TRANSPOSE_CONV": lambda net, x: net.upsample(x, 6, 2, 2),
+    **{f"{op} of two": partial(_with_another_map, op) for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")},
     **{
-        f"{op} of two": lambda net, x, op=op: net.paired(op, x, net.convolution(net.input, 8))
-        for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
+        f"{op} of a map and a vector": partial(_with_a_vector, op) for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
     },
+    **{f"{op} by channel": partial(_with_drawn, op, 8, (0.5, 1.5)) for op in ("ADD", "SUB", "MUL", "DIV")},
     **{
-        f"{op} of a map and a vector": lambda net, x, op=op: net.paired(op, x, net.mean(net.plain(x, "ABS"), keep=True))
-        for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
-    },
-    **{
-        f"{op} by channel": lambda net, x, op=op: net.paired(op, x, net.drawn((8,), 0.5, 1.5))
-        for op in ("ADD", "SUB", "MUL", "DIV")
-    },
-    **{
-        f"{op} by one number": lambda net, x, op=op, edges=edges: net.paired(op, x, net.drawn((1,), *edges))
+        f"{op} by one number": partial(_with_drawn, op, 1, edges)
         for op, edges in {"MUL": (0.5, 1), "DIV": (0.5, 1), "MAXIMUM": (-1, -0.5), "MINIMUM": (0.5, 1)}.items()
     },
     "SUB from a constant by channel": lambda net, x: net.paired("SUB", net.drawn((1, 1, 1, 8)), x),
@@ -377,7 +387,7 @@ OPEN: dict[str, Part] = {
     "MEAN to a vector": lambda net, x: net.expanded(net.mean(x)),
     "SUM": lambda net, x: net.reduced(x, "SUM", 1),
     "REDUCE_MAX": lambda net, x: net.reduced(x, "REDUCE_MAX", 2),
-    **{op: lambda net, x, op=op: net.plain(x, op) for op in ACTIVATIONS},
+    **{op: partial(_activated, op) for op in ACTIVATIONS},
     "HARD_SWISH": lambda net, x: net.hard_swish(x),
     "LOGISTIC behind a gate": lambda net, x: _gate(net, x),
     "PRELU": lambda net, x: net.prelu(net.plain(x, "NEG")),

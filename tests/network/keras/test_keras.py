@@ -18,6 +18,7 @@ from autocompress.network.tflite.interpreter import Runner, interpreter
 from autocompress.tasks import digits, fashion_mnist
 from tests.builders import networks
 from tests.builders.arrays import Array
+from tests.builders.optional import present
 
 NETWORKS = ("mobilenet-v2", "fer", "ds-cnn", "shuttle", "two-inputs", "foreign-float16", "digits", "fashion-mnist")
 BUILT_IN = {"digits": digits.NETWORK, "fashion-mnist": fashion_mnist.NETWORK}
@@ -67,7 +68,7 @@ def test_weights_go_back_by_layer(name: str) -> None:
     assert not np.allclose(runner.run(x), Runner(network).run(x))
     for layer in layers:
         kernel = keras_model.kernel_of(rebuilt, layer).numpy()
-        before = flatbuffer.constant(flatbuffer.read(written), layer.weight)
+        before = present(flatbuffer.constant(flatbuffer.read(written), layer.weight))
         np.testing.assert_array_equal(keras_model.from_keras_order(layer, kernel), before)
         assert keras_model.to_keras_order(layer.op, before).size == kernel.size
 
@@ -177,7 +178,7 @@ def every_operator() -> bytes:
         input_signature=[tf.TensorSpec((None, 8, 8, 4), tf.float32)],
     )
     module.call = made
-    return tf.lite.TFLiteConverter.from_concrete_functions([made.get_concrete_function()], module).convert()
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([made.get_concrete_function()], module).convert())
 
 
 def test_every_operator_has_the_same_outputs(every_operator: bytes) -> None:

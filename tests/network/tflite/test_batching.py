@@ -122,7 +122,7 @@ def test_a_search_prints_what_single_samples_give(kind: str, tmp_path: Path) -> 
         data[f"y_{split}"] = one_by_one(model, data[f"x_{split}"]).argmax(1)
     del data["y_calibration"]
     (tmp_path / "net.tflite").write_bytes(model)
-    np.savez(tmp_path / "data.npz", **data)  # type: ignore[arg-type]
+    np.savez(tmp_path / "data.npz", **data)
     found = json.loads(
         call(
             "search",

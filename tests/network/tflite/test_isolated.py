@@ -28,6 +28,7 @@ from autocompress.tasks import LoadedTask, Task
 from autocompress.tasks.check import checked
 from tests.builders import fixed_batch
 from tests.builders.fixed_batch import samples
+from tests.builders.optional import present
 from tests.builders.searches import asked_for
 
 
@@ -93,7 +94,7 @@ def test_nothing_is_left_behind() -> None:
 
 def test_ctrl_c_ends_the_child_whose_answer_nobody_waits_for() -> None:
     run = Isolated(lambda wait: signal.pause() if wait else os.getpid())
-    first = run(False)
+    first = present(run(False))
     timer = threading.Timer(0.3, end_by, [signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from autocompress.cli import app
 from autocompress.compression.divergence import divergence
 from autocompress.errors import AutocompressError
 from autocompress.evaluate.quality import Split
@@ -31,12 +29,8 @@ from autocompress.search.storage.study_records import load_study
 from autocompress.specs import load_sweep
 from autocompress.tasks import LoadedTask, SignatureChoice, load_task
 from autocompress.tasks.task import asked_by
-from tests.builders.command_line import fault_of
+from tests.builders.command_line import call
 from tests.builders.two_outputs import by_signature, data_file, inputs, two_outputs, two_signatures
-
-
-def call(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +214,7 @@ def test_a_search_judges_remembers_and_ships_the_named_output(files: Path, tmp_p
     done = call("export", "a", "--runs", tmp_path, "--pick", "smallest", "--to", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert "--output output_0" in json.loads(next((tmp_path / "out").glob("*.json")).read_text())["repeat"]
-    command = [sys.executable, tmp_path / "out" / "verify.py", "--data", files / "two.npz"]
+    command: list[str | Path] = [sys.executable, tmp_path / "out" / "verify.py", "--data", files / "two.npz"]
     verified = subprocess.run(command, capture_output=True, text=True, check=False)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "accuracy on test data" in verified.stdout
@@ -255,7 +249,14 @@ def test_verify_compares_all_outputs_with_the_float_network_as_it_was_given(tmp_
     assert done.exit_code == 0, done.output
     out = tmp_path / "out"
     assert call("export", "f", "--runs", tmp_path, "--pick", "smallest", "--to", out).exit_code == 0
-    command = [sys.executable, out / "verify.py", "--data", tmp_path / "two.npz", "--float", tmp_path / "two.tflite"]
+    command: list[str | Path] = [
+        sys.executable,
+        out / "verify.py",
+        "--data",
+        tmp_path / "two.npz",
+        "--float",
+        tmp_path / "two.tflite",
+    ]
     verified = subprocess.run(command, capture_output=True, text=True, check=False)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     predicted = subprocess.run([sys.executable, out / "predict.py"], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ Fate = st.sampled_from(["complete", "fails", "dies", "dies before its parameters
 
 
 def made(number: int, fate: str, retry_of: int | None) -> FrozenTrial:
-    attrs = {} if retry_of is None else {"retry_of": retry_of}
+    attrs: dict[str, object] = {} if retry_of is None else {"retry_of": retry_of}
     if fate == "fails":
         attrs["reason"] = "no kernel"
     given_ = fate != "dies before its parameters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import numpy as np
 import optuna
@@ -30,7 +31,7 @@ def test_a_front_in_any_order_is_what_nothing_dominates(values: list[tuple[int, 
     order.shuffle(shuffled)
     for each in shuffled:
         front.add(each)
-    kept = pareto.non_dominated(values) if values else []
+    kept: Iterable[bool] = pareto.non_dominated(values).tolist() if values else []
     assert front.members == [each for each, on in zip(members, kept, strict=True) if on]
     assert [tuple(point) for point in front.points] == [each.objectives for each in front.members]
 

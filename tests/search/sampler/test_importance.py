@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -99,7 +100,7 @@ def test_only_groups_of_channels_are_shown_where_no_layer_has_another_choice() -
 
 
 def test_importance_of_an_older_version_is_still_read() -> None:
-    old = {"layer": "conv_2d_0", "technique": "bits", "value": 4.0, "saves_bytes": 10.0, "costs": 0.1}
+    old: dict[str, Any] = {"layer": "conv_2d_0", "technique": "bits", "value": 4.0, "saves_bytes": 10.0, "costs": 0.1}
     record = replace(make_record(*ALL), importance=(Importance(**old),))
     assert importance_lines(record)[-1].split("  ")[0] == "conv_2d_0"
 
@@ -135,7 +136,7 @@ def test_importance_is_what_a_layer_really_loses_without_the_technique() -> None
     row = land.row_of(picked.params, "activations")
     assert row is not None
     here, _ = where.evaluation(land.configuration(row))
-    off = {"sparsity": 0.0, "bits": 8, "clusters": None}
+    off: dict[str, Any] = {"sparsity": 0.0, "bits": 8, "clusters": None}
     for found in rows:
         layer = list(land.choices).index(found.layer)
         without = replace(land.rows[layer][row[1 + layer]], **{found.technique: off[found.technique]})
@@ -227,8 +228,10 @@ def test_importance_of_a_group_is_what_it_really_saves_and_loses_and_trials_corr
     for row in rows:
         counts = WIDTHS[row.layer]
         other = counts[0] if row.used else int(row.value)
-        kept = {name: n for name, n in (here.channels | {row.layer: other}).items() if n < WIDTHS[name][0]}
-        changed, _ = where.evaluation(replace(here, channels=kept))
+        widths = {**here.channels, row.layer: other}
+        changed, _ = where.evaluation(
+            replace(here, channels={name: n for name, n in widths.items() if n < WIDTHS[name][0]})
+        )
         now, _ = where.evaluation(here)
         narrow, wide = (now, changed) if row.used else (changed, now)
         assert row.of == counts[0]

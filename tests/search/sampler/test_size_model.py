@@ -59,7 +59,7 @@ def taught(effect: float, scatter: float, count: int = 150, seed: int = 3) -> tu
     effects = rng.normal(0, effect, (3, CHOICES))
 
     def truth(coded: Coded) -> Array:
-        return 0.02 + (coded.sizes * effects[np.arange(3), coded.choices]).sum(axis=1)
+        return np.asarray(0.02 + (coded.sizes * effects[np.arange(3), coded.choices]).sum(axis=1))
 
     seen, other = rows(rng, count), rows(rng, 200)
     noise = rng.normal(0, scatter, count) * seen.sizes.sum(axis=1)

@@ -8,23 +8,17 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from typer.testing import CliRunner
 
-from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.front import Front
 from autocompress.search.storage import study_records
 from autocompress.search.storage.artifacts import without_altered
+from tests.builders.command_line import call
 from tests.builders.records import ALL, make_record, make_trial
 from tests.builders.stored_studies import write_study
-
-
-def call(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in arguments])
 
 
 @contextlib.contextmanager

@@ -85,7 +85,8 @@ def study_of(runs: Path, storage: str | None = None) -> Iterator[optuna.Study]:
     try:
         yield study
     finally:
-        study._storage._backend.engine.dispose()
+        backend: Any = study._storage
+        backend._backend.engine.dispose()
 
 
 def record_of(runs: Path, storage: str | None = None) -> StudyRecord:
@@ -335,7 +336,7 @@ def test_a_worker_is_dead_when_its_lock_is_free(tmp_path: Path) -> None:
 def test_builds_and_measurements_take_turns_and_none_starves() -> None:
     """Three builders that hardly ever rest, and one that measures among them."""
     spans: list[tuple[str, float, float]] = []
-    stop = []
+    stop: list[bool] = []
 
     def noted(what: str, seconds: float) -> None:
         begin = time.monotonic()
@@ -457,7 +458,9 @@ def test_a_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_trials_are_read_as_optuna_reads_them(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    space = {"layer": optuna.distributions.CategoricalDistribution(["a", "b"])}
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        "layer": optuna.distributions.CategoricalDistribution(["a", "b"])
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # heartbeats
         study = optuna.create_study(study_name="s", storage=open_storage(url), directions=["maximize", "minimize"])
