@@ -188,10 +188,6 @@ def test_outliers_are_never_more_than_half(x: list[float]) -> None:
     assert 0 <= stats.tukey_outliers(x) <= len(x) / 2
 
 
-def _slow_ranks(x: list[float]) -> list[float]:
-    return [sum(v < u for v in x) + (sum(v == u for v in x) + 1) / 2 for u in x]
-
-
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=5))
 def test_few_processes_against_scipy(values: list[float]) -> None:
     logs = np.log(values)
