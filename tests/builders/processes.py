@@ -40,7 +40,7 @@ def _goes_first(pid: int) -> bool:
 
 def agent_pid() -> int:
     """The one agent that this process has started on this machine."""
-    (pid,) = (pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (pid,) = (pid for pid in children(os.getpid()) if b'"agent"' in Path(f"/proc/{pid}/cmdline").read_bytes())
     return pid
 
 

@@ -484,7 +484,7 @@ def test_two_hosts_on_one_device_never_measure_at_once(command: list[str]) -> No
         Host(command, runtime=LITERT, threads=1) as one,
         Host(command, runtime=TFLITE, threads=1) as other,
     ):
-        agents = [pid for pid in children(os.getpid()) if b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        agents = [pid for pid in children(os.getpid()) if b'"agent"' in Path(f"/proc/{pid}/cmdline").read_bytes()]
         works = [Background(partial(each.measure, MODEL, processes=4)) for each in (one, other)]
         seen = set()
         while not all(work.is_done for work in works):
