@@ -29,7 +29,7 @@ from autocompress.search.storage.study_records import load_study
 from autocompress.specs import load_sweep
 from autocompress.tasks import LoadedTask, SignatureChoice, load_task
 from autocompress.tasks.task import asked_by
-from tests.builders.command_line import call
+from tests.builders.command_line import call, fault_of
 from tests.builders.two_outputs import by_signature, data_file, inputs, two_outputs, two_signatures
 
 
