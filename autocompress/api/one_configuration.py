@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from autocompress.files import write_whole
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite.convert import to_float_tflite
 from autocompress.network.tflite.graph import read_graph
-from autocompress.records.configuration import ACTIVATIONS, Configuration, LayerChoice
+from autocompress.records.configuration import ACTIVATIONS, TWO_OF_FOUR, Configuration, LayerChoice
 from autocompress.session import cores, threads_of
 from autocompress.specs import DeviceProfile, container_bits, load_device
 from autocompress.tasks import LoadedTask, Task, loaded_task
@@ -72,7 +72,9 @@ def compress(
     layers = layers_of(read_graph(task.network))
     container = partial(container_bits, profile.kernels)
     runs = {layer.name for layer in layers if container(layer.op, bits, activations) is not None}
-    chosen = {layer.name: choice if layer.name in runs else LayerChoice() for layer in layers}
+    plain = replace(choice, granularity="element") if granularity == TWO_OF_FOUR else choice
+    fitting = {layer.name: choice if layer.takes_two_of_four else plain for layer in layers}
+    chosen = {name: each if name in runs else LayerChoice() for name, each in fitting.items()}
     configuration = Configuration(activations=activations, layers=chosen).normalised()
     data = CalibrationData(task, layers, seed=seed, threads=count)
     base = BaseNetwork(task.network, layers, lambda: data.inputs, container, count)
@@ -87,7 +89,7 @@ def compress(
     return Compressed(
         model=model,
         configuration=configuration,
-        float_layers=tuple(name for name, each in chosen.items() if each != choice),
+        float_layers=tuple(name for name in chosen if name not in runs),
         download_bytes=made.download_bytes,
         sha256=made.sha256,
     )

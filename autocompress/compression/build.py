@@ -18,13 +18,14 @@ from autocompress.compression.output_scales import least_widths, widened
 from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.compression.sparse_storage import SparseStorage, with_sparse_weights
 from autocompress.compression.template import QuantizedTemplate, Ranges, Slot, make_template, pattern_file
+from autocompress.compression.zero_pattern import is_two_of_four
 from autocompress.errors import CandidateError
 from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer
 from autocompress.network.tflite import flatbuffer, sparse
 from autocompress.network.tflite.graph import INPUTS
 from autocompress.network.tflite.short_floats import short
-from autocompress.records.configuration import STATIC_ACTIVATIONS, Configuration, LayerChoice
+from autocompress.records.configuration import STATIC_ACTIVATIONS, TWO_OF_FOUR, Configuration, LayerChoice
 
 Array = np.ndarray[Any, Any]
 ContainerOf = Callable[[str, int, str], int | None]  # (op, bits, activations) -> container bits, None: not allowed
@@ -308,6 +309,7 @@ def _rules(
         (f"container {container}", stored.container == container),
         (f"sparsity >= {choice.sparsity:g}", stored.zeros >= math.ceil(choice.sparsity * stored.values.size - 1e-9)),
         ("zeros in whole blocks", _in_blocks(layer, stored.values, choice)),
+        ("two zeros in each four inputs", choice.granularity != TWO_OF_FOUR or is_two_of_four(stored.values)),
         (f"at most {allowed} levels", not integer or stored.distinct <= allowed),
         (f"levels within {limit}", not integer or int(np.abs(stored.values.astype(np.int16)).max()) <= limit),
         ("the solved weights", bool(np.array_equal(stored.values, expected))),

@@ -25,9 +25,10 @@ import numpy as np
 
 from autocompress.compression import definite
 from autocompress.compression import levels as lv
+from autocompress.compression.zero_pattern import ZeroPattern
 from autocompress.network.tflite.short_floats import short
 from autocompress.network.tflite.sparse import block_of
-from autocompress.records.configuration import LayerChoice
+from autocompress.records.configuration import TWO_OF_FOUR, LayerChoice
 
 Array = np.ndarray[Any, Any]
 _ADMM_RHO = (np.float32(0.1), np.float32(0.3), np.float32(0.9))
@@ -50,7 +51,7 @@ class Problem:
     shared_scale: bool = False
     padding: int = 0
     sound: bool = False
-    _masks: dict[tuple[int, int], Array | None] = field(default_factory=dict, repr=False, compare=False)
+    _masks: dict[ZeroPattern, Array | None] = field(default_factory=dict, repr=False, compare=False)
     _inverses: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
 
     def of_rows(self, rows: Array) -> Problem:
@@ -115,11 +116,15 @@ class Problem:
 
     def mask(self, choice: LayerChoice) -> Array | None:
         """`choose_mask` for a choice, remembered: it depends on neither bits nor clusters."""
-        zeros = math.ceil(choice.sparsity * self.size - 1e-9)
-        block = self.block(choice)
-        if (zeros, block) not in self._masks:
-            self._masks[zeros, block] = choose_mask(self, zeros, block)
-        return self._masks[zeros, block]
+        pattern = ZeroPattern(
+            zeros=math.ceil(choice.sparsity * self.size - 1e-9),
+            block=self.block(choice),
+            two_of_four=choice.granularity == TWO_OF_FOUR,
+            joined=self.shared_scale,
+        )
+        if pattern not in self._masks:
+            self._masks[pattern] = choose_mask(self, pattern)
+        return self._masks[pattern]
 
     def block(self, choice: LayerChoice) -> int:
         """How many output channels are pruned together."""
@@ -181,13 +186,12 @@ def _storable(solution: Solution, unit: float) -> Solution:
     return replace(solution, values=levels * scale, levels=levels, scale=scale)
 
 
-def choose_mask(problem: Problem, zeros: int, block: int = 1) -> Array | None:
-    """Which weights stay (True), all but `zeros` of them; None where none has to go. With `block` > 1 the weights of so
-    many output channels on one input go together, as many blocks as hold `zeros`.
+def choose_mask(problem: Problem, pattern: ZeroPattern) -> Array | None:
+    """Which weights stay (True), all but those of the pattern; None where none has to go.
 
     ADMM on min tr((W - D) H (W - D)^T) with D sparse, in units where H has a unit diagonal; rho grows until the
     support settles (ALPS, arXiv 2406.07831, algorithm 1). In single precision: only the support is taken from it."""
-    if zeros <= 0:
+    if pattern.zeros <= 0:
         return None
     unit = np.sqrt(np.einsum("gnn->gn", problem.damped))[:, None, :]
     H = (problem.damped / (unit * unit.transpose(0, 2, 1))).astype(np.float32)
@@ -198,10 +202,10 @@ def choose_mask(problem: Problem, zeros: int, block: int = 1) -> Array | None:
         inverse = problem.shifted_inverse(H, rho)
         for _ in range(_ADMM_STEPS):
             W = (pull + rho * D - V) @ inverse
-            D = _keep_largest(W + V / rho, exists, zeros, block)
+            D = _keep_largest(W + V / rho, exists, pattern)
             V = V + rho * (W - D)
     kept = np.ones(target.size, bool)
-    kept[_smallest(D, exists, zeros, block)] = False
+    kept[pattern.smallest(D, exists)] = False
     return kept.reshape(target.shape)
 
 
@@ -212,27 +216,11 @@ def _existing(problem: Problem) -> Array:
     return exists
 
 
-def _keep_largest(values: Array, exists: Array, zeros: int, block: int) -> Array:
-    """`values` with the `zeros` smallest of those that exist set to zero, and all padding."""
+def _keep_largest(values: Array, exists: Array, pattern: ZeroPattern) -> Array:
+    """`values` with the smallest of the pattern set to zero, and all padding."""
     kept = np.where(exists, values, np.float32(0)).ravel()
-    kept[_smallest(values, exists, zeros, block)] = 0.0
+    kept[pattern.smallest(values, exists)] = 0.0
     return kept.reshape(values.shape)
-
-
-def _smallest(values: Array, exists: Array, zeros: int, block: int) -> Array:
-    """The positions (flat) of the `zeros` smallest magnitudes among those that exist; of whole blocks (`block` rows of
-    one column) those with the smallest sum of squares, at least `zeros` weights."""
-    if block == 1:
-        flat = np.where(exists, np.abs(values), np.inf).ravel()
-        return np.argpartition(flat, zeros - 1)[:zeros]
-    groups, rows, columns = values.shape
-    scores = np.where(exists, values * values, np.inf).reshape(groups, rows // block, block, columns).sum(axis=2)
-    count = -(-zeros // block)
-    chosen = np.argpartition(scores.ravel(), count - 1)[:count]
-    group, row, column = np.unravel_index(chosen, scores.shape)
-    first = (group * rows + row * block) * columns + column
-    found: Array = (first[:, None] + np.arange(block) * columns).ravel()
-    return found
 
 
 def _solve_integer(problem: Problem, mask: Array | None, choice: LayerChoice, sweeps: int) -> Solution:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from autocompress.compression.reconstruct import SolvedLayer
+from autocompress.compression.zero_pattern import ZeroPattern
 from autocompress.finetune.schedule import share_of_zeros
 from autocompress.network.graph.layers import Layer
 from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import sparse
 from autocompress.network.tflite.short_floats import SCALE_BITS
-from autocompress.records.configuration import LayerChoice
+from autocompress.records.configuration import TWO_OF_FOUR, LayerChoice
 
 Array = np.ndarray[Any, Any]
 _TINY = 1e-12
@@ -133,6 +134,10 @@ class ConstrainedLayer:
     def _smallest(self, sizes: Array, zeros: int) -> Array:
         """The places (flat, in Keras' order) of the `zeros` smallest, or of so many blocks as hold them: of blocks the
         sum of squares counts, and what must stay pruned (-1) comes first."""
+        if self._choice.granularity == TWO_OF_FOUR:
+            places = keras_model.from_keras_order(self._layer, np.arange(sizes.size).reshape(self._keep.shape))
+            pattern = ZeroPattern(zeros=zeros, two_of_four=True)
+            return places.ravel()[pattern.smallest(sizes[places][None], np.ones((1, *places.shape), bool))]
         block = sparse.block_of(self._layer.outputs) if self._choice.granularity == "block" else 1
         if block == 1 or self._layer.output_axis != 0:
             return np.argsort(sizes, kind="stable")[:zeros]

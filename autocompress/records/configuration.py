@@ -12,7 +12,8 @@ from typing import Any
 ACTIVATIONS = ("float32", "int8", "int16", "weight_only")
 STATIC_ACTIVATIONS = ("int8", "int16")  # computed as integers, by ranges seen in calibration
 BITS = (32, 16, 8, 7, 6, 5, 4, 3, 2)
-GRANULARITIES = ("element", "channel", "block")
+TWO_OF_FOUR = "2:4"  # of each four neighbouring inputs of an output two are zero, at least
+GRANULARITIES = ("element", "channel", "block", TWO_OF_FOUR)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import Metric
 from autocompress.network.graph.layers import Layer
-from autocompress.records.configuration import LayerChoice
+from autocompress.records.configuration import TWO_OF_FOUR, LayerChoice
 from autocompress.records.study import COMPILED, OBJECTIVES, Constraint, value_name
 from autocompress.search.sampler.stock import Choices
 from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
@@ -110,6 +110,9 @@ def resolved(
         )
         for layer in layers
     }
+    for layer in layers:
+        if not layer.takes_two_of_four:
+            choices[layer.name] = tuple(choice for choice in choices[layer.name] if choice.granularity != TWO_OF_FOUR)
     if all(row == (LayerChoice(),) for row in choices.values()):
         raise AutocompressError(
             f"space '{specification.space.name}' leaves no choice on device '{specification.profile.name}': every "

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from autocompress.records.configuration import LayerChoice
+from autocompress.records.configuration import TWO_OF_FOUR, LayerChoice
 
 # What a rule may set, in the order of the design, with what holds where no rule sets it.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
@@ -79,8 +79,10 @@ class SearchSpace:
                 values |= {key: given for key in _DEFAULTS if (given := getattr(rule, key)) is not None}
         if op == "DEPTHWISE_CONV_2D":  # an output channel has inputs of its own: there are no blocks
             values["granularity"] = ("element",)
-        combinations = itertools.product(*values.values())
-        return unique(LayerChoice(**dict(zip(values, each, strict=True))) for each in combinations)
+        combinations = (
+            LayerChoice(**dict(zip(values, each, strict=True))) for each in itertools.product(*values.values())
+        )
+        return unique(each for each in combinations if each.granularity != TWO_OF_FOUR or each.sparsity in (0, 0.5))
 
 
 def unique(choices: Iterable[LayerChoice]) -> tuple[LayerChoice, ...]:

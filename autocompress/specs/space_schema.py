@@ -131,7 +131,9 @@ class RuleFile(Strict):
     # An empty list is what is not given; one that is written must hold a value.
     sparsity: list[Sparsity] = Field(default_factory=list, min_length=1, description="fractions of zeros")
     granularity: list[Granularity] = Field(
-        default_factory=list, min_length=1, description="pruned together; block: the weights of 4 (else 2) outputs"
+        default_factory=list,
+        min_length=1,
+        description="pruned together; block: the weights of 4 (else 2) outputs; 2:4: two of each four inputs, at .5",
     )
     bits: list[Bits] = Field(default_factory=list, min_length=1, description="32 and 16 are float")
     clusters: list[Clusters] = Field(default_factory=list, min_length=1, description="most distinct integers")

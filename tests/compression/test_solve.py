@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from autocompress.compression import levels as lv
 from autocompress.compression import solve as sv
 from autocompress.compression.solve import Problem, output_error, solve
+from autocompress.compression.zero_pattern import ZeroPattern
 from autocompress.records.configuration import LayerChoice
 from tests.builders.arrays import Array
 
@@ -138,7 +139,7 @@ def test_float_weights_on_a_mask_are_least_squares() -> None:
 @given(seed=st.integers(0, 999), zeros=st.integers(1, 159))
 def test_mask_drops_exactly_what_is_asked(seed: int, zeros: int) -> None:
     problem = make_problem(seed)
-    mask = sv.choose_mask(problem, zeros)
+    mask = sv.choose_mask(problem, ZeroPattern(zeros=zeros))
     assert mask is not None
     assert np.count_nonzero(~mask) == zeros
 

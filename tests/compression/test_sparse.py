@@ -21,6 +21,7 @@ from autocompress.compression.download import download_bytes
 from autocompress.compression.reconstruct import Reconstruction, SolvedLayer
 from autocompress.compression.solve import Problem
 from autocompress.compression.sparse_storage import SparseStorage
+from autocompress.compression.zero_pattern import ZeroPattern, is_two_of_four
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.export.programs import verify as program
 from autocompress.finetune.constraint import ConstrainedLayer
@@ -167,7 +168,7 @@ def problem_of(seed: int, rows: int = 8, columns: int = 10, groups: int = 1) -> 
 @given(seed=st.integers(0, 999), zeros=st.integers(1, 79), block=st.sampled_from((2, 4)), groups=st.integers(1, 2))
 def test_the_smallest_blocks_are_those_of_a_plain_search(seed: int, zeros: int, block: int, groups: int) -> None:
     values = np.random.default_rng(seed).standard_normal((groups, 8, 10))
-    found = sv._smallest(values, np.ones(values.shape, bool), zeros, block)
+    found = ZeroPattern(zeros=zeros, block=block).smallest(values, np.ones(values.shape, bool))
     scores = {
         (g, r, c): sum(values[g, r + k, c] ** 2 for k in range(block))
         for g, r, c in itertools.product(range(groups), range(0, 8, block), range(10))
@@ -189,6 +190,40 @@ def test_a_block_mask_has_whole_blocks_and_keeps_the_floor(seed: int, sparsity: 
         assert zeros <= gone.sum() * block
         assert problem.mask(choice) is not None
         assert int((~problem.mask(choice)).sum()) == math.ceil(zeros / block) * block  # type: ignore[operator]
+
+
+@given(seed=st.integers(0, 999), groups=st.integers(1, 3), fours=st.integers(1, 5), joined=st.booleans())
+def test_two_of_four_are_those_of_a_plain_search(seed: int, groups: int, fours: int, joined: bool) -> None:
+    """Also where column blocks cut a four apart, and padding fills the last."""
+    rows, inputs = (5 if joined else 5 * groups), 4 * fours
+    plain = np.random.default_rng(seed).standard_normal((rows, inputs))
+    padded = np.pad(plain, ((0, 0), (0, -inputs % groups if joined else 0)))
+    there = np.pad(np.ones(plain.shape, bool), ((0, 0), (0, padded.shape[1] - inputs)))
+    values, exists = (
+        each.reshape(5, groups, -1).transpose(1, 0, 2) if joined else each.reshape(groups, 5, -1)
+        for each in (padded, there)
+    )
+    gone = np.zeros(values.size, bool)
+    gone[ZeroPattern(zeros=plain.size // 2, two_of_four=True, joined=joined).smallest(values, exists)] = True
+    gone = gone.reshape(values.shape)
+    pruned = gone.transpose(1, 0, 2).reshape(padded.shape) if joined else gone.reshape(padded.shape)
+    for row, out in zip(plain, pruned, strict=True):
+        for start in range(0, inputs, 4):
+            smallest = sorted(range(start, start + 4), key=lambda n: abs(row[n]))[:2]
+            assert sorted(np.flatnonzero(out[start : start + 4]) + start) == sorted(smallest)
+    assert pruned.sum() == plain.size // 2
+
+
+def test_two_of_four_of_the_solver_lose_less_than_the_smallest_weights() -> None:
+    rng = np.random.default_rng(3)
+    inputs = rng.standard_normal((300, 32)) @ rng.standard_normal((32, 32))
+    problem = Problem(weight=rng.standard_normal((1, 8, 32)), moment=(inputs.T @ inputs / 300)[None])
+    choice = LayerChoice(sparsity=0.5, granularity="2:4", bits=4)
+    values = sv.solve(problem, choice).values
+    assert is_two_of_four(values[0])
+    fours = problem.weight.reshape(-1, 4)
+    plain = np.where(np.argsort(np.argsort(np.abs(fours), axis=1), axis=1) < 2, 0.0, fours).reshape(values.shape)
+    assert sv.output_error(problem, values) < 0.5 * sv.output_error(problem, plain)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -62,6 +62,11 @@ class Layer:
         return OUTPUT_AXIS[self.op]
 
     @property
+    def takes_two_of_four(self) -> bool:
+        """Whether its inputs are whole fours, of an op that devices run with two zeros in each of them."""
+        return self.op in ("CONV_2D", "FULLY_CONNECTED") and self.shape[-1] % 4 == 0
+
+    @property
     def outputs(self) -> int:
         """Number of output channels."""
         return self.shape[self.output_axis]
