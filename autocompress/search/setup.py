@@ -28,6 +28,12 @@ from autocompress.search.storage.patient import open_storage, retry
 from autocompress.specs import CalibratedModel, left_out_line, not_delegated, offered_kernels
 
 _log = logging.getLogger(__name__)
+_STAGE = {
+    "measured": "measuring the",
+    "modelled": "modelling the",
+    "compiled": "compiling for the",
+    "none": "without a",
+}
 _DESCRIPTIVE = ("cores", "clock_mhz", "sources", "not_delegated")  # of a device profile
 
 
@@ -139,7 +145,12 @@ def lay_ground(
         if specification.task.output is not None:
             study.set_user_attr("output", specification.task.output.to_dict())
         _weigh_metric(study, specification, evaluator)
-        how = {"measured": "measuring the", "modelled": "modelling the", "none": "without a"}
+        how = {
+            "measured": "measuring the",
+            "modelled": "modelling the",
+            "compiled": "compiling for the",
+            "none": "without a",
+        }
         _log.info("%s latency on %s", how[specification.latency_source], specification.profile.name)
         study.set_user_attr("baseline", evaluator.baseline.to_dict())
     if evaluator.base_networks.staying and "whole_channels" not in attrs:

@@ -165,3 +165,26 @@ def test_a_profile_is_either_compiled_or_measured(tmp_path: Path) -> None:
 def test_the_version_that_is_installed_is_the_profiles() -> None:
     versions = {load_device(name).compiler for name in NPUS}
     assert {each.version for each in versions if each} == {importlib.metadata.version("ethos-u-vela")}
+
+
+@pytest.mark.slow
+def test_two_of_four_halves_the_multiplications_of_an_ethos_u85(tmp_path: Path) -> None:
+    task = load_task("fashion-mnist")
+    x = {name: values[:64] for name, values in task.x_calibration.items()}
+    asked: dict[str, Any] = {"bits": 8, "sparsity": 0.5, "activations": "int8"}
+    files = [ac.compress(task.network, x, granularity=each, **asked).model for each in ("element", "2:4")]
+    anywhere, fours = (compiled(load_device("ethos-u85-256"), file) for file in files)
+    assert fours.latency_ms < 0.9 * anywhere.latency_ms
+    older = [compiled(load_device("ethos-u65-256"), file).latency_ms for file in files]
+    assert older[1] == pytest.approx(older[0], rel=0.02)  # whose hardware knows no such pattern
+
+
+def test_only_layers_of_whole_fours_are_offered_two_of_four(tmp_path: Path) -> None:
+    words = ("search", "--device", "ethos-u85-256", "--task", "digits", "--space", "npu", "--study", "npu")
+    assert call(*words, "--runs", tmp_path, "--trials", "1").exit_code == 0
+    with ac.open_study(tmp_path / "npu") as study:
+        search = study._search
+    for layer in search.evaluator.layers:
+        offered = {choice.granularity for choice in search.choices[layer.name]}
+        assert offered == ({"element", "2:4"} if layer.takes_two_of_four else {"element"})
+    assert {layer.takes_two_of_four for layer in search.evaluator.layers} == {True, False}
