@@ -20,6 +20,7 @@ from autocompress.search.sampler.guided import GuidedSampler
 from autocompress.search.sampler.history import Reference
 from autocompress.search.sampler.stock import parameters, suggest
 from tests.builders.arrays import Array
+from tests.builders.optional import present
 
 BASE_ACCURACY, BASE_MS, INT8_BYTES = 0.93, 2.0, 40_000
 
@@ -151,6 +152,6 @@ def objective(where: World, broken: Callable[[Configuration], bool] = lambda _: 
         evaluation, sensitivity = where.evaluation(configuration)
         trial.set_user_attr("divergence", sensitivity)
         trial.set_user_attr("evaluation", evaluation.to_dict())
-        return evaluation.accuracy, evaluation.measurement.latency_ms, evaluation.download_bytes
+        return evaluation.accuracy, present(evaluation.measurement.latency_ms), evaluation.download_bytes
 
     return evaluate

@@ -12,6 +12,7 @@ from optuna.trial import TrialState, create_trial
 from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.search.storage import stored_trial, study_records
 from autocompress.search.storage.patient import open_storage
+from tests.builders.optional import present
 
 STATES = {name: state for state, name in stored_trial.STATES.items()}
 
@@ -63,7 +64,7 @@ def _trial(trial: TrialRecord) -> optuna.trial.FrozenTrial:
     attributes |= {"cached": True} if trial.cached else {}
     values = None
     if found is not None and trial.state == "complete":
-        values = [found.accuracy, found.measurement.latency_ms, found.download_bytes]
+        values = [found.accuracy, present(found.measurement.latency_ms), found.download_bytes]
     return create_trial(state=STATES[trial.state], values=values, user_attrs=attributes)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.outputs import Array
+from tests.builders.optional import present
 
 SIZE, CLASSES, BOX = 12, 5, 3
 
@@ -23,10 +24,10 @@ def two_outputs(*, names: tuple[str, str] = ("output_0", "output_1"), constant: 
     classes = net.softmax(net.dense(trunk, CLASSES, relu=False))
     box = net.dense(net.dense(net.input, 16), BOX, relu=False)
     tree = flatbuffer.read(net.finish(classes))
-    graph, signature = tree.subgraphs[0], tree.signatureDefs[0]
+    graph, signature = tree.subgraphs[0], present(tree.signatureDefs)[0]
     graph.outputs = [box, classes]
-    other = copy.copy(signature.outputs[0])
-    signature.outputs = [signature.outputs[0], other]
+    (port,) = present(signature.outputs)
+    signature.outputs = [port, copy.copy(port)]
     for port, name, tensor in zip(signature.outputs, names, (classes, box), strict=True):
         port.name, port.tensorIndex = name.encode(), tensor
     if constant:
@@ -43,8 +44,9 @@ def two_signatures(keys: tuple[str, str]) -> bytes:
         tensor.buffer += len(first.buffers)
     first.buffers += second.buffers
     first.subgraphs.append(graph)
-    first.signatureDefs.append(second.signatureDefs[0])
-    for number, (signature, key) in enumerate(zip(first.signatureDefs, keys, strict=True)):
+    signatures = [*present(first.signatureDefs), *present(second.signatureDefs)]
+    first.signatureDefs = signatures
+    for number, (signature, key) in enumerate(zip(signatures, keys, strict=True)):
         signature.signatureKey, signature.subgraphIndex = key.encode(), number
     return flatbuffer.write(first)
 

@@ -28,6 +28,7 @@ from autocompress.records.kernels import CONTAINERS
 from autocompress.specs import device_schema
 from autocompress.tasks import LoadedTask, load_task
 from tests.builders.arrays import Array
+from tests.builders.optional import present
 
 DENSE, HALF = LayerChoice(), LayerChoice(bits=16, sparsity=0.3)
 MIX = (
@@ -214,7 +215,7 @@ def test_signature_and_input_names_survive(
     built = Builder(task.network, layers, container, lambda: ranges).build(asked, solver.independent_all(asked))
     assert [(s.name, s.dtype) for s in Runner(built).inputs] == [(s.name, s.dtype) for s in Runner(task.network).inputs]
     tree = flatbuffer.read(built)
-    assert {m.name for m in tree.metadata} <= {b"min_runtime_version", b"TFLITE_METADATA"}
+    assert {m.name for m in present(tree.metadata)} <= {b"min_runtime_version", b"TFLITE_METADATA"}
 
 
 def test_buffers_are_aligned_to_16_bytes(task: LoadedTask, layers: tuple[Layer, ...], solver: Reconstruction) -> None:

@@ -213,13 +213,13 @@ def test_wide_matrices_are_inverted_as_narrow_ones_are(seed: int, size: int, gro
     x = rng.standard_normal((groups, 2 * size + 2, size))
     matrix = definite.damped(x.transpose(0, 2, 1) @ x).astype(np.float32 if single else np.float64)
     right = rng.standard_normal((groups, size, 2)).astype(matrix.dtype)
-    near = {"rtol": 1e-2, "atol": 1e-2} if single else {"rtol": 1e-8, "atol": 1e-8}
+    near = 1e-2 if single else 1e-8
     narrow = definite.inverse(matrix), definite.inverse_factor(matrix), definite.solve(matrix, right)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(definite, "_WIDE", 0)
         wide = definite.inverse(matrix), definite.inverse_factor(matrix), definite.solve(matrix, right)
     for ours, reference in zip(wide, narrow, strict=True):
-        np.testing.assert_allclose(ours, reference, **near)
+        np.testing.assert_allclose(ours, reference, rtol=near, atol=near)
     assert (np.tril(wide[1], -1) == 0).all()
 
 

@@ -58,7 +58,7 @@ def small_network() -> bytes:
 
 def quantized(model: bytes, bits: int, activations: str) -> bytes:
     layers = layers_of(read_graph(model))
-    names = [t.name.decode() for t in flatbuffer.read(model).subgraphs[0].tensors]
+    names = [present(t.name).decode() for t in flatbuffer.read(model).subgraphs[0].tensors]
     ranges = dict.fromkeys(names, (-1.0, 1.0))
     return make_template(model, layers, [bits] * len(layers), activations, ranges).patch.snapshot()
 
@@ -318,7 +318,7 @@ def test_a_damaged_file_is_predicted_or_refused(
     for position, value in changes:
         whole[min(position, len(whole) - 1)] = value
     with contextlib.suppress(AutocompressError):
-        assert predict(bytes(whole[: max(length, 8)]), model).latency_ms >= 0
+        assert present(predict(bytes(whole[: max(length, 8)]), model).latency_ms) >= 0
 
 
 # The profile
@@ -431,7 +431,7 @@ def test_a_calibration_of_this_machine_from_command_to_prediction(few_designs: P
     assert profile.sources["latency_model"] == "measured there with `device calibrate`, 9 files"
     assert document["cross_validation"]["int8"] == asdict(profile.latency_model.cross_validation["int8"])
     found = predict(FEW[0].model, profile.latency_model)
-    assert found.latency_ms > 0
+    assert present(found.latency_ms) > 0
     assert document["profile"] == str(few_designs / "mine.yaml")
     shown = json.loads(CliRunner().invoke(app, ["device", "show", "mine", "--json"]).stdout)
     assert shown["latency_model"]["form"] == "calibrated"

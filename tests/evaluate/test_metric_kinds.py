@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from autocompress.records.front import Front, is_flat
 from autocompress.records.study import StudyRecord
 from autocompress.specs import load_device, load_space
 from autocompress.tasks import LoadedTask, Task, loaded_task
+from tests.builders.arrays import Array
 from tests.builders.searches import asked_for
 
 SIZE = 12
@@ -41,8 +43,8 @@ def network(end: str, columns: int = 1, unit: float = 1.0) -> bytes:
     return net.finish(ends[end]())
 
 
-def task(model: bytes, y: np.ndarray, metric: str) -> LoadedTask:
-    parts = {"x_calibration": X[:100], "x_validation": X[100:300], "x_test": X[300:]}
+def task(model: bytes, y: Array, metric: str) -> LoadedTask:
+    parts: dict[str, Any] = {"x_calibration": X[:100], "x_validation": X[100:300], "x_test": X[300:]}
     return loaded_task(Task(name="t", network=model, metric=metric, y_validation=y[100:300], y_test=y[300:], **parts))
 
 
@@ -104,11 +106,11 @@ def test_the_same_network_in_three_units_is_the_same_search(tmp_path: Path) -> N
         {t.evaluation.configuration.digest: t.evaluation.accuracy / unit for t in record.trials if t.evaluation}
         for unit, record in records.items()
     ]
-    for other in found[1:]:
-        assert {digest: value for digest, value in other.items() if digest in found[0]} == {
-            digest: value for digest, value in found[0].items() if digest in other
+    for values in found[1:]:
+        assert {digest: value for digest, value in values.items() if digest in found[0]} == {
+            digest: value for digest, value in found[0].items() if digest in values
         }
-        assert len(other.keys() & found[0].keys()) > 20
+        assert len(values.keys() & found[0].keys()) > 20
     for unit, record in records.items():
         assert record.metric_scale == records[1.0].metric_scale * unit
 

@@ -18,6 +18,7 @@ from autocompress.finetune.networks import Teacher
 from autocompress.finetune.recipe import Lesson, Recipe
 from autocompress.metrics import get_metric
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import graph_of
 from autocompress.tasks import digits, load_task
 from tests.builders.arrays import Array
 from tests.builders.optional import present
@@ -127,7 +128,7 @@ def test_a_step_has_variations_of_its_own_and_the_teachers_word_on_them() -> Non
     inputs, y = present(load_task("digits").train)()
     ((name, x),) = inputs.items()
     tree = flatbuffer.read(flatbuffer.normalise(digits.NETWORK.read_bytes()))
-    teacher = Teacher(tree, [int(tree.subgraphs[0].outputs[0])], [x], 64)
+    teacher = Teacher(graph_of(tree), [int(tree.subgraphs[0].outputs[0])], [x], 64)
     recipe = Recipe(augment=("mirror", "shift", "mix"), epochs=3)
     lesson = Lesson(x={name: x}, y=y)
     plain, batches = (Batches(lesson, teacher, r, 32, classes=10) for r in (Recipe(), recipe))

@@ -8,13 +8,14 @@ from sklearn import metrics as sk
 
 from autocompress.errors import AutocompressError
 from autocompress.metrics import METRICS, Metric, get_metric
+from tests.builders.arrays import Array
 
 X = np.zeros((6, 1), np.float32)
 LOGITS = np.array([[-0.2], [0.3], [0.7], [-2.0], [-0.1], [-0.4]], np.float32)
 SIDES = np.array([0, 1, 1, 0, 0, 1])
 
 
-def of(name: str, kind: str | None, outputs: np.ndarray, y: np.ndarray) -> float:
+def of(name: str, kind: str | None, outputs: Array, y: Array) -> float:
     """The metric as a search computes it: labels taken and checked first."""
     metric = get_metric(name).read_as(kind, y if name.endswith("fidelity") else None)
     y = metric.taken(y, outputs.shape)
@@ -123,7 +124,7 @@ def test_the_scale_of_an_error_is_what_the_targets_spread_by(unit: float) -> Non
         ("mae", np.array([[0.0], [2.0]]), 1.5, 0.5),
     ],
 )
-def test_no_better_than_knowing_nothing_is_remarked(name: str, y: np.ndarray, bad: float, good: float) -> None:
+def test_no_better_than_knowing_nothing_is_remarked(name: str, y: Array, bad: float, good: float) -> None:
     metric: Metric = get_metric(name)
     said = metric.remark(bad, y, (len(y), 4))
     assert said is not None
@@ -144,7 +145,7 @@ def test_one_class_alone_is_no_reason_for_a_remark() -> None:
         ((4, 6, 6, 3), np.arange(4), r"must be \(n, classes\), or the labels a map"),
     ],
 )
-def test_wrong_label_maps_are_one_clear_line(shape: tuple[int, ...], y: np.ndarray, message: str) -> None:
+def test_wrong_label_maps_are_one_clear_line(shape: tuple[int, ...], y: Array, message: str) -> None:
     with pytest.raises(AutocompressError, match=message):
         get_metric("accuracy").check_labels(shape, y, "y_test")
 

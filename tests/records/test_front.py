@@ -352,7 +352,7 @@ def test_the_standard_deviation_of_a_hypervolume_is_that_of_drawn_values() -> No
                 accuracy=e.accuracy + rng.normal(0, 0.002 / 1.96),
                 measurement=replace(
                     e.measurement,
-                    latency_ms=e.measurement.latency_ms * math.exp(rng.normal(0, -math.log(0.98) / 1.96)),
+                    latency_ms=present(e.measurement.latency_ms) * math.exp(rng.normal(0, -math.log(0.98) / 1.96)),
                 ),
             )
             for e in map(evaluated, trials)

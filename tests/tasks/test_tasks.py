@@ -581,6 +581,6 @@ def test_a_shape_is_mended_by_what_keeps_its_meaning(
         (np.array([["a"]] * 5), TensorSpec(name="x", shape=(1, 1), dtype="bytes"), r"takes text; .* its tokenizer"),
     ],
 )
-def test_other_advice_is_what_helps(x: np.ndarray, spec: TensorSpec, message: str) -> None:
+def test_other_advice_is_what_helps(x: Array, spec: TensorSpec, message: str) -> None:
     with pytest.raises(AutocompressError, match=message):
         fit_inputs(x, (spec,), "x_test")

@@ -16,6 +16,7 @@ from autocompress.latency.host.agent import RUNTIMES
 from autocompress.latency.host.client import Host
 from autocompress.latency.host.connection import Connection
 from tests.builders import edge_host
+from tests.builders.optional import present
 from tests.builders.tiny_models import crashing_model, dense_model
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
@@ -69,7 +70,7 @@ def test_the_oldest_and_the_newest_python_measure(command: list[str], minor: int
     site = edge_host.packages(f"3.{minor}", wanted)
     with Host([*command[:-1], f"PYTHONPATH={site}", PYTHONS[minor], "-S"], runtime=runtime, threads=1) as host:
         found = host.measure(MODEL, baseline=MODEL, processes=2)
-        assert found.latency_ms > 0
+        assert present(found.latency_ms) > 0
         assert found.environment is not None
         assert found.environment.python.startswith(f"3.{minor}.")
         assert host.outputs(dense_model(), [np.zeros((3, 8), np.float32)])[0].shape == (3, 4)

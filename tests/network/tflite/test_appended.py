@@ -21,6 +21,7 @@ from autocompress.network.tflite.appended import Appended, appended
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.tasks import digits
 from tests.builders.command_line import call
+from tests.builders.optional import present
 
 LABELS = {"labels.txt": b"zero\none\ntwo\n" * 40, "vocabulary/words.txt": bytes(range(256)) * 3}
 MODEL = digits.NETWORK.read_bytes()
@@ -111,11 +112,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("appended")
     about = android.About(name="digits", description="d", version="1", licence=None, normalisation=(0.0, 16.0))
     tree = flatbuffer.read(android.with_metadata(MODEL, about))
-    entry = type(tree.metadata[0])()
+    metadata = present(tree.metadata)
+    entry = type(metadata[0])()
     entry.name, entry.buffer = b"my_company_notes", len(tree.buffers)
     tree.buffers.append(type(tree.buffers[0])())
     tree.buffers[-1].data = np.frombuffer(b"for the record", np.uint8)
-    tree.metadata = [*tree.metadata, entry]
+    tree.metadata = [*metadata, entry]
     (folder / "net.tflite").write_bytes(with_files(flatbuffer.write(tree), LABELS))
     splits = digits.splits()
     arrays = {f"{axis}_{name}": part for name, pair in splits.items() for axis, part in zip("xy", pair, strict=True)}
@@ -130,7 +132,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def metadata_of(file: bytes) -> dict[bytes, bytes]:
     tree = flatbuffer.read(file)
-    return {each.name: bytes(tree.buffers[each.buffer].data) for each in tree.metadata}
+    return {present(each.name): bytes(present(tree.buffers[each.buffer].data)) for each in present(tree.metadata)}
 
 
 def test_every_candidate_carries_it(searched: Path) -> None:

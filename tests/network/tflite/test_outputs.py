@@ -30,6 +30,7 @@ from autocompress.specs import load_sweep
 from autocompress.tasks import LoadedTask, SignatureChoice, load_task
 from autocompress.tasks.task import asked_by
 from tests.builders.command_line import call, fault_of
+from tests.builders.optional import present
 from tests.builders.two_outputs import by_signature, data_file, inputs, two_outputs, two_signatures
 
 
@@ -325,8 +326,10 @@ def test_training_sees_all_outputs_in_units_of_their_own() -> None:
 def test_what_is_shipped_names_its_outputs() -> None:
     about = android.About(name="two", description="", version="1", licence=None, normalisation=None)
     described = android.with_metadata(two_outputs(names=("class", "box")), about)
-    (metadata,) = (entry for entry in flatbuffer.read(described).metadata if entry.name == android.METADATA_NAME)
-    content = bytes(flatbuffer.read(described).buffers[metadata.buffer].data)
+    (metadata,) = (
+        entry for entry in present(flatbuffer.read(described).metadata) if entry.name == android.METADATA_NAME
+    )
+    content = bytes(present(flatbuffer.read(described).buffers[metadata.buffer].data))
     assert b"class" in content
     assert b"box" in content
     _, header = c_files(two_outputs(names=("class", "box")), "model_two", "two")

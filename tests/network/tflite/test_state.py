@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def accumulating() -> bytes:
     graph.operators += [handle, operator("READ_VARIABLE", [resource], [total])]
     summed = net.add(total, net.input)
     graph.operators.append(operator("ASSIGN_VARIABLE", [resource, summed], []))
-    model = flatbuffer.read(net.finish(net.dense(summed, 3, relu=False)))
+    model: Any = flatbuffer.read(net.finish(net.dense(summed, 3, relu=False)))
     fill = schema.SubGraphT()
     fill.name, fill.inputs, fill.outputs = b"fill", [], []
     kinds = model.subgraphs[0].tensors
@@ -101,7 +102,7 @@ def test_what_is_filled_once_is_no_state() -> None:
 def test_a_variable_tensor_is_state_but_within_a_call(op: str, refused: bool) -> None:
     net = NetworkBuilder((1, SIZE))
     net.finish(net.dense(net.input, 3))
-    tree = flatbuffer.read(net.finish(net.dense(net.input, 3)))
+    tree: Any = flatbuffer.read(net.finish(net.dense(net.input, 3)))
     tree.operatorCodes[0].builtinCode = getattr(schema.BuiltinOperator, op)
     tree.subgraphs[0].tensors[int(tree.subgraphs[0].operators[0].inputs[2])].isVariable = True
     if refused:
