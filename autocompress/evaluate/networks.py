@@ -26,9 +26,11 @@ from autocompress.compression.sparse_storage import SparseStorage
 from autocompress.compression.tables import Run
 from autocompress.compression.template import Ranges
 from autocompress.errors import AutocompressError, CandidateError
+from autocompress.evaluate.calibration import of_float
 from autocompress.network.graph import trace
 from autocompress.network.graph.channels import ChannelGroup, Channels
 from autocompress.network.graph.layers import Layer
+from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.graph import read_graph
 from autocompress.network.tflite.isolated import in_child
@@ -74,11 +76,14 @@ class BaseNetwork:
 
     @cached_property
     def reconstruction(self) -> Reconstruction:
-        """The solver on this network's calibration inputs."""
+        """The solver on this network's calibration inputs. AutocompressError where the runtime is ended by a piece of
+        the network: it will run all of them in this process."""
         if self._given is not None:
             return self._given
         inputs, chunk = self._calibration()
         tree = flatbuffer.read(self.network)
+        first = {index: values[:chunk] for index, values in inputs.items()}
+        of_float(lambda: in_child(lambda: Segments(tree, self.layers, first, chunk, 1).run_through()))
         return Reconstruction(tree, self.layers, inputs, chunk=chunk, threads=self._threads)
 
     @cached_property

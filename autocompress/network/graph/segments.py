@@ -236,6 +236,12 @@ class Segments:
         start = {i: np.ascontiguousarray(values[:kept]) for i, values in inputs.items()}
         self.start = self._step(0, start, None, None)
 
+    def run_through(self) -> None:
+        """Run all pieces as the float network has them: whether the runtime survives them."""
+        state: State = self.start
+        for piece in range(1, len(self._pieces)):
+            state = self._step(piece, state, None, None)
+
     @property
     def file_bytes(self) -> int:
         """What all pieces take: each constant is held once."""

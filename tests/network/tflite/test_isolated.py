@@ -17,6 +17,7 @@ from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate import calibration, quality
 from autocompress.latency.source import latency_on
 from autocompress.metrics import get_metric
+from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.isolated import Isolated, in_child
@@ -169,7 +170,7 @@ def test_a_candidate_that_ends_the_runtime_fails_with_its_reason(
     assert "int8" not in done
 
 
-@pytest.mark.parametrize("where", ["the proof of a batch", "the ranges", "the baseline"])
+@pytest.mark.parametrize("where", ["the proof of a batch", "the ranges", "the baseline", "a piece"])
 def test_a_float_network_that_ends_the_runtime_is_one_line(
     task: LoadedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -180,11 +181,13 @@ def test_a_float_network_that_ends_the_runtime_is_one_line(
         monkeypatch.setattr(calibration, "proven_batch", end)
     elif where == "the ranges":
         monkeypatch.setattr("autocompress.network.graph.trace.activation_ranges", end)
+    elif where == "a piece":
+        monkeypatch.setattr(Segments, "run_through", end)
     else:
         monkeypatch.setattr(quality, "Runner", Fragile)
     with pytest.raises(AutocompressError, match=r"the float network cannot be .*the runtime ended with SIGSEGV$"):
         search(task, tmp_path)
-    assert not list(tmp_path.rglob("*.tflite"))
+    assert len(list(tmp_path.rglob("*.tflite"))) == (where == "a piece")  # the baseline's
 
 
 def test_a_network_that_the_runtime_does_not_survive_is_no_task(
