@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import autocompress as ac
 from autocompress.evaluate.quality import Split
@@ -24,7 +25,7 @@ from benchmarks.goals import Goal, judge, print_run, print_table
 from benchmarks.task_splits import test_split, validation_split
 
 CYCLES, FLASH, LOSS = 0.50, 0.40, 0.015  # of int8's, and of the metric on test data
-UNIFORM = (
+UNIFORM: tuple[dict[str, Any], ...] = (
     *({"bits": bits} for bits in (8, 6, 5, 4, 3)),
     *({"bits": 8, "clusters": clusters} for clusters in (32, 16, 8)),
 )
