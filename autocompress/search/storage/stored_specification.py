@@ -71,6 +71,7 @@ def is_stored(study: optuna.Study) -> bool:
 
 def read(study: optuna.Study) -> StoredSpecification:
     """The specification of a study; AutocompressError for one that says too little to be opened again."""
+    study_records.check_schema(study.study_name, study.user_attrs)  # a later one may say it in another way
     document = study.user_attrs.get(KEY)
     if document is None:
         return _of_words(study)
