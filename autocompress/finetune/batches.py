@@ -67,7 +67,8 @@ class Batches:
             return labels
         if self._classes is None or self._labels is None:
             return labels.astype(np.float32)
-        rows: Array = np.eye(self._classes, dtype=np.float32)[labels.astype(int)]
+        known = np.eye(self._classes + 1, self._classes, dtype=np.float32)  # the last row: of what is void
+        rows: Array = known[np.minimum(labels.astype(int), self._classes)]
         return rows
 
     def _labels_of(self, at: Array) -> Array:

@@ -9,9 +9,10 @@ from typing import Any
 
 from autocompress.finetune.recipe import Recipe
 from autocompress.metrics import Metric
+from autocompress.metrics.reading import VOID
 from autocompress.network.tflite.graph import Graph
 
-_CLASSES = ("accuracy", "top-5", "macro-f1", "recall")  # metrics whose linear outputs are logits
+_CLASSES = ("accuracy", "top-5", "macro-f1", "recall", "mean-iou")  # metrics whose linear outputs are logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,9 @@ def head_of(graph: Graph, metric: Metric, position: int = 0, *, judged: bool = T
     if maker.op == "LOGISTIC":
         return Head(tensor=maker.inputs[0], kind="sigmoid")
     columns = (graph.tensors[output].shape or (1,))[-1]
-    linear = judged and maker.op != "SOFTMAX" and metric.name in _CLASSES and columns > 1
-    return Head(tensor=output, kind="classes" if linear else "values")
+    if not judged or maker.op == "SOFTMAX" or metric.name not in _CLASSES:
+        return Head(tensor=output, kind="values")
+    return Head(tensor=output, kind="classes" if columns > 1 else "sigmoid")
 
 
 def loss_of(head: Head, recipe: Recipe, metric: Metric) -> Any:
@@ -83,8 +85,16 @@ def _squared(outputs: Any, teacher: Any, _: float) -> Any:
 
 
 def _classes(outputs: Any, labels: Any, _: bool) -> Any:
+    """Cross entropy; of a label map the mean over its positions, of which void ones cost nothing."""
     import tensorflow as tf
 
+    if len(labels.shape) == len(outputs.shape) > 2:
+        return _per_sample(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=outputs))
+    if len(labels.shape) > 1 and len(labels.shape) == len(outputs.shape) - 1:
+        named = tf.cast(labels, tf.int32)
+        known = tf.where(named == VOID, 0, named)
+        found = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=known, logits=outputs)
+        return _per_sample(tf.where(named == VOID, 0.0, found))
     rows = tf.reshape(outputs, (tf.shape(outputs)[0], -1))
     if len(labels.shape) > 1 and labels.shape[-1] == rows.shape[-1]:  # shares of the classes
         return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=rows)

@@ -96,9 +96,9 @@ def _positions_fit(outputs_shape: Shape, labels: Shape) -> bool:
 
 def _values_fault(y: Array, columns: int, reading: Reading) -> str | None:
     if y.dtype != np.bool_ and not np.issubdtype(y.dtype, np.integer):
-        return f"is {y.dtype}; use integer labels" + (
-            "" if reading.kind == "integer" else f" in 0..{max(columns, 2) - 1}"
-        )
+        wanted = "" if reading.kind == "integer" else f" in 0..{max(columns, 2) - 1}"
+        numbers = "; real numbers are for the metric mae" if np.issubdtype(y.dtype, np.floating) else ""
+        return f"is {y.dtype}; use integer labels{wanted}{numbers}"
     if reading.kind == "integer" or y.dtype == np.bool_:
         return None
     classes = max(columns, 2)

@@ -35,6 +35,7 @@ from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.keras import model as keras_model
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
 from autocompress.network.tflite.short_floats import short
@@ -496,6 +497,26 @@ def test_labels_and_distillation_may_be_mixed() -> None:
     log = outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
     np.testing.assert_allclose(apart[1], -log[np.arange(5), y], rtol=1e-6)
     np.testing.assert_allclose(apart[2], (apart[0] + apart[1]) / 2, rtol=1e-6)
+
+
+def test_labels_of_a_map_count_by_position_and_void_ones_not_at_all() -> None:
+    rng = np.random.default_rng(0)
+    outputs, y = rng.normal(size=(3, 4, 2, 5)), rng.integers(0, 5, (3, 4, 2))
+    y[1, :2] = 255
+    loss = losses.loss_of(losses.Head(tensor=0, kind="classes"), Recipe(loss="labels"), get_metric("mean-iou"))
+    log = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
+    picked = -np.take_along_axis(log, np.where(y == 255, 0, y)[..., None], -1)[..., 0]
+    expected = np.where(y == 255, 0, picked).mean((1, 2))
+    np.testing.assert_allclose(loss(outputs, outputs, y).numpy(), expected, rtol=1e-6)
+    shares = np.vstack([np.eye(5), np.zeros(5)])[np.minimum(y, 5)]
+    np.testing.assert_allclose(loss(outputs, outputs, shares).numpy(), expected, rtol=1e-6)
+
+
+def test_one_linear_column_under_a_metric_of_classes_is_a_logit() -> None:
+    net = NetworkBuilder((1, 4))
+    model = read_graph(net.finish(net.dense(net.input, 1, relu=False)))
+    assert losses.head_of(model, get_metric("accuracy")).kind == "sigmoid"
+    assert losses.head_of(model, get_metric("mae")).kind == "values"
 
 
 losses_named = ("distillation", "labels", "both")
