@@ -26,9 +26,8 @@ from autocompress.search.specification import (
     default_size,
     objectives_for,
 )
-from autocompress.search.storage.stored_specification import named_of
-from autocompress.search.storage.study_records import identity_of, load_study, read_record
-from autocompress.search.study import Search
+from autocompress.search.storage.stored_specification import with_study
+from autocompress.search.storage.study_records import load_study, read_record
 from autocompress.session import cores, open_search, reopen
 from autocompress.specs import DeviceProfile, SearchSpace, load_device, load_space
 from autocompress.specs.duration import seconds
@@ -103,7 +102,7 @@ def open_study(
             named: dict[str, str | None] = {"device": profile.name, "space": specification.space.name}
             provenance = Provenance(named=named)
             search = stack.enter_context(open_search(specification, resources, latency, provenance=provenance))
-        return Study(search, stack.pop_all(), _options(search))
+        return Study(search, stack.pop_all(), with_study(ExportOptions(), search.study))
 
 
 def _checked(task: Task | LoadedTask, study: Path) -> LoadedTask:
@@ -115,19 +114,12 @@ def _constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
     return tuple(map(parse_constraint, texts))
 
 
-def _options(search: Search) -> ExportOptions:
-    return ExportOptions(data_sha256=search.specification.task.data_sha256, words=named_of(search.study.user_attrs))
-
-
 def read_study(path: str | Path, *, storage: str | None = None) -> StudyView:
     """The study RUNS/NAME as it stands, without a lock: also while it is searched. AutocompressError where there is
     none."""
     where = Path(path)
     study = load_study(where.parent, where.name, storage)
-    identity = identity_of(study)
-    data_sha256 = None if identity is None else identity.data_sha256
-    options = ExportOptions(data_sha256=data_sha256, words=named_of(study.user_attrs))
-    return StudyView(read_record(study), where.parent, options)
+    return StudyView(read_record(study), where.parent, with_study(ExportOptions(), study))
 
 
 def measure(

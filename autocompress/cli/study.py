@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,19 +89,14 @@ def export(
     Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
     from autocompress.export.bundle import ExportOptions, check_options, write_bundle
     from autocompress.records.front import Front
-    from autocompress.search.storage.stored_specification import named_of
-    from autocompress.search.storage.study_records import identity_of, load_study, read_record
+    from autocompress.search.storage.stored_specification import with_study
+    from autocompress.search.storage.study_records import load_study, read_record
 
     options = ExportOptions(formats=tuple(formats or ("tflite",)), licence=licence, normalisation=normalise)
     check_options(options)
     loaded = load_study(runs, study, storage)
-    record, identity = read_record(loaded), identity_of(loaded)
-    options = replace(
-        options,
-        data_sha256=None if identity is None else identity.data_sha256,
-        words=named_of(loaded.user_attrs),
-    )
-    written = write_bundle(record, Front(record).pick(pick), runs, to, options)
+    record = read_record(loaded)
+    written = write_bundle(record, Front(record).pick(pick), runs, to, with_study(options, loaded))
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))
     for path in written.others:

@@ -29,6 +29,7 @@ from autocompress.evaluate.networks import BaseNetwork, BaseNetworks
 from autocompress.network.graph.channels import Channels, prune
 from autocompress.network.graph.layers import layers_of
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.batching import proven_batch
 from autocompress.network.tflite.builder import NetworkBuilder
 from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner
@@ -127,7 +128,8 @@ def test_reconstruction_brings_back_most_of_what_went_with_the_channels(name: st
     indices = runner.input_indices
     samples = len(next(iter(inputs.values()))) // 2
     chosen = {indices[key]: values[:samples] for key, values in inputs.items()}
-    solver = Reconstruction(tree, layers_of(graph_of(tree)), chosen, chunk=runner.largest_batch(samples), threads=1)
+    chunk = proven_batch(network, {key: values[:samples] for key, values in inputs.items()}, samples).size
+    solver = Reconstruction(tree, layers_of(graph_of(tree)), chosen, chunk=chunk, threads=1)
     channels = Channels(graph_of(tree))
     groups, _ = prunable_groups(channels)
     kept = {g.name: order(channels, g, solver.floats)[g.channels // 4 :].tolist() for g in groups}

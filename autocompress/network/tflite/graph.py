@@ -32,7 +32,8 @@ EXPANDING_OPS = ("DEQUANTIZE", "DENSIFY")  # of a constant: it is a weight that 
 class Tensor:
     """A tensor. `name` is "" where the file gives none; `type_code` a number of the schema's TensorType; `data` the
     bytes of a constant (uint8), None of what is computed; `scales` and the first `zero_point` of its quantization, None
-    and 0 without any; `sparsity`: how a constant that is stored sparse is (the schema's), None for all others."""
+    and 0 without any; `sparsity`: how a constant that is stored sparse is (the schema's), None for all others;
+    `variable`: whether it keeps its value from one call to the next."""
 
     index: int
     name: str
@@ -42,6 +43,7 @@ class Tensor:
     scales: Array | None
     zero_point: int
     sparsity: Any
+    variable: bool
 
     @property
     def type(self) -> str:
@@ -170,6 +172,7 @@ def _tensor(tree: Tree, index: int, tensor: TensorTree) -> Tensor:
         scales=None if scales is None or not len(scales) else np.asarray(scales),
         zero_point=0 if zeros is None or not len(zeros) else int(zeros[0]),
         sparsity=tensor.sparsity,
+        variable=bool(tensor.isVariable),
     )
 
 

@@ -51,10 +51,6 @@ class Runner:
         """Tensor index of each input by its name."""
         return {s.name: int(d["index"]) for s, d in zip(self.inputs, self._inputs, strict=True)}
 
-    def largest_batch(self, wanted: int) -> int:
-        """`wanted` where the network runs that many samples at once, else the batch that it fixes."""
-        return self._allocate(wanted)
-
     def run(self, x: Mapping[str, Array], batch_size: int = 64) -> Array:
         """The signature's outputs for all samples of `x` (arrays by input name), batch first; several are packed."""
         samples = len(next(iter(x.values())))

@@ -6,11 +6,11 @@ within a call: it is reset before each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from autocompress.errors import AutocompressError
-from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.graph import Graph, graphs_of
+from autocompress.network.tflite.tree import Tree
 
 _WITHIN_A_CALL = (
     "BIDIRECTIONAL_SEQUENCE_LSTM",
@@ -20,9 +20,9 @@ _WITHIN_A_CALL = (
 )
 
 
-def refuse_state(tree: Any) -> None:
+def refuse_state(tree: Tree) -> None:
     """AutocompressError for a network that remembers the call before."""
-    keeping = sorted(set(_keeping(tree)))
+    keeping = sorted(set(_keeping(graphs_of(tree))))
     if keeping:
         raise AutocompressError(
             f"it keeps state from one call to the next ({', '.join(keeping)}), so that samples depend on those before "
@@ -30,20 +30,20 @@ def refuse_state(tree: Any) -> None:
         )
 
 
-def _keeping(tree: Any) -> Iterator[str]:
+def _keeping(graphs: Sequence[Graph]) -> Iterator[str]:
     """The operators that write what the next call reads. What fills variables once, when a network is loaded, does
     not."""
-    once = set(_filled_once(tree))
-    for number, graph in enumerate(tree.subgraphs):
+    once = set(_filled_once(graphs))
+    for number, graph in enumerate(graphs):
         for operator in graph.operators:
-            name = flatbuffer.op_name(tree, operator)
-            variable = any(graph.tensors[int(i)].isVariable for i in operator.inputs if i >= 0)
-            if (name == "ASSIGN_VARIABLE" and number not in once) or (variable and name not in _WITHIN_A_CALL):
-                yield name
+            variable = any(graph.tensors[i].variable for i in operator.inputs if i >= 0)
+            assigns = operator.op == "ASSIGN_VARIABLE" and number not in once
+            if assigns or (variable and operator.op not in _WITHIN_A_CALL):
+                yield operator.op
 
 
-def _filled_once(tree: Any) -> Iterator[int]:
-    for graph in tree.subgraphs:
+def _filled_once(graphs: Sequence[Graph]) -> Iterator[int]:
+    for graph in graphs:
         for operator in graph.operators:
-            if flatbuffer.op_name(tree, operator) == "CALL_ONCE":
-                yield int(operator.builtinOptions.initSubgraphIndex)
+            if operator.op == "CALL_ONCE":
+                yield int(operator.options.initSubgraphIndex)

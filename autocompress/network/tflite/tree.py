@@ -24,13 +24,14 @@ class Quantization(Protocol):
 
 
 class TensorTree(Protocol):
-    """A tensor; `buffer` 0: it is computed. `type`: a number of TensorType."""
+    """A tensor; `buffer` 0: it is computed. `type`: a number of TensorType. `isVariable`: it keeps its value."""
 
     name: bytes | None
     type: int
     shape: Any
     shapeSignature: Any
     buffer: int
+    isVariable: bool
     quantization: Quantization | None
     sparsity: Any
 

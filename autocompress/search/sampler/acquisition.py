@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.search.sampler.ehvi import CellDecomposition, normal_below
+from autocompress.search.sampler.ehvi import CellDecomposition
 from autocompress.search.sampler.encoding import EncodedSpace, Key, Row, key_of, keys_of
 from autocompress.search.sampler.posterior import Posterior, Prediction
 
@@ -55,11 +55,13 @@ class Acquisition:
 
 def feasibility(limits: Sequence[PredictedConstraint], prediction: Prediction) -> Array | float:
     """The chance that all limits hold, taken as independent."""
+    from scipy.special import ndtr
+
     chance: Array | float = 1.0
     for limit in limits:
         gap = limit.bound - prediction.mean[limit.name]
         z = gap / np.maximum(prediction.deviation[limit.name], 1e-12)
-        chance = chance * normal_below(-z if limit.least else z)
+        chance = chance * ndtr(-z if limit.least else z)
     return chance
 
 

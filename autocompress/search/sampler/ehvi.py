@@ -15,7 +15,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _MOST_CELLS = 60_000
-_SQRT2 = math.sqrt(2.0)
 
 
 class CellDecomposition:
@@ -63,17 +62,9 @@ def _expected_parts(edges: Array, mean: Array, deviation: Array) -> Array:
 
 def _expected_below(edge: Array, mean: Array, deviation: Array) -> Array:
     """E[(edge - y)+] for y normal: (edge - mean) Phi(z) + deviation phi(z), z = (edge - mean) / deviation."""
+    from scipy.special import ndtr
+
     spread = np.maximum(deviation, 1e-12)
     z = (edge - mean) / spread
-    value: Array = (edge - mean) * normal_below(z) + spread * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    value: Array = (edge - mean) * ndtr(z) + spread * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return np.maximum(value, 0.0)
-
-
-def normal_below(z: Array) -> Array:
-    """The standard normal distribution function, within 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
-    x = np.abs(z) / _SQRT2
-    t = 1.0 / (1.0 + 0.3275911 * x)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    upper = 0.5 * series * np.exp(-x * x)
-    below: Array = np.where(z < 0, upper, 1.0 - upper)
-    return below

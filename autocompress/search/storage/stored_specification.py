@@ -7,8 +7,8 @@ it), `device` and `space` (the whole documents, how they were named, and the hos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -27,6 +27,9 @@ from autocompress.specs import (
     space_of,
 )
 
+if TYPE_CHECKING:  # who only reads a study need not load what writes bundles
+    from autocompress.export.bundle import ExportOptions
+
 KEY = "specification"
 SOURCE = ("task", "model", "data", "metric", "output", "signature")  # of a task, among the words of a command
 
@@ -41,6 +44,14 @@ class StoredSpecification:
     space: SearchSpace
     tier: str
     named: Mapping[str, str | None]
+
+
+def with_study(options: ExportOptions, study: optuna.Study) -> ExportOptions:
+    """The options with what a study knows: the digest of its data, and how a command names its task, device and
+    space."""
+    identity = study_records.identity_of(study)
+    data_sha256 = None if identity is None else identity.data_sha256
+    return replace(options, data_sha256=data_sha256, words=named_of(study.user_attrs))
 
 
 def store(study: optuna.Study, specification: Specification, provenance: Provenance) -> None:

@@ -21,6 +21,7 @@ from autocompress.network.graph import trace
 from autocompress.network.graph.layers import Layer, layers_of
 from autocompress.network.graph.segments import Segments
 from autocompress.network.tflite import flatbuffer
+from autocompress.network.tflite.batching import proven_batch
 from autocompress.network.tflite.graph import graph_of, read_graph
 from autocompress.network.tflite.interpreter import Runner, interpreter
 from tests.builders import networks
@@ -251,7 +252,7 @@ def chosen(layer: Layer, patches: trace.Patches | None, outputs: Array) -> Array
 def test_every_layer_is_its_columns_times_its_weights(name: str) -> None:
     model = normalised(name)
     tree, runner = flatbuffer.read(model), Runner(model)
-    samples = runner.largest_batch(8)
+    samples = proven_batch(model, inputs_of(name), 8).size
     at = runner.input_indices
     made = everything(model, {at[key]: values[:samples] for key, values in inputs_of(name).items()})
     for layer in layers_of(graph_of(tree)):
@@ -262,7 +263,7 @@ def test_every_layer_is_its_columns_times_its_weights(name: str) -> None:
 def test_the_walk_through_the_segments_meets_the_whole_network(name: str) -> None:
     model = normalised(name)
     tree, runner = flatbuffer.read(model), Runner(model)
-    layers, chunk = layers_of(graph_of(tree)), runner.largest_batch(8)
+    layers, chunk = layers_of(graph_of(tree)), proven_batch(model, inputs_of(name), 8).size
     at = runner.input_indices
     x = {at[key]: values for key, values in inputs_of(name).items()}
     inputs = whole_network(model, layers, x, chunk)
@@ -434,7 +435,6 @@ def test_a_network_that_fixes_its_batch_is_run_at_it() -> None:
     model = flatbuffer.normalise(flatbuffer.write(tree_of(parts, [reshape, dense(2, 3, 4, 5)], [0], [5])))
     x = rng.normal(size=(11, 2, 3)).astype(np.float32)
     runner = Runner(model)
-    assert runner.largest_batch(64) == 4
     np.testing.assert_allclose(runner.run({runner.inputs[0].name: x}), x.reshape(11, 6) @ W.T + b, rtol=1e-5, atol=1e-5)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import pareto
-from autocompress.search.sampler.ehvi import CellDecomposition, normal_below
+from autocompress.search.sampler.ehvi import CellDecomposition
 from tests.builders.arrays import Array
 
 coordinates = st.floats(0.0, 1.3, allow_nan=False)
@@ -51,10 +51,3 @@ def test_a_large_front_is_looked_at_on_a_coarser_grid_that_overstates_little() -
     grown = pareto.hypervolume(np.vstack([front, point]), reference) - pareto.hypervolume(front, reference)
     gain = CellDecomposition(front, reference).expected_gain(point, np.zeros((1, 3)))[0]
     assert grown - 1e-9 <= gain <= grown + 0.05
-
-
-def test_the_normal_distribution_function() -> None:
-    from statistics import NormalDist
-
-    z = np.linspace(-6, 6, 201)
-    assert normal_below(z) == pytest.approx([NormalDist().cdf(value) for value in z], abs=2e-7)
