@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from autocompress.cli.options import DEFAULT_RUNS, Json, Runs, console_of, guarded, print_json
+from autocompress.cli.options import DEFAULT_RUNS, Json, Runs, console_of, guarded, print_json, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autocompress.specs import Sweep
-    from autocompress.sweep.run import Outcome
     from autocompress.sweep.summary import Findings
 
 
@@ -40,6 +38,9 @@ def night(
     runs: Runs = DEFAULT_RUNS,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary there.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page there; default: index.html in the sweep's folder.")
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume/--no-resume", help="Go on with a night that was cut, or begin it again: all cells run."),
@@ -49,11 +50,15 @@ def night(
     """Run a night of a sweep, or go on with one that was cut: `sweep FILE.yaml` is enough."""
     from autocompress.specs import load_sweep
     from autocompress.sweep import summary
+    from autocompress.sweep.findings import findings, write_page
     from autocompress.sweep.run import run_night
 
     sweep, console = load_sweep(file), console_of(stderr=as_json)
-    _check_writable(junit, markdown)
-    found = _findings(sweep, run_night(sweep, runs, _Lines(console), resume=resume))
+    _check_writable(junit, markdown, html)
+    outcome = run_night(sweep, runs, _Lines(console), resume=resume)
+    found = findings(outcome.night, outcome.nights, sweep.rules)
+    page = outcome.nights.folder / "index.html" if html is None else html
+    write_page(found, runs, page)
     if junit is not None:
         _write(junit, summary.junit(found))
     if markdown is not None:
@@ -62,7 +67,37 @@ def night(
         print_json(summary.document(found))
     else:
         _print(console, found)
+        console.print(f"page: {page}", markup=False, soft_wrap=True)
     raise typer.Exit(found.exit_code)
+
+
+@app.command("status")
+@guarded
+def status(file: File, runs: Runs = DEFAULT_RUNS, as_json: Json = False) -> None:
+    """Say how far the night is that runs or was cut, and what the last one came to."""
+    from autocompress.specs import load_sweep
+    from autocompress.sweep.status import status_document, status_lines
+
+    sweep = load_sweep(file)
+    found = status_document(sweep, runs)
+    if as_json:
+        print_json(found)
+        return
+    for line in status_lines(found):
+        typer.echo(line)
+
+
+@app.command("list")
+@guarded
+def list_sweeps(runs: Runs = DEFAULT_RUNS, as_json: Json = False) -> None:
+    """List the sweeps that have nights in the runs folder."""
+    from autocompress.sweep.status import sweeps_document, sweeps_table
+
+    found = sweeps_document(runs)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(console_of(), sweeps_table(found))
 
 
 @app.command("accept")
@@ -84,22 +119,6 @@ def accept(
     )
 
 
-def _findings(sweep: Sweep, outcome: Outcome) -> Findings:
-    from autocompress.sweep import verdict
-    from autocompress.sweep.summary import Findings
-
-    night, nights = outcome.night, outcome.nights
-    earlier = [nights.night(number) for number in nights.numbers() if number < night.number]
-    same = [each for each in reversed(earlier) if each.accepted == night.accepted and each.accepted is not None]
-    found = verdict.with_history(verdict.verdicts(night, sweep.rules), same, sweep.rules)
-    return Findings(
-        night=night,
-        verdicts=found,
-        events=verdict.events([*earlier, night], sweep.rules),
-        exit_code=verdict.exit_code(night, found),
-    )
-
-
 def _print(console: Console, found: Findings) -> None:
     from rich.text import Text
 
@@ -108,10 +127,14 @@ def _print(console: Console, found: Findings) -> None:
     styles = {"worse": "red", "better": "green", "unknown": "yellow"}
     for each in found.verdicts:
         if each.verdict in styles:
-            line = Text(f"{each.verdict}: {summary.sentence(each)}", style=styles[each.verdict])
+            line = Text(f"{each.verdict}: {summary.sentence(each, found.words)}", style=styles[each.verdict])
             console.print(line, soft_wrap=True)
     for event in found.events:
         console.print(Text(f"step {summary.event_sentence(event)}"), soft_wrap=True)
+    judged = {each.cell for each in found.verdicts if each.verdict in ("worse", "better")}
+    for cell, why in found.causes.items():
+        for said in why if cell in judged else ():
+            console.print(Text(f"why, {cell}: {said}"), soft_wrap=True)
     console.print(Text(summary.headline(found), style="bold"), soft_wrap=True)
 
 

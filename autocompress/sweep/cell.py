@@ -27,6 +27,7 @@ from autocompress.search.study import Search
 from autocompress.session import cores, open_search
 from autocompress.specs import Sweep, load_device, load_space
 from autocompress.sweep import compare
+from autocompress.sweep.causes import device_facts
 from autocompress.sweep.compare import Pairs, Race
 from autocompress.sweep.night import CellNight, Check, FileFigures, packed, spread
 from autocompress.sweep.plan import Cell, study_name
@@ -278,6 +279,8 @@ class _Work:
             scales=_scales(record),
             metric_scale=record.metric_scale,
             versions=_versions(record),
+            network_sha256=specification.task.network_sha256,
+            device=None if self._host is None else device_facts(self._host.host.facts),
         )
         volume = () if accepted is None else (compare.hypervolume_check(accepted, night),)
         return replace(night, checks=(*self.checks, *volume))

@@ -88,6 +88,8 @@ class CellNight:
     scales: tuple[float, float, float] | None = None
     elapsed_s: float = 0.0
     versions: Mapping[str, str] | None = None
+    network_sha256: str | None = None
+    device: Mapping[str, str] | None = None  # what of the host may change its latencies
     metric_scale: float = 1.0
 
     @classmethod
@@ -186,6 +188,11 @@ class Nights:
         """A cell of the open night; None where it has not ended."""
         path = self.cell_path(name)
         return CellNight.from_dict(read(path)) if path.exists() else None
+
+    def open_number(self) -> int | None:
+        """The number of the open night; None where none is open."""
+        path = self.open_folder / _NIGHT
+        return int(read(path)["number"]) if path.exists() else None
 
     def open_cells(self) -> list[CellNight]:
         """The cells of the open night that have ended."""

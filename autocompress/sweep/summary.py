@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 from xml.etree import ElementTree
@@ -26,14 +27,20 @@ _NAMES = {
 }
 
 
+Words = Mapping[tuple[str, str], str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """A night, what its comparisons came to, and the steps over all nights."""
+    """A night, what its comparisons came to, and the steps over all nights. `words`: what files are called, by cell and
+    by what a comparison calls them; `causes`: what is another than in the accepted night, by cell."""
 
     night: Night
     verdicts: tuple[Verdict, ...]
     events: tuple[Event, ...]
     exit_code: int
+    words: Words = field(default_factory=dict)
+    causes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def headline(found: Findings) -> str:
@@ -54,7 +61,10 @@ def markdown(found: Findings) -> str:
     lines = [f"## {_cell(headline(found))}", ""]
     shown = [each for each in found.verdicts if each.verdict != "same"]
     for each in sorted(shown, key=lambda v: ("worse", "better", "unknown").index(v.verdict)):
-        lines.append(f"- {_MARKS[each.verdict]} **{each.verdict}** {_cell(sentence(each))}")
+        lines.append(f"- {_MARKS[each.verdict]} **{each.verdict}** {_cell(sentence(each, found.words))}")
+    for name, why in found.causes.items():
+        if any(each.cell == name for each in shown):
+            lines += [f"- {_cell(name)}, what is another: {_cell(line)}" for line in why]
     lines += ["", "| cell | state | trials | hypervolume | canary first, last | time |", "|---|---|--:|--:|--:|--:|"]
     for cell in found.night.cells:
         canary = "" if cell.canary_ms is None else ", ".join(f"{median(each):.4g} ms" for each in cell.canary_ms)
@@ -78,10 +88,12 @@ def _latencies(cell: CellNight) -> str:
     return f"; latencies modelled, {EXTRAPOLATED}" if rough else "; latencies modelled"
 
 
-def sentence(each: Verdict) -> str:
-    """One comparison in words, without its verdict."""
+def sentence(each: Verdict, words: Words | None = None) -> str:
+    """One comparison in words, without its verdict; `words` say what files are called."""
     check = each.check
-    parts = [f"{each.cell} {check.file}: {_NAMES[check.metric]}"]
+    named = words or {}
+    file = named.get((each.cell, check.file), check.file)
+    parts = [f"{each.cell} {file}: {named.get((each.cell, check.metric), _NAMES[check.metric])}"]
     if (
         check.before is not None
         and check.after is not None
@@ -154,6 +166,7 @@ def document(found: Findings) -> dict[str, Any]:
                 "canary_ms": cell.canary_ms,
                 "elapsed_s": cell.elapsed_s,
                 "versions": cell.versions,
+                "causes": list(found.causes.get(cell.cell, ())),
                 "front": [
                     {
                         "trial": each.trial,
@@ -197,19 +210,19 @@ def junit(found: Findings) -> str:
             kind = "error" if cell.state == "failed" else "skipped"
             ElementTree.SubElement(case, kind, message=_xml(f"{cell.state}: {cell.reason}"))
         for each in rows:
-            _add_case(suite, each)
+            _add_case(suite, each, found.words)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _add_case(suite: ElementTree.Element, each: Verdict) -> None:
+def _add_case(suite: ElementTree.Element, each: Verdict, words: Words) -> None:
     name = f"{each.check.file} {_NAMES[each.check.metric]}"
     case = ElementTree.SubElement(suite, "testcase", classname=_xml(each.cell), name=_xml(name), time="0")
     kind = {"worse": "failure", "unknown": "skipped"}.get(each.verdict)
     if kind is not None:
-        ElementTree.SubElement(case, kind, message=_xml(sentence(each)))
+        ElementTree.SubElement(case, kind, message=_xml(sentence(each, words)))
     else:
-        ElementTree.SubElement(case, "system-out").text = _xml(f"{each.verdict}: {sentence(each)}")
+        ElementTree.SubElement(case, "system-out").text = _xml(f"{each.verdict}: {sentence(each, words)}")
 
 
 def _xml(text: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,14 +30,19 @@ from autocompress.network.tflite import flatbuffer
 from autocompress.records.front import complete
 from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records
+from autocompress.search.workers.locks import locked
 from autocompress.specs import VerdictRules, load_sweep
 from autocompress.sweep import compare, summary, verdict
 from autocompress.sweep import run as whole
+from autocompress.sweep.causes import causes
 from autocompress.sweep.compare import Pairs, Race
+from autocompress.sweep.findings import findings
 from autocompress.sweep.night import CellNight, Check, FileFigures, Night, Nights, packed, spread, unpacked
+from autocompress.sweep.page import night_page
 from autocompress.sweep.plan import cells, check, lanes
 from autocompress.sweep.summary import Findings
 from autocompress.tasks import load_task
+from tests.builders.command_line import call
 from tests.builders.edge_host import Board
 from tests.builders.optional import present
 from tests.builders.processes import children, is_dead, wait_for
@@ -468,6 +477,78 @@ def test_a_worse_network_is_found_and_the_page_says_so(tmp_path: Path) -> None:
     suites = ElementTree.parse(junit).getroot()
     assert int(suites[0].attrib["failures"]) == list(verdicts.values()).count("worse") >= 1
     assert len(records(runs)) == 2  # another network, another study
+    said = (runs / "sweeps" / "s" / "index.html").read_text()
+    before, now = (hashlib.sha256(each).hexdigest()[:8] for each in (task.network, damaged(task.network)))
+    assert f"the network is another one: {before} then, {now} now" in said
+    assert "<td>worse</td>" in said
+    assert re.search(r"net\+rpi4\+quick\+3trials trial \d+ \([^;]+; [0-9a-f]{8}\): accuracy, ", said)
+    check_links(runs / "sweeps" / "s" / "index.html")
+    assert f"what is another: the network is another one: {before} then" in page.read_text()
+
+
+def check_links(page: Path) -> None:
+    """Every link of a page leads to something, at least to a study, a report and a file."""
+    found = [unquote(html.unescape(link)) for link in re.findall(r'href="([^"#:]+)"', page.read_text())]
+    assert not [link for link in found if not (page.parent / link).exists()]
+    assert {".html", ".tflite"} <= {Path(link).suffix for link in found}
+    assert any((page.parent / link).is_dir() for link in found)
+
+
+def test_status_and_list_say_how_far_it_is(tmp_path: Path) -> None:
+    file, runs = sweep_file(tmp_path, "[rpi4]"), tmp_path / "runs"
+    assert "there is no sweep in" in call("sweep", "list", "--runs", runs).stderr
+    assert "no night is finished yet" in call("sweep", "status", file, "--runs", runs).stdout
+    nights = Nights(runs, "s")
+    nights.begin("now")
+    nights.save_cell(CellNight(cell="digits+rpi4+quick+3trials", state="late", reason="no time"))
+    with locked(nights.folder):
+        found = json.loads(call("sweep", "status", file, "--runs", runs, "--json").stdout)
+        assert (found["running"], found["open"]["cells"]) == (True, {"digits+rpi4+quick+3trials": "late"})
+    said = call("sweep", "status", file, "--runs", runs).stdout
+    assert "night 1 is not finished: 1 late; the same command goes on with it" in said
+    nights.save(a_night(number=1))
+    nights.close()
+    said = call("sweep", "status", file, "--runs", runs).stdout
+    assert "night 1 of sweep s: 1 cells done" in said
+    listed = call("sweep", "list", "--runs", runs).stdout
+    assert ["s", "1", "1", "done", "e", "-", "no"] in [line.split() for line in listed.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "nothing that is known: network, data, runtime, versions and device are the same"),
+        ({"data_sha256": "e" * 64}, "the data is another one: dddddddd then, eeeeeeee now"),
+        (
+            {"versions": {"device": "rt 2", "numpy": "1"}},
+            "the runtime on the device is another version: rt 1 then",
+        ),
+        ({"versions": {"device": "rt 1", "numpy": "2"}}, "numpy is another version: 1 then, 2 now"),
+        ({"device": {"governor": "powersave"}}, "the device has another governor: performance then, powersave now"),
+        ({"canary_ms": ((1.2,) * 5, (1.2,) * 5)}, "the device itself is 20 % slower, float network and all"),
+    ],
+)
+def test_what_is_another_is_named(changes: dict[str, Any], said: str) -> None:
+    accepted = CellNight(
+        cell="c",
+        state="done",
+        data_sha256="d" * 64,
+        network_sha256="a" * 64,
+        versions={"device": "rt 1", "numpy": "1"},
+        device={"governor": "performance"},
+        canary_ms=((1.0,) * 5, (1.0,) * 5),
+    )
+    (found,) = causes(replace(accepted, **changes), accepted, RULES)
+    assert said in found
+    assert causes(accepted, None, RULES) == ()
+
+
+def test_names_are_no_markup_on_the_page(tmp_path: Path) -> None:
+    file = figures(sha256="<b>" + "a" * 61, artifact="<i>/a.tflite")
+    night = a_night(a_check(file=file.sha256[:12]), cell="<u>", study="<s>", metric="<m>", front=(file,))
+    nights = Nights(tmp_path, "s")
+    page = night_page(findings(night, nights, RULES), tmp_path, nights.folder, {"<u>": "<u>.html"})
+    assert not re.findall(r"<[bismu]>", page)
 
 
 def test_a_stored_file_that_was_changed_is_named_and_left_out(tmp_path: Path) -> None:
