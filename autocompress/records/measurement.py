@@ -9,6 +9,7 @@ from typing import Any
 
 from autocompress.records.output import JudgedOutput
 
+RUNTIME_BYTES = 10_000_000  # of a process with ai-edge-litert on x86-64, whatever the network
 STORED_SAMPLES = 200  # latency samples of a process that a study keeps
 Pair = tuple[float | None, float | None] | None
 

@@ -12,11 +12,17 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from autocompress.records.measurement import DeviceAccuracy, Environment, MeasuredFile, Measurement, OpProfile
+from autocompress.records.measurement import (
+    RUNTIME_BYTES,
+    DeviceAccuracy,
+    Environment,
+    MeasuredFile,
+    Measurement,
+    OpProfile,
+)
 from autocompress.report.units import digits, kilobytes, latency_words, score_alone, text
 
 _BINS, _BAR = 8, 40
-_RUNTIME = 10e6  # bytes that a process of ai-edge-litert took on x86-64 whatever the network
 _ROOM = 0.5  # of the memory of a device: the system and the runtime want theirs
 _CORE = (0.005, 0.995)  # what the histogram spreads over its bins; the rest is counted in the outer ones
 
@@ -112,12 +118,12 @@ def memory_words(memory_bytes: int, found: MeasuredFile) -> str:
     how = (
         "peak, over an idle process"
         if measured
-        else f"estimated from the file alone, and some {_RUNTIME / 1e6:.0f} MB of the runtime"
+        else f"estimated from the file alone, and some {RUNTIME_BYTES / 1e6:.0f} MB of the runtime"
     )
     has = found.device_memory_bytes
     if has is None:
         return f"{kilobytes(memory_bytes)} {how}"
-    share = (memory_bytes + (0 if measured else _RUNTIME)) / has
+    share = (memory_bytes + (0 if measured else RUNTIME_BYTES)) / has
     fits = "does not fit" if share > 1 else "leaves little room" if share > _ROOM else "fits"
     return f"{kilobytes(memory_bytes)} {how} · {fits}: {found.device} has {has / 2**20:,.0f} MiB"
 

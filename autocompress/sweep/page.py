@@ -90,7 +90,8 @@ def _files(cell: CellNight, found: summary.Findings, link: _Links) -> str:
         return "<p>No file.</p>"
     metric = html.escape(cell.metric or "metric")
     order = sorted(cell.front, key=lambda f: -f.accuracy if cell.higher_is_better else f.accuracy)
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("best", metric, "latency", "download", "file", "which"))
+    numbers = "".join(f'<th scope="col" class="number">{name}</th>' for name in (metric, "latency", "download", "file"))
+    head = f'<th scope="col">best</th>{numbers}<th scope="col">which</th>'
     body = "".join(_row(file, cell, found, link, _best_of(file, cell.front, cell.higher_is_better)) for file in order)
     return (
         f'<div class="scroll wrap" tabindex="0" role="region" aria-label="Files of {html.escape(cell.cell)}"><table>'

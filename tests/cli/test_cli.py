@@ -278,7 +278,6 @@ def _quantized() -> bytes:
     ("arguments", "message"),
     [
         (["--device", "rpi44"], "did you mean 'rpi4'"),
-        (["--device", "rpi3"], "no latency model"),
         (["--task", "digit"], "did you mean 'digits'"),
         (["--space", "defualt"], "did you mean 'default'"),
         (["--metric", "acuracy"], "did you mean 'accuracy'"),
