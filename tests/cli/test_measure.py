@@ -43,6 +43,7 @@ DOCUMENTED = [
     "load_ms",
     "first_inference_ms",
     "peak_memory_bytes",
+    "memory_estimated",
     "ratio_to_baseline",
     "ratio_ci",
     "doubtful",
@@ -440,7 +441,10 @@ def test_unknown_devices_and_devices_without_a_host(files: Path) -> None:
     refused(measure(files, device="locl"), "did you mean 'local'")
     profile = (ROOT / "device_profiles" / "local.yaml").read_text()
     (files / "bare.yaml").write_text(profile.replace("host: local", "host: null"))
-    refused(measure(files, device=str(files / "bare.yaml")), "no latency model and no host; add --host DEST")
+    bare = measure(files, "--json", device=str(files / "bare.yaml"))
+    assert bare.exit_code == 0, bare.output
+    found = json.loads(bare.stdout)
+    assert (found["latency_ms"], found["latency_source"], found["memory_estimated"]) == (None, "none", True)
     (files / "gone.yaml").write_text(profile.replace("host: local", "host: {command: [no-such-python]}"))
     refused(measure(files, device=str(files / "gone.yaml")), "cannot start 'no-such-python'", 3)
     (files / "many.yaml").write_text(profile.replace("threads: 1", "threads: 256"))
