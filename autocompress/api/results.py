@@ -227,5 +227,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:
     for value in row.values():
-        text = "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        text = "" if value is None else _number(value) if isinstance(value, float) else str(value)
         yield f"<td>{html.escape(text)}</td>"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.0005 else f"{value:.3g}"

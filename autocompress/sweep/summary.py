@@ -116,7 +116,8 @@ def change(each: Verdict) -> str:
     """By how much, with the interval: in percent, for the metric and the hypervolume as more or less is better."""
     effect, check = each.check.effect or 0.0, each.check
     if check.metric == "accuracy":
-        return f"{effect:.4f} worse" if effect > 0 else f"{-effect:.4f} better" if effect < 0 else "equal"
+        shown = f"{abs(effect):.4f}" if abs(effect) >= 0.0005 else f"{abs(effect):.2g}"
+        return f"{shown} worse" if effect > 0 else f"{shown} better" if effect < 0 else "equal"
     sign = -1 if check.metric == "hypervolume" else 1
     ends = (
         ""

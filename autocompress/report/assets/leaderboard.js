@@ -2,7 +2,8 @@
 "use strict";
 const titles = { accuracy: "validation metric", latency_ms: "latency, ms", download_bytes: "download, KB", file_bytes: "file, KB" };
 let group = data.groups[0];
-const signed = (value) => (value >= 0 ? "+" : "") + value.toFixed(4);
+const digits = (value) => (value && Math.abs(value) < 0.0005 ? String(Number(value.toPrecision(2))) : value.toFixed(4));
+const signed = (value) => (value >= 0 ? "+" : "") + digits(value);
 const times = (value) => (value === null || value === undefined ? "-" : `×${value.toFixed(2)}`);
 const kilobytes = (value) => (value === null || value === undefined ? "-" : number(value / 1000, 3));
 // What a chart draws and a table says of a value: sizes in KB of 1,000 bytes.
