@@ -35,6 +35,10 @@ class CompensatedProbe:
         self._segments, self._floats = reconstruction.head(samples, _PATCHES, few)
         self._state, self._position = self._segments.start, 0
 
+    def threads(self, count: int) -> None:
+        """Run on so many threads from now on."""
+        self._segments.threads = count
+
     def walk(self) -> Iterator[FloatLayer]:
         """The layers in order, as traced on the few samples; `outputs` speaks of the last one given."""
         for position, float_layer in enumerate(self._floats):

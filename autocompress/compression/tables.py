@@ -25,6 +25,7 @@ import numpy as np
 from autocompress.compression.compensated_probe import NEXT, CompensatedProbe
 from autocompress.compression.divergence import divergence
 from autocompress.compression.reconstruct import FloatLayer, Reconstruction, SolvedLayer, corrected_bias
+from autocompress.compression.side_by_side import side_by_side
 from autocompress.compression.solve import Problem, output_error, solve
 from autocompress.compression.survey import survey
 from autocompress.files import exclusive, write_whole
@@ -72,10 +73,11 @@ def build_tables(
     signature: Signature = FIRST,
     large: bool = False,
     after_layer: Callable[[], None] = lambda: None,
+    processes: int = 1,
 ) -> Tables:
     """The tables of these choices (by layer name). Probes of the whole network run on so many calibration samples and
     look at the outputs of `signature`; `sparse`: bits of the containers whose weights may be stored sparse; `large`:
-    the network's inner tensors are, so that probes fit only the layers that come next."""
+    the network's inner tensors are, so that probes fit only the layers that come next, and so many `processes` work."""
     start = time.perf_counter()
     fits = NEXT if large or len(reconstruction.floats) > _VERY_DEEP else None
     compensated_probe = CompensatedProbe(reconstruction, samples, signature, fits)
@@ -84,12 +86,28 @@ def build_tables(
     def sensitivity_of(changed: SolvedLayer) -> float:
         return float(divergence(compensated_probe.reference, compensated_probe.outputs(changed), signature).mean())
 
-    rows = []
-    for float_layer, _ in zip(reconstruction.floats, compensated_probe.walk(), strict=True):
+    walk = enumerate(compensated_probe.walk())
+
+    def row_of(position: int) -> LayerTable:
+        next(at for at, _ in walk if at == position)  # the walk goes on to this layer
+        float_layer = reconstruction.floats[position]
         row = tuple(choices[float_layer.layer.name])
-        rows.append(_layer_table(float_layer, row, sensitivity_of, probes, sparse))
+        made = _layer_table(float_layer, row, sensitivity_of, probes, sparse)
         float_layer.forget()
-        after_layer()
+        return made
+
+    def row_in_one_thread(position: int) -> LayerTable:
+        compensated_probe.threads(1)
+        return row_of(position)
+
+    count, rows = len(reconstruction.floats), []
+    if fits is not None and processes > 1:
+        _ = compensated_probe.reference  # before the processes part
+        rows = side_by_side(row_in_one_thread, count, min(processes, count), after_layer)
+    else:
+        for position in range(count):
+            rows.append(row_of(position))
+            after_layer()
     return Tables(layers=tuple(rows), built_s=time.perf_counter() - start)
 
 

@@ -89,7 +89,7 @@ class Evaluator:
         """`pause` is called between the pieces of an evaluation, so that others may measure. `size`: which size of a
         file shall be small, "download" or "file"."""
         self._task, self._profile, self._latency, self._pause = task, profile, latency, pause
-        self._tables, self._seed, self._tier = runs / "tables", seed, tier
+        self._tables, self._seed, self._tier, self._threads = runs / "tables", seed, tier, threads
         self._artifacts = ArtifactStore(artifacts, runs)
         self.layers = layers_of(read_graph(task.network))
         self._kernels = offered_kernels(profile, modelled=profile.host is None)
@@ -278,7 +278,14 @@ class Evaluator:
                 self._pause()
 
             return build_tables(
-                self.reconstruction, choices, samples, sparse, signature, large=large, after_layer=after_layer
+                self.reconstruction,
+                choices,
+                samples,
+                sparse,
+                signature,
+                large=large,
+                after_layer=after_layer,
+                processes=self._threads,
             )
 
         return kept_tables(self._tables, key, build)

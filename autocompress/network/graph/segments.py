@@ -226,7 +226,7 @@ class Segments:
     ) -> None:
         self.layers = tuple(layers)
         samples = len(next(iter(inputs.values())))
-        self._chunk, self._chunks, self._threads = chunk, max(1, samples // chunk), threads
+        self._chunk, self._chunks, self.threads = chunk, max(1, samples // chunk), threads
         kept = self._chunks * chunk
         self._fixed = graph_of(tree).fixed
         self._outputs = [int(i) for i in tree.subgraphs[0].outputs]
@@ -271,13 +271,13 @@ class Segments:
         """The signature's outputs, packed, given the state before layer `position`, a multiple of STAGE; this layer and
         all behind it are as in the float network."""
         while position < len(self.layers):
-            made = self._stages.piece(position).run(state, None, None, self._chunks, self._threads)
+            made = self._stages.piece(position).run(state, None, None, self._chunks, self.threads)
             position = min(position + STAGE, len(self.layers))
             state = {i: v for i, v in (dict(state) | made).items() if i in self._needed[position]}
         return packed([state[self._outputs[at]] for at in signature.positions])
 
     def _step(self, piece: int, state: State, weight: Array | None, bias: Array | None) -> dict[int, Array]:
-        made = self._pieces[piece].run(state, weight, bias, self._chunks, self._threads)
+        made = self._pieces[piece].run(state, weight, bias, self._chunks, self.threads)
         return {i: v for i, v in (dict(state) | made).items() if i in self._needed[piece]}
 
 
