@@ -44,11 +44,11 @@ def family():
     while todo:
         pid = todo.pop()
         found.append(pid)
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            try:
+        try:  # it may end meanwhile
+            for thread in os.listdir(f"/proc/{pid}/task"):
                 todo += map(int, open(f"/proc/{pid}/task/{thread}/children").read().split())
-            except OSError:
-                pass
+        except OSError:
+            pass
     return found
 
 def cpu():
