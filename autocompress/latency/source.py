@@ -181,6 +181,8 @@ def latency_on(
 
     AutocompressError for a profile that can neither be measured nor modelled where that is `needed`, else its source is
     "none"; DeviceError where its host fails."""
+    if profile.host is not None and profile.tells_flash:
+        raise AutocompressError(f"'{profile.name}' runs no Python that could measure there; leave --host out")
     with ExitStack() as stack:
         if profile.kind is not None:
             yield LatencySource(profile, model=_of_kind(profile.kind)(profile))
@@ -196,6 +198,10 @@ def latency_on(
             yield LatencySource(profile, connected(profile), connected)
         elif profile.latency_model is not None:
             yield LatencySource(profile)
+        elif profile.runtime.name == "tflite-micro" and not needed:
+            from autocompress.latency.micro import micro_memory
+
+            yield LatencySource(profile, model=micro_memory(), source="none")
         elif not needed:
             yield LatencySource(profile, model=lambda file, _: unknown(file, profile), source="none")
         else:

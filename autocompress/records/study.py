@@ -24,7 +24,7 @@ CONSTRAINT_NAMES = (
 )
 OBJECTIVES = ("metric", "latency", "size", "memory", "energy", "ram")
 SIZES = ("download", "file", "flash")
-COMPILED = ("flash_bytes", "ram_bytes")  # the values that only a compiler knows
+ON_CHIP = ("flash_bytes", "ram_bytes")  # known of microcontrollers and of devices with a compiler
 _VALUE_NAMES = {
     "metric": "accuracy",
     "latency": "latency_ms",
@@ -32,7 +32,7 @@ _VALUE_NAMES = {
     "energy": "energy_mj",
     "ram": "ram_bytes",
 }
-_OF_DEVICE = ("latency_ms", "peak_memory_bytes", *COMPILED)
+_OF_DEVICE = ("latency_ms", "peak_memory_bytes", *ON_CHIP)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
 from autocompress.report.importance import kernel_lines, rough_lines, whole_channel_lines
-from autocompress.report.units import SIZES_SHOWN, alike_line, all_alike, compiled_words, interval, latency_words, score
+from autocompress.report.units import alike_line, all_alike, compiled_words, interval, latency_words, score, sizes_shown
 from autocompress.report.units import digits as _digits
 from autocompress.report.units import duration as _time
 from autocompress.report.units import kilobytes as _kb
@@ -269,7 +269,7 @@ def _cells(record: StudyRecord, name: list[Part], evaluation: Evaluation, width:
     source = [(part, "dim") for part in _source_parts(evaluation.measurement, _unit(record), short=True)]
     latency = _latency(evaluation.measurement, _unit(record))
     latency = f"{latency} {_latency_change(record, evaluation)}".strip()
-    counted, other = SIZES_SHOWN[evaluation.measurement.latency_source]
+    counted, other = sizes_shown(evaluation.measurement)
     size, beside_it = (_size(record, evaluation, name) for name in (counted, other))
     artifact = (f"{evaluation.sha256[:8]}….tflite", "dim")
     narrow = width < _APART_WIDTH
@@ -322,7 +322,7 @@ def _point(record: StudyRecord, evaluation: Evaluation) -> str:
     delta, scale = evaluation.accuracy - record.baseline.accuracy, record.metric_scale
     measurement = evaluation.measurement
     latency = f"{_latency(measurement, _unit(record))} ({_latency_change(record, evaluation)})"
-    counted, _ = SIZES_SHOWN[measurement.latency_source]
+    counted, _ = sizes_shown(measurement)
     return " · ".join(
         [
             f"{record.metric_name} {score(evaluation.accuracy, scale)} ({score(delta, scale, '+')})",

@@ -19,9 +19,6 @@ _ASCII = str.maketrans({"µ": "u", "×": "x", "·": "-", "±": "+-", "█": "#",
 _MOST_DECIMALS = 9
 
 ROUGH = "order of magnitude"
-# The two sizes that tell most: what is sent, and of a device whose compiler tells it, what lies there.
-_SENT = ("download", "file")
-SIZES_SHOWN = {"measured": _SENT, "modelled": _SENT, "compiled": ("flash", "download"), "none": _SENT}
 EXTRAPOLATED = f"{ROUGH}, outside what the model was fitted to"
 
 
@@ -77,9 +74,15 @@ def alike_line(measurements: Sequence[Measurement]) -> list[str]:
     if not all_alike(measurements):
         return []
     if measurements[0].latency_ms is None:
-        return ["latency: not known for this device; --host DEST measures it there"]
+        there = "; --host DEST measures it there" if measurements[0].flash_bytes is None else ""
+        return [f"latency: not known for this device{there}"]
     low, high = (digits(pick(measurement.known_latency_ms for measurement in measurements)) for pick in (min, max))
     return [f"latency: {low} to {high} ms for all, modelled, {EXTRAPOLATED}: it tells none of them apart"]
+
+
+def sizes_shown(measurement: Measurement) -> tuple[str, str]:
+    """The two sizes that tell most: what lies on the device where that is known, and what is sent."""
+    return ("download", "file") if measurement.flash_bytes is None else ("flash", "download")
 
 
 def interval(ends: tuple[float, float], scale: float, sign: str = "") -> str:

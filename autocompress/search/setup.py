@@ -83,7 +83,7 @@ def identity_of(
     kernels = offered_kernels(specification.profile, modelled=leaves_out is not None)
     told = asdict(replace(specification.profile, host=None, latency_model=None, kernels=kernels))
     device: dict[str, Any] = {key: value for key, value in told.items() if key not in _DESCRIPTIVE}
-    for key in ("kind", "compiler"):
+    for key in ("kind", "compiler", "flash_bytes"):
         if device[key] is None:  # as before there were any
             del device[key]
     return study_records.Identity(
@@ -137,7 +137,7 @@ def lay_ground(
             "notes", [*specification.task.notes, *latency_notes(specification), *provenance.notes, *evaluator.notes]
         )
         study.set_user_attr("versions", versions())
-        if specification.profile.compiler is None:  # which says itself what runs where
+        if not specification.profile.tells_flash:  # what runs there is none of XNNPACK's
             modelled = specification.latency_source == "modelled"
             study.set_user_attr("kernels", offered_kernels(specification.profile, modelled=modelled))
             study.set_user_attr("not_delegated", not_delegated(specification.profile))

@@ -10,7 +10,7 @@ from autocompress.errors import AutocompressError, unknown_name
 from autocompress.metrics import Metric
 from autocompress.network.graph.layers import Layer
 from autocompress.records.configuration import TWO_OF_FOUR, LayerChoice
-from autocompress.records.study import COMPILED, OBJECTIVES, Constraint, value_name
+from autocompress.records.study import OBJECTIVES, ON_CHIP, Constraint, value_name
 from autocompress.search.sampler.stock import Choices
 from autocompress.specs import DeviceProfile, SearchSpace, allowed_activations, allowed_choices
 from autocompress.tasks import LoadedTask
@@ -122,8 +122,8 @@ def resolved(
 
 
 def default_size(profile: DeviceProfile) -> str:
-    """Which size counts where nobody says: the flash of a device whose compiler tells it, else the download."""
-    return "download" if profile.compiler is None else "flash"
+    """Which size counts where nobody says: flash where it is known, else the download."""
+    return "flash" if profile.tells_flash else "download"
 
 
 def objectives_for(source: str, asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -138,7 +138,13 @@ def latency_notes(specification: Specification) -> tuple[str, ...]:
     if specification.latency_source != "none":
         return ()
     name = specification.profile.name
-    return (f"latency is left out: '{name}' has neither a latency model nor a host; --host DEST measures it there",)
+    if not specification.profile.tells_flash:
+        return (f"latency is left out: '{name}' has neither a latency model nor a host; --host DEST measures it there",)
+    whole = (
+        "; flash holds the file as it is, which narrow bits, clusters and zeros do not shrink: --space channels does"
+    )
+    narrower = specification.space.widths is not None or specification.size != "flash"
+    return (f"latency is left out: '{name}' has no latency model", *([] if narrower else [whole.removeprefix("; ")]))
 
 
 def check_budget(budget: Budget) -> None:
@@ -176,13 +182,14 @@ def _check_device_values(specification: Specification, wanted: Collection[str]) 
             f"device '{name}' has neither a latency model nor a host, so {asked[0]} is not known; add --host DEST to "
             "measure there, or leave it out"
         )
-    if source not in ("measured", "none") and {"memory", "peak_memory_bytes"} & set(wanted):
-        instead = "ask for ram instead" if source == "compiled" else "use a device that is measured"
+    tells_flash = specification.profile.tells_flash
+    if (tells_flash or source not in ("measured", "none")) and {"memory", "peak_memory_bytes"} & set(wanted):
+        instead = "ask for ram instead" if tells_flash else "use a device that is measured"
         raise AutocompressError(f"memory is that of a host's process, not that of '{name}'; leave it out or {instead}")
-    if source != "compiled" and {"ram", *COMPILED} & set(wanted):
+    if not tells_flash and {"ram", *ON_CHIP} & set(wanted):
         raise AutocompressError(
-            f"flash and RAM are known of devices with a compiler (ethos-u...), not of '{name}'; leave them out or ask "
-            "for download_bytes and peak_memory_bytes"
+            f"flash and RAM are known of microcontrollers and of devices with a compiler, not of '{name}'; leave them "
+            "out or ask for download_bytes and peak_memory_bytes"
         )
 
 

@@ -61,7 +61,7 @@ ETHOS_U = {
     "ethos-u85-2048": ("EthosU85", 2048, 1),
 }
 # The figures of a profile that `sources` says something of.
-FIGURES = ("cores", "clock_mhz", "memory_bytes", "power_w", "kernels", "latency_model", "compiler")
+FIGURES = ("cores", "clock_mhz", "memory_bytes", "flash_bytes", "power_w", "kernels", "latency_model", "compiler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +203,16 @@ class DeviceProfile:
     memory_bytes: int | None
     power_w: PowerDraw | None
     kernels: Mapping[str, tuple[tuple[int, str], ...]]
+    flash_bytes: int | None = None
     latency_model: LatencyModel | CalibratedModel | None
     not_delegated: Mapping[str, tuple[tuple[int, str], ...]] | None = None
     compiler: CompilerTarget | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tells_flash(self) -> bool:
+        """Whether flash and RAM of a file are known: by a compiler, or as TensorFlow Lite Micro takes them."""
+        return self.compiler is not None or self.runtime.name == "tflite-micro"
 
 
 def is_ssh_word(text: str) -> bool:

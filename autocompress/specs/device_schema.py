@@ -268,6 +268,7 @@ class DeviceFile(Strict):
     cores: Annotated[int, Field(ge=1)] | None = None
     clock_mhz: Positive | None = None
     memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    flash_bytes: Annotated[int, Field(gt=0)] | None = None
     power_w: PowerFile | None = None
     kernels: dict[KernelOp, list[Kernel]] = Field(
         description="op: pairs [weight container bits, activations]; DENSIFY: of weights that may be stored sparse"
@@ -319,6 +320,7 @@ def to_device(file: DeviceFile) -> DeviceProfile:
         cores=file.cores,
         clock_mhz=file.clock_mhz,
         memory_bytes=file.memory_bytes,
+        flash_bytes=file.flash_bytes,
         power_w=None if file.power_w is None else PowerDraw(**file.power_w.model_dump()),
         kernels=_kernels(file.kernels),
         not_delegated=None if file.not_delegated is None else _kernels(file.not_delegated),

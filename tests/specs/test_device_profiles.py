@@ -27,6 +27,12 @@ def test_a_profile_is_complete(name: str) -> None:
         assert set(profile.kernels) == LAYER_OPS
         assert {pair for pairs in profile.kernels.values() for pair in pairs} == {(8, "int8"), (8, "int16")}
         return
+    if profile.runtime.name == "tflite-micro":
+        assert set(profile.kernels) == LAYER_OPS
+        assert profile.memory_bytes is not None
+        assert profile.flash_bytes is not None
+        assert profile.memory_bytes < profile.flash_bytes
+        return
     assert set(profile.kernels) == LAYER_OPS | {"DENSIFY"}
     assert all((32, "float32") in pairs for pairs in profile.kernels.values())
     if profile.host is None:
@@ -38,7 +44,8 @@ def test_a_profile_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_has_a_source_and_a_missing_one_a_reason(name: str) -> None:
     profile = load_device(name)
-    figures = set(FIGURES) - (set() if profile.compiler else {"compiler"})
+    optional = {name for name in ("compiler", "flash_bytes") if getattr(profile, name) is None}
+    figures = set(FIGURES) - optional
     assert set(profile.sources) == figures
     for figure in figures:
         missing = getattr(profile, figure) is None

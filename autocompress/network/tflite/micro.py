@@ -48,6 +48,11 @@ def run_in_micro(model: bytes, samples: Sequence[Sequence[Array]]) -> MicroRun:
     return in_child(lambda: _run(model, samples))
 
 
+def run_drawn(model: bytes, count: int = 1, seed: int = 0) -> MicroRun:
+    """Run inputs drawn from `seed`. CandidateError as `run_in_micro`."""
+    return run_in_micro(model, in_child(lambda: _drawn(model, count, seed)))
+
+
 def check_in_micro(model: bytes, count: int = 8, seed: int = 0) -> MicroRun:
     """Run a file in TensorFlow Lite Micro and under LiteRT's reference kernels, on inputs drawn from `seed` (uniform in
     [0, 1), zeros for integers). CandidateError where it is refused, or its outputs are others."""
