@@ -140,11 +140,10 @@ def latency_notes(specification: Specification) -> tuple[str, ...]:
     name = specification.profile.name
     if not specification.profile.tells_flash:
         return (f"latency is left out: '{name}' has neither a latency model nor a host; --host DEST measures it there",)
-    whole = (
-        "; flash holds the file as it is, which narrow bits, clusters and zeros do not shrink: --space channels does"
-    )
-    narrower = specification.space.widths is not None or specification.size != "flash"
-    return (f"latency is left out: '{name}' has no latency model", *([] if narrower else [whole.removeprefix("; ")]))
+    left_out = f"latency is left out: '{name}' has no latency model"
+    if specification.space.widths is not None or specification.size != "flash":
+        return (left_out,)
+    return (left_out, "flash holds the file as it is: narrow bits, clusters and zeros do not shrink it, channels do")
 
 
 def check_budget(budget: Budget) -> None:

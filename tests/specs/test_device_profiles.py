@@ -69,8 +69,9 @@ def test_tflite_runtime_is_not_offered_what_it_computes_wrongly() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_default_space_has_choices_on_every_device(name: str) -> None:
     profile, space = load_device(name), load_space("default")
-    integer = profile.compiler is not None  # an NPU runs no float
-    assert allowed_activations(space, profile) == (("int8",) if integer else ("float32", "int8", "weight_only"))
+    integer = profile.compiler is not None  # an NPU runs no float, a microcontroller no integer weights on float
+    expected = ("int8",) if profile.tells_flash else ("float32", "int8", "weight_only")
+    assert allowed_activations(space, profile) == expected
     choices = allowed_choices(space, profile, name="conv_2d_0", tensor_name="x", op="CONV_2D")
     offered = space.choices(name="conv_2d_0", tensor_name="x", op="CONV_2D")
     assert choices == tuple(choice for choice in offered if not integer or choice.is_integer)

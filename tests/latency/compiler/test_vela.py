@@ -142,8 +142,8 @@ def test_a_search_goes_by_flash_and_compiled_latency(tmp_path: Path) -> None:
     ("device", "words", "said"),
     [
         ("ethos-u85-256", ("--objective", "metric", "--objective", "memory"), "ask for ram instead"),
-        ("rpi4", ("--size", "flash"), "flash and RAM are known of devices with a compiler"),
-        ("rpi4", ("--constraint", "ram_bytes<=60000"), "flash and RAM are known of devices with a compiler"),
+        ("rpi4", ("--size", "flash"), "flash and RAM are known of microcontrollers and of devices"),
+        ("rpi4", ("--constraint", "ram_bytes<=60000"), "flash and RAM are known of microcontrollers and of devices"),
     ],
 )
 def test_values_of_another_kind_of_device_are_refused(
