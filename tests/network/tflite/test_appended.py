@@ -149,8 +149,10 @@ def test_every_candidate_carries_it(searched: Path) -> None:
 
 @pytest.mark.parametrize("form", ["tflite", "android", "c"])
 def test_every_exported_file_carries_it(searched: Path, tmp_path: Path, form: str) -> None:
-    done = call("export", "own", "--pick", "best", "--to", tmp_path, "--format", form, "--runs", searched)
-    assert done.exit_code == 0, done.output
+    picks = ["best"] if form != "c" else [str(number) for number in range(6)]  # not all trials are for microcontrollers
+    words = ["--to", tmp_path, "--format", form, "--runs", searched]
+    assert any(call("export", "own", "--pick", pick, *words).exit_code == 0 for pick in picks)
+    assert list(tmp_path.glob("*.tflite"))
     for path in tmp_path.glob("*.tflite"):
         assert strictly_read(path.read_bytes()) == LABELS
         assert metadata_of(path.read_bytes())[b"my_company_notes"] == b"for the record"
