@@ -74,6 +74,8 @@ def test_document_has_exactly_the_keys_of_the_design_in_their_order() -> None:
         *(
             "file_bytes",
             "download_bytes",
+            "flash_bytes",
+            "ram_bytes",
             "peak_memory_bytes",
             "finetuned",
             "configuration",

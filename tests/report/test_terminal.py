@@ -256,7 +256,7 @@ def test_progress_away_from_a_terminal_is_one_line_a_new_front_point_and_a_statu
     starts = ["trial 0:", "trial 1:", "trial 2:", "trial 3:", "4/12", "trial 6 failed:", "6/12", "6/12"]
     assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 8
     assert lines[1] == (
-        "trial 1: accuracy 0.9100 (-0.0086) · 130 µs (-57 %) modelled ± 3.4 % · 20.0 KB download (×0.07)"
+        "trial 1: accuracy 0.9100 (-0.0086) · 130 µs (-57 %) modelled ± 3.4 % · 20.0 KB ×0.07 download"
         " · int8 · 8b×1 4b×1 · 0-50 % zeros · 8 cl"
     )
     volume = Front(make_record(*ALL[:4])).hypervolume
