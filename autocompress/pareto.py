@@ -9,7 +9,11 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-ACCURACY_SCALE = 0.10  # the loss of the metric that counts as much as the whole baseline latency or int8 size
+ACCURACY_SCALE = 0.10  # the loss of a metric in [0, 1] that counts as much as a factor of RATIO_SCALE in the others
+# Eight times the float network's latency and the plain int8 download lie beyond both networks: a float file is four to
+# five times the int8 one, and no kernel is offered that takes more than three times the float kernel's time.
+RATIO_SCALE = 8.0
+_SMALLEST = 1e-12  # of what a value is compared with: a ratio of zero has no logarithm
 
 
 def non_dominated(points: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -67,6 +71,16 @@ def knees(points: npt.ArrayLike) -> npt.NDArray[np.intp]:
     return np.flatnonzero(sums == sums.min())
 
 
+def log_ratio(values: npt.ArrayLike, to: float) -> Floats:
+    """Latencies, sizes and the like on the scale of the hypervolume: 0 at `to`, 1 at RATIO_SCALE times that. Raises
+    ValueError unless `to` is positive."""
+    if not to > 0:
+        raise ValueError(f"scales must be positive, got {to}")
+    ratios = np.maximum(np.asarray(values, dtype=np.float64) / to, _SMALLEST)
+    found: Floats = np.log(ratios) / np.log(RATIO_SCALE)
+    return found
+
+
 def study_hypervolume(
     accuracy: npt.ArrayLike,
     latency_ms: npt.ArrayLike,
@@ -78,12 +92,14 @@ def study_hypervolume(
     higher_is_better: bool = True,
     metric_scale: float = 1.0,
 ) -> float:
-    """Hypervolume of a study's candidates (arrays of shape (n,)), comparable between its runs.
+    """Hypervolume of candidates (arrays of shape (n,)) in metric, latency and download, comparable between studies of
+    one network, data and device.
 
-    Minimises loss of the metric / (0.10 `metric_scale`, which is 1 for one in 0..1), latency / baseline latency and
-    download / download of the plain static int8 file, with the reference (1, 1, 1). The loss is baseline - value, or
-    value - baseline where lower is better; a candidate better than the baseline has a negative one, so the volume can
-    exceed 1.
+    Minimises loss of the metric / (0.10 `metric_scale`, which is 1 for one in 0..1), log_8 of latency / baseline
+    latency and log_8 of download / download of the plain static int8 file, with the reference (1, 1, 1). So 1 is a
+    candidate that loses nothing, is as fast as the float network and as small as the plain int8 file. The loss is
+    baseline - value, or value - baseline where lower is better, and negative where a candidate is better than the
+    baseline.
     """
     scaled = study_points(
         accuracy,
@@ -110,15 +126,12 @@ def study_points(
     metric_scale: float = 1.0,
 ) -> Floats:
     """The points (n, 3) whose hypervolume `study_hypervolume` is, each column in its scale and to be minimised."""
-    if min(baseline_latency_ms, int8_download_bytes, metric_scale) <= 0:
-        raise ValueError(
-            f"scales must be positive, got {baseline_latency_ms} ms, {int8_download_bytes} bytes, {metric_scale}"
-        )
+    if not metric_scale > 0:
+        raise ValueError(f"scales must be positive, got {metric_scale}")
     gain = np.asarray(accuracy, dtype=np.float64) - baseline_accuracy
-    loss = -gain if higher_is_better else gain
-    latency = np.asarray(latency_ms, dtype=np.float64) / baseline_latency_ms
-    download = np.asarray(download_bytes, dtype=np.float64) / int8_download_bytes
-    return np.column_stack([loss / metric_scale / ACCURACY_SCALE, latency, download])
+    loss = (-gain if higher_is_better else gain) / (ACCURACY_SCALE * metric_scale)
+    latency = log_ratio(latency_ms, baseline_latency_ms)
+    return np.column_stack([loss, latency, log_ratio(download_bytes, int8_download_bytes)])
 
 
 def _as_points(points: npt.ArrayLike) -> Floats:

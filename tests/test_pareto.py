@@ -200,12 +200,13 @@ def _study_volume(
 
 
 def test_study_hypervolume_of_one_candidate_is_a_product() -> None:
-    assert _study_volume([0.85], [0.5], [250]) == pytest.approx(0.5 * 0.75 * 0.75)
-    assert _study_volume([0.92], [1.0], [500]) == pytest.approx(1.2 * 0.5 * 0.5)  # better than the baseline
+    assert _study_volume([0.85], [0.5], [250]) == pytest.approx(0.5 * (5 / 3) * (4 / 3 + 1 / 3))  # log_8(2) = 1/3
+    assert _study_volume([0.92], [1.0], [500]) == pytest.approx(1.2 * (4 / 3) * (4 / 3))  # better than the baseline
+    assert _study_volume([0.9], [2.0], [1000]) == pytest.approx(1)
 
 
 def test_study_hypervolume_drops_what_is_outside_and_is_zero_without_candidates() -> None:
-    assert _study_volume([0.79, 0.89, 0.89], [1, 2.5, 1], [10, 10, 1000]) == 0
+    assert _study_volume([0.79, 0.89, 0.89], [1, 16, 1], [10, 10, 8000]) == 0
     assert _study_volume([], [], []) == 0
 
 

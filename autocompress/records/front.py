@@ -21,6 +21,7 @@ import numpy as np
 from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
 from autocompress.records.constraint import meets, violation
+from autocompress.records.hypervolume import scaled, volume_of
 from autocompress.records.noise import CERTAIN, Z95, Bools, Column, Figures, Indices
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord, value_name
 from autocompress.records.thinning import thinned
@@ -28,7 +29,6 @@ from autocompress.records.thinning import thinned
 STATES = ("complete", "stopped_early", "screened", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
 FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
-_SAME_FOR_ALL = 0.5  # of the float network's latency, where none is known: the hypervolume is that of the rest
 _FIRST = {"fastest": "latency", "smallest": "size", "best": "metric"}
 
 
@@ -60,23 +60,25 @@ class Front:
         return self._sorted(self._strict)
 
     @cached_property
-    def hypervolume(self) -> float | None:
-        """What the study has found, in loss, latency and download; None while no plain int8 file is known."""
-        return volume(self.record, [evaluated(trial) for trial in self.strict])
+    def hypervolume(self) -> float:
+        """What the study has found, over its objectives (`records/hypervolume.py`)."""
+        return volume_of(self._scaled)
 
     @cached_property
     def hypervolume_sd(self) -> float:
         """The standard deviation of the hypervolume by the delta method: the metric of each point that spans it and the
         latency of each kernel pattern (points of one are measured once) are moved by theirs. The error of a model is
         common to all that it predicts, and not counted."""
-        points = scaled(self.record, [self._found[k][1] for k in self._strict])
-        if points is None or self.hypervolume is None:
-            return 0.0
-        unit = pareto.ACCURACY_SCALE * self.record.metric_scale
-        loss, latency = (_sd(self._figures.column(name), self._strict) for name in ("metric", "latency"))
-        moves = [(0, np.arange(len(points)) == k, points[k, 0] + loss[k] / unit) for k in _above(loss)]
-        for k in {float(points[k, 1]): k for k in _above(latency)}.values():
-            moves.append((1, points[:, 1] == points[k, 1], points[k, 1] * np.exp(latency[k])))
+        points, moves = self._scaled, []
+        for axis, objective in enumerate(self.record.objectives):
+            sd = _sd(self._figures.column(objective), self._strict)
+            if objective == "metric":
+                unit = pareto.ACCURACY_SCALE * self.record.metric_scale
+                moves += [(axis, np.arange(len(points)) == k, sd[k] / unit) for k in _above(sd)]
+            else:
+                unit = float(np.log(pareto.RATIO_SCALE))
+                patterns = {float(points[k, axis]): k for k in _above(sd)}.values()
+                moves += [(axis, points[:, axis] == points[k, axis], sd[k] / unit) for k in patterns]
         gains = [_moved_volume(points, *move) - self.hypervolume for move in moves]
         return float(np.hypot.reduce(gains)) if gains else 0.0
 
@@ -118,6 +120,10 @@ class Front:
     @cached_property
     def _strict(self) -> Indices:
         return self._usable[pareto.non_dominated(self._vectors[self._usable])]
+
+    @cached_property
+    def _scaled(self) -> pareto.Floats:
+        return scaled(self.record, [self._found[k][1] for k in self._strict])
 
     @cached_property
     def _members(self) -> Indices:
@@ -191,34 +197,6 @@ def why_empty(record: StudyRecord) -> str:
     return f"none of {len(done)} complete trials meets {asked}"
 
 
-def volume(record: StudyRecord, evaluations: Sequence[Evaluation]) -> float | None:
-    """The hypervolume of these evaluations of the study, as in `Front.hypervolume`."""
-    points = scaled(record, evaluations)
-    return None if points is None else pareto.hypervolume(points, np.ones(3))
-
-
-def scaled(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats | None:
-    """Loss, latency and download of these evaluations, (n, 3), in the scales of the study's hypervolume; None while no
-    plain int8 file is known."""
-    if record.int8_download_bytes is None:
-        return None
-    return pareto.study_points(
-        [e.accuracy for e in evaluations],
-        [_latency_ms(e, _SAME_FOR_ALL) for e in evaluations],
-        [e.download_bytes for e in evaluations],
-        baseline_accuracy=record.baseline.accuracy,
-        baseline_latency_ms=_latency_ms(record.baseline, 1.0),
-        int8_download_bytes=record.int8_download_bytes,
-        higher_is_better=record.higher_is_better,
-        metric_scale=record.metric_scale,
-    )
-
-
-def _latency_ms(evaluation: Evaluation, unknown: float) -> float:
-    found = evaluation.measurement.latency_ms
-    return unknown if found is None else found
-
-
 def feasible(record: StudyRecord, evaluation: Evaluation) -> bool:
     """Whether it meets the study's constraints."""
     return meets(evaluation, record.constraints)
@@ -231,7 +209,7 @@ def is_flat(record: StudyRecord) -> bool:
         return False
     before = Front(replace(record, trials=tuple(done[:-FLAT_TRIALS]))).hypervolume
     now = Front(record).hypervolume
-    return bool(before) and now is not None and before is not None and now - before < FLAT_GAIN * before
+    return before > 0 and now - before < FLAT_GAIN * before
 
 
 def objective_vectors(record: StudyRecord, evaluations: Sequence[Evaluation]) -> pareto.Floats:
@@ -259,10 +237,10 @@ def _above(sd: pareto.Floats) -> list[int]:
     return [int(k) for k in np.flatnonzero(sd > 0)]
 
 
-def _moved_volume(points: pareto.Floats, axis: int, which: Bools, to: float) -> float:
+def _moved_volume(points: pareto.Floats, axis: int, which: Bools, by: float) -> float:
     moved = points.copy()
-    moved[which, axis] = to
-    return pareto.hypervolume(moved, np.ones(3))
+    moved[which, axis] += by
+    return volume_of(moved)
 
 
 def _loss(record: StudyRecord, evaluation: Evaluation) -> float:

@@ -3,14 +3,15 @@
 Studies stand in one group only where their results can be compared: the same network, data, metric and device with the
 same runtime, version, threads, bits and way to a latency. A group's front is over metric, latency and download, and
 thinned as theirs are: values that cannot be told apart are equal, and so are ranks (`records/noise.py`). It consists of
-points of the fronts of its studies, because only those have careful latencies and values on test data."""
+points of the fronts of its studies, because only those have careful latencies and values on test data. Hypervolumes are
+over the studies' objectives where all of a group have the same, else over those of the front."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 
@@ -18,7 +19,8 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.records.constraint import parse_constraint, value_of, violation
-from autocompress.records.front import Front, complete, feasible, scaled, volume
+from autocompress.records.front import Front, complete, feasible
+from autocompress.records.hypervolume import scaled, volume_of
 from autocompress.records.noise import CERTAIN, Z95, Figures
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.records.thinning import thinned
@@ -51,13 +53,13 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A study in its group. `rank` by hypervolume, from 1, those that cannot be told apart alike; None where it
-    has none. `on_front`: how many points of the group's front are its own; `int8`: its plain static int8 network, where
-    it was tried."""
+    """A study in its group. `rank` by hypervolume, from 1, those that cannot be told apart alike.
+    `on_front`: how many points of the group's front are its own; `int8`: its plain static int8 network, where it was
+    tried."""
 
     record: StudyRecord
-    rank: int | None
-    hypervolume: float | None
+    rank: int
+    hypervolume: float
     on_front: int
     int8: Evaluation | None
     steps: tuple[Step, ...]
@@ -230,38 +232,44 @@ def _figures(points: Sequence[Point]) -> Figures:
 
 
 def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[Standing, ...]:
-    steps = {record.name: hypervolume_steps(record, most=_STEPS) for record in records}
-    volumes = {
-        record.name: steps[record.name][-1].hypervolume if steps[record.name] else volume(record, [])
-        for record in records
-    }
-    ranks = _ranks({record.name: Front(record).hypervolume_sd for record in records}, volumes)
+    fronts = {record.name: Front(_comparable(record, records)) for record in records}
+    ranks = _ranks(fronts)
     found = [
         Standing(
             record=record,
             rank=ranks[record.name],
-            hypervolume=volumes[record.name],
+            hypervolume=fronts[record.name].hypervolume,
             on_front=sum(point.record is record for point in front),
             int8=plain_int8(record),
-            steps=steps[record.name],
+            steps=hypervolume_steps(fronts[record.name].record, most=_STEPS),
         )
         for record in records
     ]
-    return tuple(sorted(found, key=lambda s: (s.rank is None, s.rank, -(s.hypervolume or 0.0), s.record.name)))
+    return tuple(sorted(found, key=lambda s: (s.rank, -s.hypervolume, s.record.name)))
 
 
-def _ranks(sd: Mapping[str, float], volumes: Mapping[str, float | None]) -> dict[str, int | None]:
+def _comparable(record: StudyRecord, among: Sequence[StudyRecord]) -> StudyRecord:
+    """The study with objectives over which the hypervolumes of all of them can be compared."""
+    if len({(each.objectives, each.size) for each in among}) == 1:
+        return record
+    known = tuple(
+        name for name in _OBJECTIVES if name != "latency" or record.baseline.measurement.latency_ms is not None
+    )
+    return replace(record, objectives=known, size="download")
+
+
+def _ranks(fronts: Mapping[str, Front]) -> dict[str, int]:
     """One more than how many studies have a hypervolume that is greater beyond noise: studies that cannot be told apart
     share a rank."""
-    known = {name: volume for name, volume in volumes.items() if volume is not None}
+    known = [(front.hypervolume, front.hypervolume_sd) for front in fronts.values()]
     return {
-        name: None if own is None else 1 + sum(v - own > Z95 * math.hypot(sd[n], sd[name]) for n, v in known.items())
-        for name, own in volumes.items()
+        name: 1 + sum(v - own > Z95 * math.hypot(sd, own_sd) for v, sd in known)
+        for name, (own, own_sd) in zip(fronts, known, strict=True)
     }
 
 
 def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
-    """Loss, latency and download in each study's own scales, as in its hypervolume, day after day."""
+    """What is compared, in each study's own scales, day after day."""
     days: defaultdict[int, list[pareto.Floats]] = defaultdict(list)
     last_s: dict[int, float] = {}
     for record in records:
@@ -272,15 +280,14 @@ def _nights(records: Sequence[StudyRecord]) -> tuple[Night, ...]:
                 found[day].append(evaluation)
                 last_s[day] = max(trial.finished_s, last_s.get(day, 0.0))
         for day, evaluations in found.items():
-            points = scaled(record, evaluations)
-            days[day] += [] if points is None else [points]
-    front, nights = np.empty((0, 3)), []
+            days[day].append(scaled(_comparable(record, records), evaluations))
+    front, nights = np.empty((0, 0)), []
     for day in sorted(days):
-        joined = np.vstack([front, *days[day]])
+        joined = np.vstack([front.reshape(-1, days[day][0].shape[1]), *days[day]])
+        joined = joined[~np.isnan(joined).any(axis=1)]
         front = joined[pareto.non_dominated(joined)]
-        volume = pareto.hypervolume(front, np.ones(3))
         trials = sum(map(len, days[day]))
-        nights.append(Night(day=_date(day), finished_s=last_s[day], hypervolume=volume, trials=trials))
+        nights.append(Night(day=_date(day), finished_s=last_s[day], hypervolume=volume_of(front), trials=trials))
     return tuple(nights)
 
 

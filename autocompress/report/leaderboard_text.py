@@ -198,9 +198,9 @@ _SEARCHED = ("study", "searched by", "last trial (UTC)", "sampler, seed", "versi
 
 def _study_cells(study: Mapping[str, Any], scale: float) -> tuple[str, ...]:
     return (
-        "-" if study["rank"] is None else str(study["rank"]),
+        str(study["rank"]),
         study["study"],
-        "-" if study["hypervolume"] is None else f"{study['hypervolume']:.4f}",
+        f"{study['hypervolume']:.4f}",
         str(study["on_front"]),
         f"{study['complete_trials']} of {study['trials']}",
         _reference_cell(study["float"], scale),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from autocompress import pareto
-from autocompress.records.front import complete, front_vectors, volume
+from autocompress.records.front import complete, front_vectors
+from autocompress.records.hypervolume import volume
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 
 
@@ -22,10 +23,10 @@ class Step:
 
 
 def hypervolume_steps(record: StudyRecord, most: int | None = None) -> tuple[Step, ...]:
-    """The hypervolume after each complete trial that changed the front, by number, and after the last one; empty while
-    no plain int8 file is known. With `most`: at so many trials, evenly spread, since each takes a while to compute."""
+    """The hypervolume after each complete trial that changed the front, by number, and after the last one. With
+    `most`: at so many trials, evenly spread, since each takes a while to compute."""
     done = complete(record)
-    if record.int8_download_bytes is None or not done:
+    if not done:
         return ()
     ends = range(1, len(done) + 1) if most is None else sorted({-(-len(done) * k // most) for k in range(1, most + 1)})
     vectors = front_vectors(record, [evaluation for _, evaluation in done])
@@ -46,6 +47,4 @@ def hypervolume_steps(record: StudyRecord, most: int | None = None) -> tuple[Ste
 
 
 def _step(record: StudyRecord, trial: TrialRecord, front: Sequence[Evaluation]) -> Step:
-    found = volume(record, front)
-    assert found is not None  # there is a plain int8 file
-    return Step(number=trial.number, finished_s=trial.finished_s, hypervolume=found)
+    return Step(number=trial.number, finished_s=trial.finished_s, hypervolume=volume(record, front))

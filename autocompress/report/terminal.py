@@ -177,9 +177,9 @@ class SearchProgress:
         parts += [f"{stopped} stopped early"] if stopped else []
         screened = sum(trial.state == "screened" for trial in self._record.trials)
         parts += [f"{screened} screened"] if screened else []
-        volume = self._front.hypervolume
-        parts += [] if volume is None else [f"hypervolume {volume:.4f}"]
-        return " · ".join([*parts, f"{len(self._front.trials)} on the front"])
+        return " · ".join(
+            [*parts, f"hypervolume {self._front.hypervolume:.4f}", f"{len(self._front.trials)} on the front"]
+        )
 
     def _left_s(self, done: int, elapsed_s: float) -> float | None:
         """What remains of the trials at the pace of this run, or of the time, whichever ends first."""
@@ -199,8 +199,8 @@ def print_front(console: Console, record: StudyRecord, *, runs: str = "runs", op
     trials = front.trials
     states = Counter(trial.state for trial in record.trials)
     counts = [f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states[s] or s == "complete"]
-    title = f"Front of study {record.name}: {len(trials)} of {len(record.trials)} trials"
-    console.print(_text(console, f"{title} ({', '.join(counts)})", "bold"))
+    title = f"Front of study {record.name}: {len(trials)} of {len(record.trials)} trials ({', '.join(counts)})"
+    console.print(_text(console, f"{title} · hypervolume {front.hypervolume:.4f}", "bold"))
     if trials:
         console.print(_table(console, front))
         alike = alike_line([e.measurement for e in (record.baseline, *map(evaluated, trials))])

@@ -15,12 +15,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress import pareto
 from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate.evaluator import Material
 from autocompress.records.configuration import Configuration
 from autocompress.records.front import Front
+from autocompress.records.hypervolume import reference_of
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.search.objectives import constraint_value
 from autocompress.search.storage import study_records
@@ -115,19 +115,16 @@ def _frozen(study: optuna.Study, number: int) -> FrozenTrial:
 
 def worth_training(opened: Search, count: int) -> list[int]:
     """The numbers of the `count` best members of the front that were not trained yet: those that lost least of the
-    metric for what they weigh, in units of the hypervolume."""
+    metric for what they weigh, on the scales of the hypervolume."""
     record = opened.record()
     trials = opened.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     done = {stored_trial(trial).finetuned_from for trial in trials}
-    reference = record.int8_download_bytes or record.baseline.download_bytes
+    reference = reference_of(record)
 
     def cost(trial: TrialRecord) -> float:
         assert trial.evaluation is not None
-        lost = record.baseline.accuracy - trial.evaluation.accuracy
-        lost = lost if record.higher_is_better else -lost
-        return (
-            max(lost, 0.0) / record.metric_scale / pareto.ACCURACY_SCALE + trial.evaluation.download_bytes / reference
-        )
+        lost, weighs = reference.points([trial.evaluation], ("accuracy", "download_bytes"))[0]
+        return float(max(lost, 0.0) + weighs)
 
     fitting = [t for t in Front(record).trials if t.evaluation is not None and not t.evaluation.finetuned]
     fitting = [

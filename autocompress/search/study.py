@@ -20,6 +20,7 @@ from autocompress.latency.source import Known, Latency
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import resolved as resolved_constraints
 from autocompress.records.front import complete, is_flat
+from autocompress.records.hypervolume import Reference
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.search import finalize, setup
 from autocompress.search.dominance import Dominance
@@ -27,7 +28,6 @@ from autocompress.search.objectives import constraint_value, objective_values
 from autocompress.search.problem import encode_space
 from autocompress.search.sampler.encoding import EncodedSpace, configurations
 from autocompress.search.sampler.guided import GuidedSampler
-from autocompress.search.sampler.history import Reference
 from autocompress.search.sampler.stock import (
     GUIDED,
     configuration_of,

@@ -59,7 +59,7 @@ class VerdictRules:
     metric: float = 0.005
     size: float = 0.01
     memory: float = 0.10
-    hypervolume: float = 0.05
+    hypervolume: float = 0.02
     alpha: float = 0.01
     pairs: tuple[int, int] = (5, 40)
     files: int = 6

@@ -121,7 +121,7 @@ class RulesFile(Strict):
     metric: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(0.005, description="in the metric's unit")
     size: Share = Field(0.01, description="relative, file and download")
     memory: Share = Field(0.10, description="relative, peak")
-    hypervolume: Share = Field(0.05, description="relative")
+    hypervolume: Share = Field(0.02, description="relative")
     alpha: Share = Field(0.01, description="chance of a false verdict in a night")
     pairs: Pairs = Field([5, 40], min_length=2, max_length=2, description="the fewest and the most")
     files: int = Field(6, ge=1, le=100, description="of each front that are judged")

@@ -19,6 +19,7 @@ from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import parse_constraint
 from autocompress.records.front import Front, complete
+from autocompress.records.hypervolume import reference_of
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report.units import latency_words
 from autocompress.search.setup import versions
@@ -34,6 +35,7 @@ from autocompress.sweep.plan import Cell, study_name
 from autocompress.tasks import LoadedTask, SignatureChoice, load_task
 
 CANARY_PROCESSES = 10
+_SPANNED = ("metric", "latency", "size")  # what the hypervolume of a night is over, whatever the sweep's objectives
 Say = Callable[[str], None]
 
 
@@ -259,8 +261,7 @@ class _Work:
     def found(self, first: tuple[float, ...] | None) -> CellNight:
         """The cell as it stands at the end of the night."""
         record, specification, accepted = self._opened.record(), self._opened.specification, self._job.accepted
-        found = Front(record)
-        trials = found.trials
+        trials, spanning = Front(record).trials, Front(replace(record, objectives=_SPANNED, size="download")).strict
         front = self._front([trials[n] for n in spread(len(trials), self._rules.files)])
         last = self.canary()
         night = CellNight(
@@ -274,14 +275,14 @@ class _Work:
             canary_ms=None if first is None or last is None else (first, last),
             trials=_complete(record),
             front=front,
-            hypervolume=found.hypervolume,
-            points=tuple(_point(trial) for trial in found.strict),
+            points=tuple(_point(trial) for trial in spanning),
             scales=_scales(record),
             metric_scale=record.metric_scale,
             versions=_versions(record),
             network_sha256=specification.task.network_sha256,
             device=None if self._host is None else device_facts(self._host.host.facts),
         )
+        night = replace(night, hypervolume=night.volume())
         volume = () if accepted is None else (compare.hypervolume_check(accepted, night),)
         return replace(night, checks=(*self.checks, *volume))
 
@@ -340,10 +341,10 @@ def _point(trial: TrialRecord) -> tuple[float, ...]:
     return evaluation.accuracy, latency, low, high, float(evaluation.download_bytes)
 
 
-def _scales(record: StudyRecord) -> tuple[float, float, float] | None:
-    if record.int8_download_bytes is None:
-        return None
-    return record.baseline.accuracy, record.baseline.measurement.known_latency_ms, float(record.int8_download_bytes)
+def _scales(record: StudyRecord) -> tuple[float, float, float]:
+    reference = reference_of(record)
+    latency_ms, download = reference.unit("latency_ms"), reference.unit("download_bytes")
+    return record.baseline.accuracy, latency_ms, download
 
 
 def _versions(record: StudyRecord) -> Mapping[str, str]:

@@ -9,7 +9,6 @@ from statistics import median
 
 import numpy as np
 
-from autocompress import pareto
 from autocompress.specs import VerdictRules
 from autocompress.sweep import evidence
 from autocompress.sweep.night import Canary, CellNight, Check, FileFigures, unpacked
@@ -184,8 +183,8 @@ def hypervolume_check(was: CellNight, now: CellNight) -> Check:
     """The hypervolumes of two fronts. Its noise is that of the latencies, by their intervals; the metric is on the same
     samples and the sizes are exact."""
     check = Check(file="front", metric="hypervolume", before=was.hypervolume, after=now.hypervolume)
-    if was.hypervolume is None or now.hypervolume is None or was.scales is None or now.scales is None:
-        return replace(check, note="no hypervolume: no plain int8 file or no front")
+    if was.hypervolume is None or now.hypervolume is None:
+        return replace(check, note="no hypervolume: no front")
     if was.data_sha256 != now.data_sha256:
         return replace(check, note="validation data changed")
     if was.hypervolume == now.hypervolume:
@@ -193,33 +192,19 @@ def hypervolume_check(was: CellNight, now: CellNight) -> Check:
     if was.hypervolume <= 0:
         return replace(check, note="the accepted front has no hypervolume")
     effect = 1 - now.hypervolume / was.hypervolume
-    sd = math.hypot(_volume_sd(was, was.scales), _volume_sd(now, now.scales)) / was.hypervolume
+    sd = math.hypot(_volume_sd(was), _volume_sd(now)) / was.hypervolume
     p = 0.0 if sd == 0 else evidence.normal_p(effect / sd)
     return replace(check, effect=effect, p=p, certain=sd == 0, interval=(effect - _Z95 * sd, effect + _Z95 * sd))
 
 
-def _volume_sd(night: CellNight, scales: tuple[float, float, float]) -> float:
+def _volume_sd(night: CellNight) -> float:
     """The standard deviation of a front's hypervolume by the delta method: each latency is moved by that of its
     logarithm. Points of one latency are of one kernel pattern, measured once: they move together."""
-    points = np.array(night.points, dtype=np.float64).reshape(-1, 5)
-    accuracy, latency, low, high, download = points.T
+    _, latency, low, high, _ = np.array(night.points, dtype=np.float64).reshape(-1, 5).T
     sd, moved = np.log(high / low) / (2 * _Z95), []
     for value in np.unique(latency[sd > 0]):
-        group = latency == value
-        slower = np.where(group, latency * np.exp(sd), latency)
-        moved.append(
-            pareto.study_hypervolume(
-                accuracy,
-                slower,
-                download,
-                baseline_accuracy=scales[0],
-                baseline_latency_ms=scales[1],
-                int8_download_bytes=scales[2],
-                higher_is_better=night.higher_is_better,
-                metric_scale=night.metric_scale,
-            )
-            - (night.hypervolume or 0.0)
-        )
+        slower = np.where(latency == value, latency * np.exp(sd), latency)
+        moved.append((night.volume(slower) or 0.0) - (night.hypervolume or 0.0))
     return math.hypot(*moved)
 
 

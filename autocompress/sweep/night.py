@@ -9,12 +9,14 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from autocompress import pareto
 from autocompress.errors import AutocompressError
 from autocompress.files import write_whole
 
@@ -69,7 +71,7 @@ class CellNight:
     """One cell of a night. `state`: done | away (its device) | failed | late (no time was left). `canary_ms`: the float
     network's latency in each of some processes, first and last. `points`: what spans the hypervolume, as rows
     of accuracy, latency, its interval's ends, download; `scales`: the baseline's accuracy and latency, and the plain
-    int8 file's download."""
+    int8 file's download. Of nights of older versions the hypervolume is computed again from these."""
 
     cell: str
     state: str
@@ -100,7 +102,25 @@ class CellNight:
         values["checks"] = tuple(Check(**_tuples(Check, each)) for each in values["checks"])
         values["points"] = tuple(map(tuple, values["points"]))
         values["canary_ms"] = values["canary_ms"] and tuple(map(tuple, values["canary_ms"]))
-        return cls(**_tuples(cls, values))
+        night = cls(**_tuples(cls, values))
+        return replace(night, hypervolume=night.volume())
+
+    def volume(self, latency_ms: npt.ArrayLike | None = None) -> float | None:
+        """The hypervolume of its points in metric, latency and download; with these latencies instead of their own.
+        None where there is nothing to compare them with."""
+        if self.scales is None:
+            return None
+        accuracy, own_ms, _, _, download = np.array(self.points, dtype=np.float64).reshape(-1, 5).T
+        return pareto.study_hypervolume(
+            accuracy,
+            own_ms if latency_ms is None else latency_ms,
+            download,
+            baseline_accuracy=self.scales[0],
+            baseline_latency_ms=self.scales[1],
+            int8_download_bytes=self.scales[2],
+            higher_is_better=self.higher_is_better,
+            metric_scale=self.metric_scale,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from autocompress import pareto
-from autocompress.records.front import Front, evaluated, objective_vectors, volume
+from autocompress.records.front import Front, evaluated, objective_vectors
+from autocompress.records.hypervolume import volume
 from autocompress.records.noise import Figures
 from autocompress.records.study import StudyRecord, TrialRecord
 from autocompress.search.storage.all_studies import read_all
@@ -82,7 +83,7 @@ def print_study(record: StudyRecord) -> bool:
         print(f"  knee before  {words(record, strict_knee(record, front.strict), was_beaten)}")
         print(f"  knee now     {words(record, front.pick('knee'), beaten)}")
     shown = volume(record, [evaluated(trial) for trial in front.trials])
-    if front.hypervolume and shown is not None:
+    if front.hypervolume:
         print(f"  hypervolume  {front.hypervolume:.4f} ± {1.96 * front.hypervolume_sd:.4f}, of the front {shown:.4f}")
     return not beaten and not level
 

@@ -29,7 +29,8 @@ import numpy as np
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.latency.source import latency_on
 from autocompress.records.configuration import Configuration
-from autocompress.records.front import Front, complete, volume
+from autocompress.records.front import Front, complete
+from autocompress.records.hypervolume import volume
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.search.specification import Budget, Resources, Specification
 from autocompress.search.storage import study_records
@@ -208,8 +209,7 @@ def uniform_baselines_of(search: Search, guided: Line) -> list[Evaluation]:
 
 def hypervolumes(record: StudyRecord, evaluations: Sequence[Evaluation]) -> tuple[float, ...]:
     """Hypervolume after each evaluation."""
-    assert record.int8_download_bytes is not None
-    return tuple(volume(record, evaluations[: n + 1]) or 0.0 for n in range(len(evaluations)))
+    return tuple(volume(record, evaluations[: n + 1]) for n in range(len(evaluations)))
 
 
 def print_lines(lines: Sequence[Line], counts: Sequence[int]) -> None:

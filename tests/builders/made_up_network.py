@@ -12,12 +12,12 @@ from optuna.samplers import BaseSampler
 
 from autocompress.compression.tables import LayerTable, Tables
 from autocompress.records.configuration import Configuration, LayerChoice
+from autocompress.records.hypervolume import Reference
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.sampler.container_costs import Cost, pattern_cost
 from autocompress.search.sampler.encoding import EncodedSpace
 from autocompress.search.sampler.guided import GuidedSampler
-from autocompress.search.sampler.history import Reference
 from autocompress.search.sampler.stock import parameters, suggest
 from tests.builders.arrays import Array
 from tests.builders.optional import present

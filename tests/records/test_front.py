@@ -17,7 +17,8 @@ from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.constraint import violation
-from autocompress.records.front import Front, evaluated, nearest, volume, why_empty
+from autocompress.records.front import Front, evaluated, nearest, why_empty
+from autocompress.records.hypervolume import volume
 from autocompress.records.noise import UNKNOWN_ERROR, modelled_error, runs_float_kernels
 from autocompress.records.study import Constraint, StudyRecord, TrialRecord
 from autocompress.report import study_document
@@ -97,13 +98,51 @@ def test_nearest_trials_miss_by_least() -> None:
 def test_hypervolume_of_a_front_that_is_not_thinned_can_be_computed_from_the_document() -> None:
     document = study_document.document(make_record(*ALL))
     points = [
-        [(0.9186 - e["accuracy"]) / 0.10, e["latency_ms"] / 0.3, e["download_bytes"] / 80_000]
+        [(0.9186 - e["accuracy"]) / 0.10, math.log(e["latency_ms"] / 0.3, 8), math.log(e["download_bytes"] / 80_000, 8)]
         for e in document["front"]
     ]
     assert document["hypervolume"] == pytest.approx(pareto.hypervolume(points, [1, 1, 1]))
-    assert 0 < document["hypervolume"] < 1
-    assert study_document.document(make_record(*ALL, int8_download_bytes=None))["hypervolume"] is None
     assert study_document.document(make_record())["hypervolume"] == 0
+
+
+def test_without_a_plain_int8_file_a_quarter_of_the_float_network_stands_for_it() -> None:
+    unknown, quarter = (make_record(*ALL, int8_download_bytes=size) for size in (None, 288_000 // 4))
+    assert Front(unknown).hypervolume == Front(quarter).hypervolume > 0
+
+
+def test_the_hypervolume_tells_candidates_apart_where_nothing_is_faster_than_float() -> None:
+    slow = [make_trial(n, 0.91, ms, size) for n, (ms, size) in enumerate([(0.9, 60_000), (0.8, 70_000), (0.6, 75_000)])]
+    volumes = [Front(make_record(*slow[: n + 1])).hypervolume for n in range(len(slow))]
+    assert 0 < volumes[0] < volumes[1] < volumes[2]
+    lossless = make_trial(0, 0.9186, 0.3, 80_000)
+    assert Front(make_record(lossless)).hypervolume == pytest.approx(1)
+
+
+@pytest.mark.parametrize("objectives", [("metric", "size"), ("metric", "memory"), ("energy", "latency", "metric")])
+def test_the_hypervolume_is_over_the_objectives_of_the_study(objectives: tuple[str, ...]) -> None:
+    def record(*trials: TrialRecord) -> StudyRecord:
+        return make_record(*trials, objectives=objectives, baseline=baseline, size="file")
+
+    seen = {"peak_memory_bytes": 1000, "energy_mj": 5.0}
+    baseline = make_evaluation(0.9186, 0.3, 288_000, accuracy_delta_ci=None, **seen)
+    missing = make_trial(2, 0.91, 0.2, 1000)
+    same = make_trial(0, 0.9186, 0.3, 288_000 // 4, **seen)
+    better = make_trial(1, 0.9186, 0.15, 288_000 // 8, peak_memory_bytes=500, energy_mj=2.5)
+    assert Front(record(same)).hypervolume == pytest.approx(1)
+    halved = 1 + math.log(2, 8)
+    assert Front(record(same, better)).hypervolume == pytest.approx(halved ** (len(objectives) - 1))
+    if "size" not in objectives:
+        assert Front(record(missing)).hypervolume == 0
+
+
+def test_an_error_is_compared_in_its_own_scale() -> None:
+    def record(error: float) -> StudyRecord:
+        baseline = make_evaluation(3.2, 0.3, 288_000, accuracy_delta_ci=None)
+        trial = make_trial(0, error, 0.3, 80_000)
+        return make_record(trial, higher_is_better=False, baseline=baseline, metric_scale=20.0)
+
+    assert Front(record(4.2)).hypervolume == pytest.approx(0.5)
+    assert Front(record(5.3)).hypervolume == 0
 
 
 @pytest.mark.parametrize(

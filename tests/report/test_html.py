@@ -378,7 +378,7 @@ def test_steps_are_the_hypervolumes_of_the_trials_so_far(
     else:
         assert len(steps) <= most
     assert not trials or steps[-1].number == len(trials) - 1
-    assert hypervolume_steps(replace(record, int8_download_bytes=None)) == ()
+    assert hypervolume_steps(make_record()) == ()
 
 
 def test_evaluations_without_an_axis_value_are_left_out_of_that_chart_only() -> None:

@@ -25,7 +25,8 @@ from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.constraint import parse_constraint
-from autocompress.records.front import Front, evaluated, feasible, scaled
+from autocompress.records.front import Front, evaluated, feasible
+from autocompress.records.hypervolume import scaled
 from autocompress.records.study import Constraint, SearchRun, StudyRecord
 from autocompress.report.leaderboard import groups_of, plain_int8
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
@@ -126,10 +127,19 @@ def test_front_and_best_are_their_definitions(studies: list[list[tuple[float, in
 
 def test_ranks_are_by_hypervolume_and_equal_ones_are_alike() -> None:
     small, better = make_record(ALL[0], name="b"), make_record(*ALL, name="a")
-    unknown = make_record(*ALL, name="u", int8_download_bytes=None)
-    (group,) = groups_of([unknown, small, better, replace(better, name="c")])
-    assert [(s.record.name, s.rank) for s in group.standings] == [("a", 1), ("c", 1), ("b", 3), ("u", None)]
+    (group,) = groups_of([small, better, replace(better, name="c")])
+    assert [(s.record.name, s.rank) for s in group.standings] == [("a", 1), ("c", 1), ("b", 3)]
     assert group.standings[0].hypervolume == Front(better).hypervolume
+
+
+def test_studies_of_other_objectives_are_ranked_by_those_of_the_leaderboard() -> None:
+    sizes = make_record(*ALL, name="s", objectives=("metric", "size"), size="file")
+    whole = make_record(*ALL, name="w")
+    (alone,) = groups_of([sizes])
+    assert alone.standings[0].hypervolume == Front(sizes).hypervolume != Front(whole).hypervolume
+    (group,) = groups_of([sizes, whole])
+    assert [(s.rank, s.hypervolume) for s in group.standings] == [(1, Front(whole).hypervolume)] * 2
+    assert all(s.steps[-1].hypervolume == s.hypervolume for s in group.standings)
 
 
 def test_hypervolumes_that_cannot_be_told_apart_share_a_rank() -> None:

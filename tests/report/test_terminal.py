@@ -15,7 +15,9 @@ from rich.console import Console
 
 from autocompress.records.front import Front, evaluated
 from autocompress.records.study import Constraint, StudyRecord, TrialRecord
-from autocompress.report import terminal
+from autocompress.report import study_document, terminal
+from autocompress.report.leaderboard import groups_of
+from autocompress.report.progress import hypervolume_steps
 from autocompress.report.units import EXTRAPOLATED
 from tests.builders.records import ALL, BEST, FAILED, KNEE, make_evaluation, make_record, make_trial
 
@@ -103,7 +105,8 @@ def test_where_a_latency_comes_from_stands_beside_it(measured: dict[str, Any], e
 def test_front_is_a_table_with_deltas_to_the_baseline() -> None:
     record = make_record(*ALL, test_accuracy={"baseline": 0.918, evaluated(BEST).sha256: 0.9155})
     lines = front_text(record).splitlines()
-    assert lines[0] == "Front of study a: 4 of 9 trials (6 complete, 1 stopped early, 1 failed, 1 running)"
+    title = "Front of study a: 4 of 9 trials (6 complete, 1 stopped early, 1 failed, 1 running)"
+    assert lines[0] == f"{title} · hypervolume {Front(make_record(*ALL)).hypervolume:.4f}"
     headers = (
         "trial",
         "validation accuracy",
@@ -325,3 +328,13 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
         progress.update(make_record(KNEE))
     assert "\x1b" not in printed(console)
     assert "trial 1: accuracy" in printed(console)
+
+
+def test_one_hypervolume_live_in_the_report_on_the_page_and_on_the_leaderboard() -> None:
+    record = make_record(*ALL)
+    said = f"hypervolume {study_document.document(record)['hypervolume']:.4f}"
+    assert said in progress_lines(make_record(), ALL)[-1]
+    assert said in front_text(record)
+    (group,) = groups_of([record])
+    assert said == f"hypervolume {group.standings[0].hypervolume:.4f}"
+    assert said == f"hypervolume {hypervolume_steps(record)[-1].hypervolume:.4f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import math
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -408,15 +409,27 @@ def test_the_metric_is_compared_sample_by_sample() -> None:
 def test_hypervolumes_are_compared_by_what_their_latencies_leave_open() -> None:
     def front(ms: float, width: float) -> CellNight:
         points = ((0.9, ms, ms * (1 - width), ms * (1 + width), 50.0),)
-        return CellNight(cell="c", state="done", points=points, scales=(0.9, 1.0, 100.0), hypervolume=(1 - ms) / 2)
+        night = CellNight(cell="c", state="done", points=points, scales=(0.9, 1.0, 100.0))
+        return replace(night, hypervolume=night.volume())
 
     sure = compare.hypervolume_check(front(0.5, 0.01), front(0.6, 0.01))
     open_ = compare.hypervolume_check(front(0.5, 0.4), front(0.6, 0.4))
-    assert sure.effect == open_.effect == pytest.approx(0.2)
+    ratio = (1 - math.log(0.6, 8)) / (1 - math.log(0.5, 8))
+    assert sure.effect == open_.effect == pytest.approx(1 - ratio)
     assert sure.p is not None
     assert open_.p is not None
     assert sure.p < 1e-6 < 0.1 < open_.p
     assert compare.hypervolume_check(front(0.5, 0.0), front(0.6, 0.0)).certain
+
+
+def test_a_night_of_an_older_version_gets_the_hypervolume_of_today() -> None:
+    night = a_night()
+    stored = json.loads(json.dumps(asdict(night)))
+    points, scales = ((0.85, 2.0, 1.9, 2.1, 50.0),), (0.9, 1.0, 100.0)
+    stored["cells"][0] |= {"points": points, "scales": scales, "hypervolume": 0.0}
+    assert Night.from_dict(stored).cells[0].hypervolume == pytest.approx(0.5 * (2 / 3) * (4 / 3))
+    stored["cells"][0] |= {"scales": None}
+    assert Night.from_dict(stored).cells[0].hypervolume is None
 
 
 def test_names_are_no_markup() -> None:

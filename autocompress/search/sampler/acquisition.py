@@ -6,12 +6,15 @@ both; then the best of them climb over all their neighbours, one layer changed."
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from autocompress import pareto
+from autocompress.records.hypervolume import Reference
 from autocompress.search.sampler.ehvi import CellDecomposition
 from autocompress.search.sampler.encoding import EncodedSpace, Key, Row, key_of, keys_of
 from autocompress.search.sampler.posterior import Posterior, Prediction
@@ -21,6 +24,7 @@ _PRICES = 48  # of a byte, for each kind of activations
 _TABLE_PRICES = 300
 _MUTANTS, _CROSSINGS = 96, 64
 _CLIMBERS, _ROUNDS, _NEIGHBOURS = 3, 3, 160
+_LEAST_SHARE = 1e-3  # of its reference, for a latency or size that is predicted smaller, or negative
 _ENUMERATED = 1500  # spaces up to this size are looked at whole
 
 
@@ -33,21 +37,44 @@ class PredictedConstraint:
     least: bool = False
 
 
+class HypervolumeScale:
+    """From what is believed of values (named as in an evaluation), in the units of `reference`, to the scales of the
+    hypervolume: (n, names) each."""
+
+    def __init__(self, reference: Reference, names: Sequence[str]) -> None:
+        self._reference, self._names = reference, tuple(names)
+
+    def __call__(self, mean: Array, deviation: Array) -> tuple[Array, Array]:
+        """Means and deviations. A value with a logarithmic scale is taken as log-normal with the same mean and
+        variance: log y has the variance log(1 + (deviation / mean)^2) and half of that less than the logarithm of the
+        mean (Aitchison and Brown 1957, equations 2.7 and 2.8)."""
+        found = [self._column(name, mean[:, k], deviation[:, k]) for k, name in enumerate(self._names)]
+        means, deviations = zip(*found, strict=True)
+        return np.stack(means, axis=1), np.stack(deviations, axis=1)
+
+    def _column(self, name: str, mean: Array, deviation: Array) -> tuple[Array, Array]:
+        if name == "accuracy":
+            return self._reference.scaled(name, mean), deviation / pareto.ACCURACY_SCALE
+        mean = np.maximum(mean, _LEAST_SHARE)
+        variance = np.log1p((deviation / mean) ** 2)
+        middle = self._reference.scaled(name, mean * np.exp(-variance / 2))
+        return middle, np.sqrt(variance) / math.log(pareto.RATIO_SCALE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Acquisition:
-    """What is sought: `objectives`, names as in `Prediction`, each divided by its `units`; the cells of the front in
-    these units; hard limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
+    """What is sought: `objectives`, names as in `Prediction`; their `scale`, and the cells of the front on it; hard
+    limits; and `fails` (A, L, C), the chance that a choice cannot be built."""
 
     objectives: tuple[str, ...]
-    units: Array
+    scale: HypervolumeScale
     cells: CellDecomposition
     limits: tuple[PredictedConstraint, ...]
     fails: Array
 
     def gain(self, encoded_space: EncodedSpace, prediction: Prediction, x: Array) -> Array:
         """The expected gain of rows x (n,): that of the hypervolume times the chance to be buildable and feasible."""
-        mean = np.stack([prediction.mean[name] for name in self.objectives], axis=1) / self.units
-        deviation = np.stack([prediction.deviation[name] for name in self.objectives], axis=1) / self.units
+        mean, deviation = self.scale(*prediction.columns(self.objectives))
         chance = np.prod(1.0 - encoded_space.gather_kind(self.fails, x), axis=1)
         gain: Array = self.cells.expected_gain(mean, deviation) * chance * feasibility(self.limits, prediction)
         return gain

@@ -22,12 +22,18 @@ from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from autocompress import pareto
+from autocompress.records.hypervolume import Reference
 from autocompress.records.study import Constraint, Importance, value_name
-from autocompress.search.sampler.acquisition import Acquisition, AcquisitionOptimizer, PredictedConstraint
+from autocompress.search.sampler.acquisition import (
+    Acquisition,
+    AcquisitionOptimizer,
+    HypervolumeScale,
+    PredictedConstraint,
+)
 from autocompress.search.sampler.attempts import Places
 from autocompress.search.sampler.ehvi import CellDecomposition
 from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key, Row, key_of, width_parameter
-from autocompress.search.sampler.history import History, KnownTrial, Reference, scale_of
+from autocompress.search.sampler.history import History, KnownTrial
 from autocompress.search.sampler.importance import importance_of
 from autocompress.search.sampler.posterior import MOST_TRIALS, Posterior, Trials
 from autocompress.search.storage.stored_trial import stored_trial
@@ -39,7 +45,7 @@ _FROM_TABLES = 6
 OWN_BETWEEN = 2  # suggestions between two uniform baselines: a uniform baseline seldom stays on the front
 _EXPLORED = 0.1  # of the suggestions look for what one draw of the posterior promises, farther out than the reference;
 _UNEXPLORED = 16  # but not of the first
-_FARTHER = 1.3
+_FARTHER = 0.3
 _VALUES = {
     "accuracy": "loss",
     "latency_ms": "latency",
@@ -192,17 +198,17 @@ class GuidedSampler(BaseSampler):
 
     def _goal(self, posterior: Posterior, explores: bool) -> Acquisition:
         names = tuple(_VALUES[name] for name in self._objectives)
-        units = np.array([scale_of(name) for name in self._objectives])
+        scale = HypervolumeScale(self._reference(), self._objectives)
         front = self._history.front.points.reshape(-1, len(names))
         if self._history.pending:
             expected = posterior.predict(np.array(self._history.pending))
-            waiting = np.stack([expected.mean[name] for name in names], axis=1) / units
+            waiting, _ = scale(*expected.columns(names))
             front = np.concatenate([front, waiting])
-        reference = _reference_point(front) * (_FARTHER if explores else 1.0)
+        reference = _reference_point(front) + (_FARTHER if explores else 0.0)
         front = front[pareto.non_dominated(front)] if len(front) else front
         return Acquisition(
             objectives=names,
-            units=units,
+            scale=scale,
             cells=CellDecomposition(front, reference),
             limits=self._limits(),
             fails=self._history.fails(),
@@ -238,9 +244,9 @@ def _arrays(done: Sequence[KnownTrial], space: EncodedSpace) -> Trials:
 
 
 def _reference_point(front: Array) -> Array:
-    """Ones, as the design defines the hypervolume; where no point lies within them, as far as the front reaches."""
+    """Ones, as the hypervolume has it; where no point lies within them, as far as the front reaches."""
     ones = np.ones(front.shape[1])
     if not len(front) or (front < 1).all(axis=1).any():
         return ones
-    reach: Array = np.maximum(ones, 1.05 * front[pareto.non_dominated(front)].max(axis=0))
+    reach: Array = np.maximum(ones, 0.05 + front[pareto.non_dominated(front)].max(axis=0))
     return reach

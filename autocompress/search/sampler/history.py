@@ -12,46 +12,15 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from autocompress import pareto
 from autocompress.evaluate.early_stopping import Screened
 from autocompress.records.constraint import meets
+from autocompress.records.hypervolume import Reference
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.sampler.attempts import first_try
 from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key, Row, key_of
 from autocompress.search.storage.stored_trial import StoredTrial, stored_trial
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """What values are compared with: the baseline's, the plain int8 file's download, which way the metric goes, and
-    what difference of it counts as all of one in 0..1."""
-
-    baseline: Evaluation
-    int8_download_bytes: int | None
-    higher_is_better: bool
-    metric_scale: float = 1.0
-
-    def unit(self, name: str) -> float:
-        """What one of the values called `name` (an evaluation's) is divided by; 1 where it is missing."""
-        if name == "accuracy":
-            return self.metric_scale
-        if name == "download_bytes":
-            return float(self.int8_download_bytes or self.baseline.download_bytes / 4)
-        return float(self.baseline.value(name) or 1.0)
-
-    def share(self, evaluation: Evaluation, name: str) -> float:
-        """The value of an evaluation in these units, NaN where missing; of the metric, what it lost."""
-        value = evaluation.value(name)
-        if value is None or not math.isfinite(value):
-            return math.nan
-        return self.loss(value) if name == "accuracy" else value / self.unit(name)
-
-    def loss(self, accuracy: float) -> float:
-        """How much worse than the baseline a value of the metric is, in its scale."""
-        lost = (self.baseline.accuracy - accuracy) / self.metric_scale
-        return lost if self.higher_is_better else -lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,11 +141,11 @@ class History:
         return self._space.row_of(trial.parameters, ACTIVATIONS)
 
     def _front_point(self, evaluation: Evaluation) -> tuple[float, ...] | None:
-        """An evaluation's objectives in units of the hypervolume; None where it violates a constraint or lacks one."""
+        """An evaluation's objectives on the hypervolume's scales; None where it violates a constraint or lacks one."""
         if not meets(evaluation, self._constraints):
             return None
-        point = [self._reference.share(evaluation, name) / scale_of(name) for name in self._objectives]
-        return None if any(map(math.isnan, point)) else tuple(point)
+        point = self._reference.points([evaluation], self._objectives)[0]
+        return None if np.isnan(point).any() else tuple(point.tolist())
 
 
 class StrictFront:
@@ -200,11 +169,6 @@ class StrictFront:
         place = bisect.bisect([each.number for each in self.members], known.number)
         self.members.insert(place, known)
         self.points = np.insert(points[stays], place, point, axis=0)
-
-
-def scale_of(name: str) -> float:
-    """What the share of a value is divided by, so that all objectives count alike."""
-    return pareto.ACCURACY_SCALE if name == "accuracy" else 1.0
 
 
 def _counted_before(trials: Sequence[FrozenTrial], number: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,11 @@ class Prediction:
 
     mean: Mapping[str, Array]
     deviation: Mapping[str, Array]
+
+    def columns(self, names: Sequence[str]) -> tuple[Array, Array]:
+        """Means and deviations of these values, (n, names)."""
+        mean, deviation = (np.stack([of[name] for name in names], axis=1) for of in (self.mean, self.deviation))
+        return mean, deviation
 
 
 class Posterior:

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress import pareto
+from autocompress.records.hypervolume import Reference
+from autocompress.search.sampler.acquisition import HypervolumeScale
 from autocompress.search.sampler.ehvi import CellDecomposition
 from tests.builders.arrays import Array
+from tests.builders.records import make_evaluation
 
 coordinates = st.floats(0.0, 1.3, allow_nan=False)
 
@@ -51,3 +54,26 @@ def test_a_large_front_is_looked_at_on_a_coarser_grid_that_overstates_little() -
     grown = pareto.hypervolume(np.vstack([front, point]), reference) - pareto.hypervolume(front, reference)
     gain = CellDecomposition(front, reference).expected_gain(point, np.zeros((1, 3)))[0]
     assert grown - 1e-9 <= gain <= grown + 0.05
+
+
+def test_the_normal_distribution_function() -> None:
+    from statistics import NormalDist
+
+    z = np.linspace(-6, 6, 201)
+    assert normal_below(z) == pytest.approx([NormalDist().cdf(value) for value in z], abs=2e-7)
+
+
+def test_a_belief_about_a_size_is_the_log_normal_one_of_the_same_mean_and_variance() -> None:
+    baseline = make_evaluation(0.9, 0.2, 80_000)
+    reference = Reference(baseline=baseline, int8_download_bytes=20_000, higher_is_better=True)
+    scale = HypervolumeScale(reference, ("accuracy", "download_bytes", "file_bytes"))
+    mean, deviation = np.array([[0.02, 0.5, 0.1]]), np.array([[0.01, 0.2, 0.06]])
+    middle, spread = scale(mean, deviation)
+    draws = np.random.default_rng(0).normal(middle, spread, (400_000, 3))
+    back = np.column_stack([draws[:, 0] * 0.1, 8 ** draws[:, 1], 8 ** draws[:, 2] / 4])
+    assert back.mean(axis=0) == pytest.approx(mean[0], rel=5e-3)
+    assert back.std(axis=0) == pytest.approx(deviation[0], rel=2e-2)
+    sure, none = scale(np.array([[0.1, 1.0, 0.25]]), np.zeros((1, 3)))
+    assert sure[0] == pytest.approx([1, 0, 0])
+    assert (none == 0).all()
+    assert np.isfinite(scale(np.array([[0.0, -0.5, 0.0]]), deviation)).all()

@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 
 from autocompress import pareto
 from autocompress.records.configuration import Configuration
+from autocompress.records.hypervolume import Reference
 from autocompress.records.study import Constraint, Evaluation
 from autocompress.search.sampler.guided import GuidedSampler
-from autocompress.search.sampler.history import Reference
 from autocompress.search.sampler.stock import STOCK, make_sampler, parameters, suggest, uniform_baselines
 from tests.builders.made_up_network import (
     BASE_ACCURACY,
