@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from autocompress.api.results import StudyView
+from autocompress.api.results import StudyView, bounds_of
 from autocompress.api.study import Study
 from autocompress.devices.measure_file import measure_file
 from autocompress.errors import AutocompressError
@@ -15,9 +15,7 @@ from autocompress.export.bundle import ExportOptions
 from autocompress.latency.host.client import at_host
 from autocompress.latency.host.retry import Say, silent
 from autocompress.latency.source import latency_on
-from autocompress.records.constraint import parse_constraint
 from autocompress.records.measurement import MeasuredFile
-from autocompress.records.study import Constraint
 from autocompress.search.specification import (
     USUAL_OBJECTIVES,
     Provenance,
@@ -96,7 +94,7 @@ def open_study(
                 seed=seed,
                 objectives=objectives_for(latency.source, None if objectives == USUAL_OBJECTIVES else objectives),
                 size=size or default_size(profile),
-                constraints=_constraints(constraints),
+                constraints=bounds_of(constraints, latency.source),
             )
             resources = Resources(runs=where.parent, name=where.name, storage=storage, threads=threads or cores())
             named: dict[str, str | None] = {"device": profile.name, "space": specification.space.name}
@@ -108,10 +106,6 @@ def open_study(
 def _checked(task: Task | LoadedTask, study: Path) -> LoadedTask:
     loaded = task if isinstance(task, LoadedTask) else loaded_task(task)
     return store_task(loaded, study / "task")
-
-
-def _constraints(texts: Sequence[str]) -> tuple[Constraint, ...]:
-    return tuple(map(parse_constraint, texts))
 
 
 def read_study(path: str | Path, *, storage: str | None = None) -> StudyView:

@@ -11,10 +11,11 @@ from typing import Any, overload
 from autocompress.errors import AutocompressError
 from autocompress.export.bundle import Bundle, ExportOptions, write_bundle
 from autocompress.records.configuration import Configuration
+from autocompress.records.constraint import parse_constraint
 from autocompress.records.front import Front as FoundFront
 from autocompress.records.front import complete, evaluated
 from autocompress.records.measurement import Measurement
-from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
+from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report.study_document import summary
 
 Interval = tuple[float, float]
@@ -95,9 +96,10 @@ class Front(Sequence[Trial]):
     def __len__(self) -> int:
         return len(self._trials)
 
-    def pick(self, which: str | int) -> Trial:
-        """knee, fastest, smallest or best, or the trial of a number. AutocompressError where there is none."""
-        return self._study.of(self._found.pick(which))
+    def pick(self, which: str | int, constraints: Sequence[str] = ()) -> Trial:
+        """knee, fastest, smallest or best, within `constraints` such as "flash<=60KB", or the trial of a number.
+        AutocompressError where there is none."""
+        return self._study.of(self._found.pick(which, bounds_of(constraints, self._study.record.latency_source)))
 
     @property
     def knee(self) -> Trial:
@@ -175,13 +177,16 @@ class StudyView:
         which: str | int,
         folder: str | Path,
         *,
+        constraints: Sequence[str] = (),
         formats: Sequence[str] = (),
         licence: str | None = None,
         normalise: Interval | None = None,
     ) -> Bundle:
-        """Write the bundle of a pick (knee, fastest, smallest, best) or of a trial; see `Trial.export`."""
+        """Write the bundle of a pick (knee, fastest, smallest, best; within `constraints` such as "flash<=60KB") or of
+        a trial; see `Trial.export`."""
         options = replace(self._options, formats=("tflite", *formats), licence=licence, normalisation=normalise)
-        return write_bundle(self.record, FoundFront(self.record).pick(which), self._runs, Path(folder), options)
+        picked = FoundFront(self.record).pick(which, bounds_of(constraints, self.record.latency_source))
+        return write_bundle(self.record, picked, self._runs, Path(folder), options)
 
     def _trial(self, number: int, evaluation: Evaluation) -> Trial:
         return Trial(
@@ -202,6 +207,11 @@ class StudyView:
     def _repr_html_(self) -> str:
         title = f"<p>study <b>{html.escape(self.name)}</b>: {len(self.front)} of {len(self.trials)} complete trials</p>"
         return title + self.front._repr_html_()
+
+
+def bounds_of(texts: Sequence[str], source: str) -> tuple[Constraint, ...]:
+    """Constraints as they are written, for a device of this latency source; AutocompressError for one that is none."""
+    return tuple(parse_constraint(text, compiled=source == "compiled") for text in texts)
 
 
 def _row(trial: Trial) -> dict[str, Any]:

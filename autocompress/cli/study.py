@@ -67,6 +67,10 @@ def report(
 def export(
     study: StudyName,
     pick: Annotated[str, typer.Option(help="knee, fastest, smallest, best or a trial number.")] = "knee",
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="Pick within bounds: 'flash<=60KB', 'accuracy>=float-1 point'; may be repeated."),
+    ] = None,
     to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write into.")] = Path(),
     formats: Annotated[
         list[str] | None,
@@ -88,6 +92,7 @@ def export(
 
     Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
     from autocompress.export.bundle import ExportOptions, check_options, write_bundle
+    from autocompress.records.constraint import parse_constraint
     from autocompress.records.front import Front
     from autocompress.search.storage.stored_specification import with_study
     from autocompress.search.storage.study_records import load_study, read_record
@@ -96,7 +101,8 @@ def export(
     check_options(options)
     loaded = load_study(runs, study, storage)
     record = read_record(loaded)
-    written = write_bundle(record, Front(record).pick(pick), runs, to, with_study(options, loaded))
+    bounds = [parse_constraint(text, compiled=record.latency_source == "compiled") for text in constraint or ()]
+    written = write_bundle(record, Front(record).pick(pick, bounds), runs, to, with_study(options, loaded))
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))
     for path in written.others:
@@ -114,12 +120,17 @@ def found_by(runs: Path, storage: str | None) -> list[str]:
 
 
 def show(record: StudyRecord, console: Console, runs: Path, storage: str | None, as_json: bool) -> None:
-    from autocompress.report import study_document, terminal, units
+    from autocompress.report import ship, study_document, terminal, units
     from autocompress.report.importance import advice_lines, importance_lines
 
     if as_json:
-        print_json(study_document.document(record))
+        print_json(study_document.document(record) | {"ship": ship.shipped(record, found_by(runs, storage))})
         return
+    card = ship.shipped(record, found_by(runs, storage))
+    if card is not None:
+        for n, (label, said) in enumerate(ship.lines(card, record.metric_scale)):
+            console.print(units.text(console, f"{label:<10} {said}", "" if n else "bold"), soft_wrap=True)
+        console.print()
     terminal.print_front(console, record, runs=str(runs), options=found_by(runs, storage))
     for line in (*importance_lines(record), *advice_lines(record)):
         console.print(units.text(console, line), soft_wrap=True)

@@ -20,10 +20,10 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError, unknown_name
-from autocompress.records.constraint import meets, violation
+from autocompress.records.constraint import meets, resolved, value_of, violation
 from autocompress.records.hypervolume import scaled, volume_of
 from autocompress.records.noise import CERTAIN, Z95, Bools, Column, Figures, Indices
-from autocompress.records.study import Evaluation, StudyRecord, TrialRecord, value_name
+from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord, value_name
 from autocompress.records.thinning import thinned
 
 STATES = ("complete", "stopped_early", "screened", "failed", "running")
@@ -91,23 +91,38 @@ class Front:
         chosen = {name: self._best(self._members, _FIRST[name]) for name in known if name in _FIRST}
         return {name: self._found[chosen.get(name, self._knee)][0] for name in known}
 
-    def pick(self, which: str | int) -> TrialRecord:
-        """The trial that `which` names: knee, fastest, smallest or best of the front, or any complete trial's number.
+    def pick(self, which: str | int, bounds: Sequence[Constraint] = ()) -> TrialRecord:
+        """The trial that `which` names: knee, fastest, smallest or best of the front, or of the front within `bounds`
+        (see `within`), or any complete trial's number.
 
         The knee is looked for where the metric loses less than the scale of the hypervolume (0.10 of the metric's), if
         the front has such points: networks that no longer work would otherwise stretch the axes. Raises
         AutocompressError."""
         record, text = self.record, str(which)
         if text.isascii() and text.isdecimal():
+            if bounds:
+                raise AutocompressError(f"trial {text[:20]} is one trial; leave out its number, or the bounds")
             return _trial_number(record, text)
         if text not in PICKS:
             raise unknown_name("pick", text, (*PICKS, "a trial number"))
+        if bounds:
+            return self.within(bounds).pick(which)
         if not self.picks:
             error = UnmetError if record.constraints and self._found else AutocompressError
-            raise error(f"study '{record.name}' has no front to pick from: {why_empty(record)}; search on")
+            close = f", the nearest is {_missing(record)}" if record.constraints and self._found else ""
+            raise error(f"study '{record.name}' has no front to pick from: {why_empty(record)}{close}; search on")
         if text not in self.picks:
             raise AutocompressError(f"study '{record.name}' knows no latency; pick one of {', '.join(self.picks)}")
         return self.picks[text]
+
+    def within(self, bounds: Sequence[Constraint]) -> Front:
+        """The front within further bounds: of its own points where some meet them, for these are measured carefully and
+        on test data; else of all complete trials. AutocompressError where the float network lacks a value that a bound
+        hangs on."""
+        record = self.record
+        constraints = (*record.constraints, *resolved(bounds, record.baseline))
+        own = Front(replace(record, trials=self.trials, constraints=constraints))
+        return own if own.trials else Front(replace(record, constraints=constraints))
 
     @cached_property
     def _vectors(self) -> pareto.Floats:
@@ -143,10 +158,8 @@ class Front:
         nor become an axis of its own."""
         record = self.record
         limit = _loss(record, record.baseline) + pareto.ACCURACY_SCALE * record.metric_scale
-        working = self._members[[_loss(record, self._found[k][1]) < limit for k in self._members]]
-        among = working if len(working) else self._members
-        points = np.column_stack([column.steps(among) for column in self._figures.columns(record.objectives)])
-        return self._best(among[pareto.knees(points)], "metric")  # of a front of two both are as far from the chord
+        works = np.array([_loss(record, self._found[k][1]) < limit for k in self._members])
+        return knee(self._figures, record.objectives, self._members, works, self._numbers)
 
     def _sorted(self, members: Indices) -> tuple[TrialRecord, ...]:
         order = sorted(members, key=lambda k: (*self._order(self._found[k][1]), self._numbers[k]))
@@ -155,6 +168,15 @@ class Front:
     def _order(self, evaluation: Evaluation) -> tuple[float, float]:
         size = evaluation.file_bytes if self.record.size == "file" else evaluation.download_bytes
         return _loss(self.record, evaluation), size
+
+
+def knee(figures: Figures, objectives: Sequence[str], among: Indices, works: Bools, numbers: Sequence[int]) -> int:
+    """The knee of the evaluations `among`, of those that work where any does (`works`, (among,)); of several the most
+    accurate, then the smallest."""
+    left = among[works] if works.any() else among
+    points = np.column_stack([column.steps(left) for column in figures.columns(objectives)])
+    # Of a front of two both are as far from the chord.
+    return figures.chosen(left[pareto.knees(points)], ("metric", "size", "latency"), numbers)
 
 
 def complete(record: StudyRecord) -> tuple[tuple[TrialRecord, Evaluation], ...]:
@@ -182,6 +204,26 @@ def nearest(record: StudyRecord, count: int = 3) -> tuple[TrialRecord, ...]:
         return sum(violation(pair[1], constraint) for constraint in record.constraints), pair[0].number
 
     return tuple(trial for trial, _ in sorted(complete(record), key=missed)[:count])
+
+
+def _missing(record: StudyRecord) -> str:
+    """The trial that misses the constraints by least, and what it has instead."""
+    (trial,) = nearest(record, 1)
+    found = evaluated(trial)
+    missed = [c for c in record.constraints if violation(found, c) > 0]
+    values = (f"{c.name} {'missing' if (v := value_of(found, c.name)) is None else f'{v:g}'}" for c in missed)
+    return f"trial {trial.number} with {', '.join(values)}"
+
+
+def plain_int8(record: StudyRecord) -> TrialRecord | None:
+    """The trial of the plain static int8 network: 8 bits everywhere, dense, unclustered; None if it was not tried."""
+    for trial, evaluation in complete(record):
+        choices = evaluation.configuration.layers.values()
+        if evaluation.configuration.activations == "int8" and all(
+            choice.bits == 8 and choice.sparsity == 0 and choice.normalised().clusters is None for choice in choices
+        ):
+            return trial
+    return None
 
 
 def why_empty(record: StudyRecord) -> str:

@@ -6,7 +6,7 @@ out of the question:
 - **metric**: its loss against the float network, in tenths of the study's `metric_scale` (.10 of an accuracy);
 - **latency, memory, energy**: log_8 of the ratio to the float network's;
 - **download**: log_8 of the ratio to the plain static int8 file's, or to a quarter of the float network's where there
-  is none; **file**: to a quarter of the float file.
+  is none; **file**, **flash**: to a quarter of the float network's.
 
 The reference is 1 in each. It lies beyond the float network and beyond the plain int8 file in latency and size, so a
 study in which nothing is faster than float still tells its candidates apart; and halving a latency counts the same
@@ -65,7 +65,7 @@ class Reference:
 
     def zero(self, name: str) -> float:
         """The share that is 0 on the scale of the hypervolume, of a value that has a logarithmic one."""
-        return 1 / _INT8_SHARE if name == "file_bytes" else 1.0
+        return 1 / _INT8_SHARE if name in ("file_bytes", "flash_bytes") else 1.0
 
     def points(self, evaluations: Sequence[Evaluation], names: Sequence[str]) -> pareto.Floats:
         """These evaluations on the scales of the hypervolume, (n, names), to be minimised; NaN where one is missing."""

@@ -138,6 +138,13 @@ class Figures:
         return _column(rows, logarithmic=True)
 
 
+def interval_of_difference(column: Column, first: int, second: int) -> tuple[float, float]:
+    """The 95 % interval of first - second on the column's scale (Zou and Donner 2008, equations 1 and 2)."""
+    difference = float(column.values[first] - column.values[second])
+    below = math.hypot(float(column.down[first]), float(column.up[second]))
+    return difference - below, difference + math.hypot(float(column.up[first]), float(column.down[second]))
+
+
 def runs_float_kernels(evaluation: Evaluation) -> bool:
     """Whether all of its layers compute in float: none is integer, or their weights are unpacked when it is loaded."""
     configuration = evaluation.configuration

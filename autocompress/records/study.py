@@ -90,7 +90,8 @@ class Constraint:
     text: str | None = None
 
     def __str__(self) -> str:
-        return self.text or f"{self.name}{self.relation}{self.bound:g}"
+        short = f"{self.bound:g}"  # what a study stores of it: no digit may get lost
+        return self.text or f"{self.name}{self.relation}{short if float(short) == self.bound else repr(self.bound)}"
 
     def resolved(self, baseline: Evaluation) -> Constraint | None:
         """The constraint with its bound as a number; None where the float network lacks the value."""

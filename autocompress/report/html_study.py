@@ -16,7 +16,7 @@ from autocompress.records.configuration import LayerChoice
 from autocompress.records.constraint import value_of
 from autocompress.records.front import STATES, Front, complete, feasible, why_empty
 from autocompress.records.study import CONSTRAINT_NAMES, Evaluation, StudyRecord, TrialRecord
-from autocompress.report import card, study_document
+from autocompress.report import card, ship, study_document
 from autocompress.report.html import asset, page, table
 from autocompress.report.importance import advice_lines, whole_channel_lines
 from autocompress.report.progress import hypervolume_steps
@@ -172,6 +172,7 @@ def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
         better=_LEAST[record.higher_is_better],
         float=html.escape(_float_line(record)),
         found=html.escape(f"{len(front)} on the front of {len(record.trials)} trials ({counts})"),
+        ship=ship.section([] if (found := ship.shipped(record, options)) is None else [(found, record.metric_scale)]),
         empty="" if front else f"<p><strong>The front is empty: {html.escape(why_empty(record))}.</strong></p>",
         latency=html.escape(latency_words(record.baseline.measurement)),
         notes="".join(f"<p>Note: {html.escape(note)}</p>" for note in record.notes),

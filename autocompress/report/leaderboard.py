@@ -19,7 +19,7 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.records.constraint import parse_constraint, value_of, violation
-from autocompress.records.front import Front, complete, feasible
+from autocompress.records.front import Front, complete, feasible, knee, plain_int8
 from autocompress.records.hypervolume import scaled, volume_of
 from autocompress.records.noise import CERTAIN, Z95, Figures
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
@@ -85,6 +85,7 @@ class Group:
     front: tuple[Point, ...]
     others: tuple[Point, ...]  # on the front of their study, but not of the group
     best: tuple[Best, ...]
+    knee: Point | None  # of the front: what is recommended
     nights: tuple[Night, ...]
 
 
@@ -104,18 +105,6 @@ def groups_of(
         grouped[_content(record)].append(record)
     keyed = {_named(content, found): found for content, found in grouped.items()}
     return tuple(_group(key, keyed[key], limits, usable) for key in sorted(keyed))
-
-
-def plain_int8(record: StudyRecord) -> Evaluation | None:
-    """The evaluation of the plain static int8 network: 8 bits everywhere, dense, unclustered; None if it was not
-    tried."""
-    for _, evaluation in complete(record):
-        choices = evaluation.configuration.layers.values()
-        if evaluation.configuration.activations == "int8" and all(
-            choice.bits == 8 and choice.sparsity == 0 and choice.normalised().clusters is None for choice in choices
-        ):
-            return evaluation
-    return None
 
 
 def _content(record: StudyRecord) -> tuple[tuple[str, str], ...]:
@@ -174,7 +163,13 @@ def _group(
     on = {id(point) for point in front}
     others = tuple(point for point in points if id(point) not in on)
     return Group(
-        key=key, standings=_standings(records, front), front=front, others=others, best=best, nights=_nights(records)
+        key=key,
+        standings=_standings(records, front),
+        front=front,
+        others=others,
+        best=best,
+        knee=_knee(front),
+        nights=_nights(records),
     )
 
 
@@ -202,6 +197,20 @@ def _objectives(points: Sequence[Point]) -> tuple[str, ...]:
     """What is compared: without latency where the device has none."""
     known = not points or points[0].record.latency_source != "none"
     return tuple(name for name in _OBJECTIVES if known or name != "latency")
+
+
+def _knee(front: Sequence[Point]) -> Point | None:
+    """What the front recommends, as a study's does; None where it is empty."""
+    if not front:
+        return None
+    works = np.array([_works(point) for point in front])
+    order = np.arange(len(front))
+    return front[knee(_figures(front), _objectives(front), order, works, range(len(front)))]
+
+
+def _works(point: Point) -> bool:
+    record, gain = point.record, point.evaluation.accuracy - point.record.baseline.accuracy
+    return (-gain if record.higher_is_better else gain) < pareto.ACCURACY_SCALE * record.metric_scale
 
 
 def _best(points: Sequence[Point], limit: Constraint, name: str, usable: Callable[[Point], bool]) -> Point | None:
@@ -240,7 +249,7 @@ def _standings(records: Sequence[StudyRecord], front: Sequence[Point]) -> tuple[
             rank=ranks[record.name],
             hypervolume=fronts[record.name].hypervolume,
             on_front=sum(point.record is record for point in front),
-            int8=plain_int8(record),
+            int8=None if (int8 := plain_int8(record)) is None else int8.evaluation,
             steps=hypervolume_steps(fronts[record.name].record, most=_STEPS),
         )
         for record in records
@@ -252,9 +261,7 @@ def _comparable(record: StudyRecord, among: Sequence[StudyRecord]) -> StudyRecor
     """The study with objectives over which the hypervolumes of all of them can be compared."""
     if len({(each.objectives, each.size) for each in among}) == 1:
         return record
-    known = tuple(
-        name for name in _OBJECTIVES if name != "latency" or record.baseline.measurement.latency_ms is not None
-    )
+    known = tuple(name for name in _OBJECTIVES if name != "latency" or record.latency_source != "none")
     return replace(record, objectives=known, size="download")
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from string import Template
 from typing import Any
 
-from autocompress.report import study_document
+from autocompress.report import ship, study_document
 from autocompress.report.html import asset, page, table
 from autocompress.report.leaderboard import Group
 from autocompress.report.leaderboard_text import group_title
@@ -21,6 +21,7 @@ def board_page(groups: Sequence[Group], board: Mapping[str, Any], *, written_s: 
     trials = sum(study["complete_trials"] for group in board["groups"] for study in group["studies"])
     main = Template(asset("leaderboard.html")).substitute(
         found=f"{studies} studies with {trials:,} complete trials, in {len(groups)} groups that can be compared.",
+        ship=ship.section([(g["ship"], g["metric_scale"]) for g in board["groups"] if g["ship"]]),
         left=table(("what", "reason"), left, "Left out"),
         written=datetime.fromtimestamp(written_s, timezone.utc).strftime("%Y-%m-%d %H:%M"),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from autocompress.records.front import complete
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report import study_document
+from autocompress.report import ship, study_document
 from autocompress.report.leaderboard import Group, Point, Standing
 from autocompress.report.tables import Table
 from autocompress.report.units import ROUGH, digits, kilobytes, latency_words, score
@@ -38,6 +38,7 @@ def _group(group: Group) -> dict[str, Any]:
         "higher_is_better": group.standings[0].record.higher_is_better,
         "metric_scale": group.standings[0].record.metric_scale,
         "front": [point_values(point, int8) | {"configuration": _configuration(point)} for point in group.front],
+        "ship": group.knee and ship.card_of(group.knee.record, group.knee.trial),
         "best": [
             {"constraint": str(b.limit), "wanted": b.wanted, "point": b.point and point_values(b.point, int8)}
             for b in group.best
@@ -154,8 +155,8 @@ def group_title(group: dict[str, Any]) -> str:
 
 
 def tables(board: Mapping[str, Any]) -> list[Table]:
-    """The document as tables, in the order to read them: for each group the best, the front, the studies, the nights;
-    at the end what was left out."""
+    """The document as tables, in the order to read them: for each group what to ship, the best, the front, the
+    studies, the nights; at the end what was left out."""
     found: list[Table] = []
     for group in board["groups"]:
         title = group_title(group)
@@ -163,6 +164,9 @@ def tables(board: Mapping[str, Any]) -> list[Table]:
         header = ("study, trial", *right, "to int8", "configuration")
         front, studies = tuple(_cells(p, group) for p in group["front"]), group["studies"]
         ranked = tuple(_study_cells(study, group["metric_scale"]) for study in studies)
+        if group["ship"] is not None:
+            card = tuple(ship.lines(group["ship"], group["metric_scale"]))
+            found.append(Table(title=f"{title}: ship this", header=("", group["ship"]["study"]), lines=card))
         found += [
             *_best_tables(title, group, header, right),
             Table(title=f"{title}: the front", header=header, lines=front, right=right),

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from autocompress.records.front import Front, complete
+from autocompress.records.front import Front, complete, evaluated, plain_int8
 from autocompress.records.study import Evaluation, StudyRecord
-from autocompress.report.leaderboard import plain_int8
 from autocompress.search.storage.study_records import load_study, read_record
 
 WIDTH, HEIGHT = 760, 420
@@ -143,12 +142,13 @@ def _candidates(record: StudyRecord, axes: Axes) -> Iterator[str]:
 def _fast_ms(record: StudyRecord) -> float:
     """Up to which latency a candidate counts as fast; none does where plain int8 was not tried."""
     int8 = plain_int8(record)
-    return SAME_LATENCY * (int8.measurement.latency_ms or 0.0) if int8 is not None else 0.0
+    return 0.0 if int8 is None else SAME_LATENCY * (evaluated(int8).measurement.latency_ms or 0.0)
 
 
 def _references(record: StudyRecord, axes: Axes) -> Iterator[str]:
     """The float network, plain int8 and the knee, with what they are."""
-    named = [("float", record.baseline), ("plain int8", plain_int8(record))]
+    int8 = plain_int8(record)
+    named = [("float", record.baseline), ("plain int8", None if int8 is None else int8.evaluation)]
     for name, evaluation in named:
         if evaluation is not None and (place := axes.place(evaluation)) is not None:
             x, y = place

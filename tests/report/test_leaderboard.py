@@ -25,10 +25,10 @@ from autocompress.cli import app
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.constraint import parse_constraint
-from autocompress.records.front import Front, evaluated, feasible
+from autocompress.records.front import Front, evaluated, feasible, plain_int8
 from autocompress.records.hypervolume import scaled
 from autocompress.records.study import Constraint, SearchRun, StudyRecord
-from autocompress.report.leaderboard import groups_of, plain_int8
+from autocompress.report.leaderboard import groups_of
 from autocompress.report.leaderboard_text import csv_text, document, markdown, tables
 from autocompress.search.storage.all_studies import read_all
 from autocompress.search.storage.study_records import load_study, read_record
@@ -210,7 +210,7 @@ def test_plain_int8_is_8_bits_everywhere_dense_and_static() -> None:
     dynamic = replace(plain, activations="float32")
     sparse = replace(plain, layers={"a": LayerChoice(bits=8, sparsity=0.5), "b": LayerChoice(bits=8)})
     trials = [make_trial(n, 0.9, 0.2, 1000, configuration=c) for n, c in enumerate([dynamic, sparse, plain])]
-    assert plain_int8(make_record(*trials)) is trials[2].evaluation
+    assert plain_int8(make_record(*trials)) is trials[2]
     assert plain_int8(make_record(*trials[:2])) is None
 
 

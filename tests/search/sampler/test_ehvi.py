@@ -56,13 +56,6 @@ def test_a_large_front_is_looked_at_on_a_coarser_grid_that_overstates_little() -
     assert grown - 1e-9 <= gain <= grown + 0.05
 
 
-def test_the_normal_distribution_function() -> None:
-    from statistics import NormalDist
-
-    z = np.linspace(-6, 6, 201)
-    assert normal_below(z) == pytest.approx([NormalDist().cdf(value) for value in z], abs=2e-7)
-
-
 def test_a_belief_about_a_size_is_the_log_normal_one_of_the_same_mean_and_variance() -> None:
     baseline = make_evaluation(0.9, 0.2, 80_000)
     reference = Reference(baseline=baseline, int8_download_bytes=20_000, higher_is_better=True)
