@@ -123,7 +123,7 @@ def test_the_hypervolume_is_over_the_objectives_of_the_study(objectives: tuple[s
     def record(*trials: TrialRecord) -> StudyRecord:
         return make_record(*trials, objectives=objectives, baseline=baseline, size="file")
 
-    seen = {"peak_memory_bytes": 1000, "energy_mj": 5.0}
+    seen: dict[str, Any] = {"peak_memory_bytes": 1000, "energy_mj": 5.0}
     baseline = make_evaluation(0.9186, 0.3, 288_000, accuracy_delta_ci=None, **seen)
     missing = make_trial(2, 0.91, 0.2, 1000)
     same = make_trial(0, 0.9186, 0.3, 288_000 // 4, **seen)

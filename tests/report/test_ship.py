@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ PLAIN = Configuration(layers={"conv_2d_0": LayerChoice(bits=8), "conv_2d_1": Lay
 
 
 def measured(
-    number: int, accuracy: float, ratio: float, ends: tuple[float, float], size: int, **changes: object
+    number: int, accuracy: float, ratio: float, ends: tuple[float, float], size: int, **changes: Any
 ) -> TrialRecord:
     return make_trial(
         number,
