@@ -94,7 +94,7 @@ def open_study(
                 seed=seed,
                 objectives=objectives_for(latency.source, None if objectives == USUAL_OBJECTIVES else objectives),
                 size=size or default_size(profile),
-                constraints=bounds_of(constraints, latency.source),
+                constraints=bounds_of(constraints, compiled=profile.tells_flash),
             )
             resources = Resources(runs=where.parent, name=where.name, storage=storage, threads=threads or cores())
             named: dict[str, str | None] = {"device": profile.name, "space": specification.space.name}

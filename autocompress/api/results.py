@@ -99,7 +99,7 @@ class Front(Sequence[Trial]):
     def pick(self, which: str | int, constraints: Sequence[str] = ()) -> Trial:
         """knee, fastest, smallest or best, within `constraints` such as "flash<=60KB", or the trial of a number.
         AutocompressError where there is none."""
-        return self._study.of(self._found.pick(which, bounds_of(constraints, self._study.record.latency_source)))
+        return self._study.of(self._found.pick(which, bounds_of(constraints, compiled=self._study.record.tells_flash)))
 
     @property
     def knee(self) -> Trial:
@@ -185,7 +185,7 @@ class StudyView:
         """Write the bundle of a pick (knee, fastest, smallest, best; within `constraints` such as "flash<=60KB") or of
         a trial; see `Trial.export`."""
         options = replace(self._options, formats=("tflite", *formats), licence=licence, normalisation=normalise)
-        picked = FoundFront(self.record).pick(which, bounds_of(constraints, self.record.latency_source))
+        picked = FoundFront(self.record).pick(which, bounds_of(constraints, compiled=self.record.tells_flash))
         return write_bundle(self.record, picked, self._runs, Path(folder), options)
 
     def _trial(self, number: int, evaluation: Evaluation) -> Trial:
@@ -209,9 +209,10 @@ class StudyView:
         return title + self.front._repr_html_()
 
 
-def bounds_of(texts: Sequence[str], source: str) -> tuple[Constraint, ...]:
-    """Constraints as they are written, for a device of this latency source; AutocompressError for one that is none."""
-    return tuple(parse_constraint(text, compiled=source == "compiled") for text in texts)
+def bounds_of(texts: Sequence[str], *, compiled: bool) -> tuple[Constraint, ...]:
+    """Constraints as they are written, for a device whose flash and RAM are known (`compiled`) or not;
+    AutocompressError for one that is none."""
+    return tuple(parse_constraint(text, compiled=compiled) for text in texts)
 
 
 def _row(trial: Trial) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def search(
 
     profile, chosen = at_host(load_device(device), host), load_space(space)
     patience_s = seconds(host_wait, "--host-wait")
-    compiled = profile.compiler is not None
+    compiled = profile.tells_flash
     limits = tuple(parse_constraint(text, compiled=compiled) for text in constraint or ())
     budget_s = None if time_budget is None else seconds(time_budget)
     counted = size or default_size(profile)

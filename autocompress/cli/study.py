@@ -37,6 +37,9 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write an interactive page instead; one file, no network.")
     ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Say why this layer of the knee is as it is: conv_2d_3, or your own name of it.")
+    ] = None,
     ops: Annotated[
         list[Path] | None, typer.Option(help="With --html: a document of 'measure --json' of a file of this study.")
     ] = None,
@@ -45,9 +48,19 @@ def report(
     from autocompress.search.storage.artifacts import without_altered
     from autocompress.search.storage.study_records import load_study, read_record
 
+    if explain is not None and (as_json or html is not None):
+        raise AutocompressError("--explain prints lines; leave --json and --html out")
     if ops and html is None:
         raise AutocompressError("--ops belongs to the page; give --html FILE too")
     record, left_out = without_altered(read_record(load_study(runs, study, storage)), runs)
+    if explain is not None:
+        from autocompress.report.explain import explain_lines
+        from autocompress.report.units import text as plain
+
+        console = console_of(stderr=False)
+        for line in explain_lines(record, explain):
+            console.print(plain(console, line), soft_wrap=True)
+        return
     if html is not None:
         from autocompress.report.html_study import study_page
 
@@ -101,7 +114,7 @@ def export(
     check_options(options)
     loaded = load_study(runs, study, storage)
     record = read_record(loaded)
-    bounds = [parse_constraint(text, compiled=record.latency_source == "compiled") for text in constraint or ()]
+    bounds = [parse_constraint(text, compiled=record.tells_flash) for text in constraint or ()]
     written = write_bundle(record, Front(record).pick(pick, bounds), runs, to, with_study(options, loaded))
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))

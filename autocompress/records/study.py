@@ -180,6 +180,9 @@ class StudyRecord:
     test_ci: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 % intervals of `test_accuracy`
     notes: tuple[str, ...] = ()
     importance: tuple[Importance, ...] = ()  # of the knee; only where there are layer tables
+    # Of the knee's layers the choices one technique away, predicted against the knee; 0 clusters: all levels.
+    alternatives: tuple[Importance, ...] = ()
+    layer_names: Mapping[str, str] = field(default_factory=dict)  # layer -> its tensor's name in the user's network
     hashes: Mapping[str, str] = field(default_factory=dict)  # what it was made with -> SHA-256
     runs: tuple[SearchRun, ...] = ()  # oldest first
     # Layers that keep all their channels although the space offers fewer, and why.
@@ -190,6 +193,11 @@ class StudyRecord:
     left_out: str | None = None  # kernels that are not offered because the latency model has no price for them
     output: JudgedOutput | None = None  # None in studies of older versions: the first output
     metric_scale: float = 1.0  # the difference of the metric that counts as all of one in 0..1
+
+    @property
+    def tells_flash(self) -> bool:
+        """Whether its device says what of a file lies in flash and what RAM it needs."""
+        return self.baseline.measurement.flash_bytes is not None
 
     def runs_where(self, configuration: Configuration) -> dict[str, str] | None:
         """Layer -> DELEGATED or BUILT_IN (`records.kernels`); None where that is not known."""

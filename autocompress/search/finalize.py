@@ -50,9 +50,13 @@ def store_importance(study: optuna.Study, sampler: object, read: Read) -> None:
     picks = Front(read()).picks
     if isinstance(sampler, GuidedSampler) and picks:
         trials, knee = study.get_trials(deepcopy=False), picks["knee"].number
-        found = [asdict(row) for row in sampler.importance(trials, knee)]
-        if found != study.user_attrs.get("importance"):
-            study.set_user_attr("importance", found)
+        for name, rows in (
+            ("importance", sampler.importance(trials, knee)),
+            ("alternatives", sampler.alternatives(trials, knee)),
+        ):
+            found = [asdict(row) for row in rows]
+            if found != study.user_attrs.get(name):
+                study.set_user_attr(name, found)
 
 
 def _evaluation(trial: TrialRecord) -> Evaluation:

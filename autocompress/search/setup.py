@@ -137,6 +137,7 @@ def lay_ground(
             "notes", [*specification.task.notes, *latency_notes(specification), *provenance.notes, *evaluator.notes]
         )
         study.set_user_attr("versions", versions())
+        study.set_user_attr("layer_names", {layer.name: layer.tensor_name for layer in evaluator.layers})
         if not specification.profile.tells_flash:  # what runs there is none of XNNPACK's
             modelled = specification.latency_source == "modelled"
             study.set_user_attr("kernels", offered_kernels(specification.profile, modelled=modelled))

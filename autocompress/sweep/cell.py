@@ -72,9 +72,7 @@ def run_cell(job: CellJob, say: Say, remember_start: Callable[[int], int]) -> Ce
             seed=sweep.seed,
             objectives=sweep.objectives,
             size=sweep.size,
-            constraints=tuple(
-                parse_constraint(text, compiled=latency.source == "compiled") for text in cell.budget.constraints
-            ),
+            constraints=tuple(parse_constraint(text, compiled=profile.tells_flash) for text in cell.budget.constraints),
         )
         name = study_name(sweep, cell, *_made_with(task), *_runtime(latency))
         resources = Resources(runs=job.runs, name=name, threads=max(1, cores() // len(sweep.devices)))

@@ -63,6 +63,7 @@ def test_report_json_is_the_documented_one(studied: Path) -> None:
         "versions",
         "importance",
         "whole_channels",
+        "ship",
     ]
     assert report["trials"]["complete"] == 6
     assert report["latency_source"] == "modelled"

@@ -34,7 +34,7 @@ from autocompress.search.sampler.attempts import Places
 from autocompress.search.sampler.ehvi import CellDecomposition
 from autocompress.search.sampler.encoding import ACTIVATIONS, EncodedSpace, Key, Row, key_of, width_parameter
 from autocompress.search.sampler.history import History, KnownTrial
-from autocompress.search.sampler.importance import importance_of
+from autocompress.search.sampler.importance import alternatives_of, importance_of
 from autocompress.search.sampler.posterior import MOST_TRIALS, Posterior, Trials
 from autocompress.search.storage.stored_trial import stored_trial
 
@@ -169,6 +169,15 @@ class GuidedSampler(BaseSampler):
     def importance(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
         """What each technique does in each layer and group of channels of the configuration of trial `number`, by all
         trials. Of a trained candidate: what it does in the same one untrained."""
+        return self._around(importance_of, trials, number)
+
+    def alternatives(self, trials: Sequence[FrozenTrial], number: int) -> tuple[Importance, ...]:
+        """What each layer's other choices would do in the configuration of trial `number`, one technique changed."""
+        return self._around(alternatives_of, trials, number)
+
+    def _around(
+        self, look: Callable[..., tuple[Importance, ...]], trials: Sequence[FrozenTrial], number: int
+    ) -> tuple[Importance, ...]:
         self._history.update(trials)
         space, reference = self._encoded_space(), self._reference()
         trial = next(trial for trial in trials if trial.number == number)
@@ -177,7 +186,7 @@ class GuidedSampler(BaseSampler):
             return ()
         full = [known.row for known in self._history.done if known.row is not None and math.isfinite(known.values[1])]
         units = {name: reference.unit(name) for name in ("download_bytes", "latency_ms", "accuracy")}
-        return importance_of(space, self._posterior(np.random.default_rng((self._seed, number))), row, full, units)
+        return look(space, self._posterior(np.random.default_rng((self._seed, number))), row, full, units)
 
     def exhausted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every configuration of the space has been tried."""

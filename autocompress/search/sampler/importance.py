@@ -46,6 +46,28 @@ def importance_of(
     `full`: the rows of the trials that were evaluated in full. `units`: what predictions of `download_bytes`,
     `latency_ms` and `accuracy` are shares of."""
     steps = [*_layer_steps(encoded_space, tuple(row)), *_group_steps(encoded_space, tuple(row))]
+    return _predicted(encoded_space, posterior, steps, full, units)
+
+
+def alternatives_of(
+    encoded_space: EncodedSpace,
+    posterior: Posterior,
+    row: Sequence[int],
+    full: Sequence[Row],
+    units: Mapping[str, float],
+) -> tuple[Importance, ...]:
+    """For each layer the choices that differ in one technique from the one of the configuration of `row`: what each
+    would save, and cost of the metric, predicted against that configuration; arguments as in `importance_of`."""
+    return _predicted(encoded_space, posterior, list(_alternative_steps(encoded_space, tuple(row))), full, units)
+
+
+def _predicted(
+    encoded_space: EncodedSpace,
+    posterior: Posterior,
+    steps: Sequence[_Step],
+    full: Sequence[Row],
+    units: Mapping[str, float],
+) -> tuple[Importance, ...]:
     if not steps:
         return ()
     taken, without = (np.array([getattr(step, name) for step in steps]) for name in ("taken", "without"))
@@ -91,6 +113,24 @@ def _layer_steps(encoded_space: EncodedSpace, row: Row) -> Iterator[_Step]:
                 )
 
 
+def _alternative_steps(encoded_space: EncodedSpace, row: Row) -> Iterator[_Step]:
+    """Each choice of each layer that differs in one technique from the one it has."""
+    for place, (name, choices) in enumerate(encoded_space.choices.items(), 1):
+        choice = choices[row[place]]
+        for at, other in enumerate(choices):
+            changed = [each for each in TECHNIQUES if getattr(other, each) != getattr(choice, each)]
+            if len(changed) == 1:
+                yield _Step(
+                    place=place,
+                    name=name,
+                    technique=changed[0],
+                    value=_value(other, changed[0]),
+                    taken=_with(row, place, at),
+                    without=row,
+                    used=False,
+                )
+
+
 def _group_steps(encoded_space: EncodedSpace, row: Row) -> Iterator[_Step]:
     """The width of each group against all its channels, and the next narrower one against that width."""
     for place, (name, counts) in enumerate(encoded_space.widths.items(), 1 + len(encoded_space.rows)):
@@ -125,7 +165,7 @@ def _without(choice: LayerChoice, technique: str, offered: Sequence[LayerChoice]
 
 
 def _value(choice: LayerChoice, technique: str) -> float:
-    return float(getattr(choice, technique))
+    return float(getattr(choice, technique) or 0)
 
 
 def _count(encoded_space: EncodedSpace, step: _Step, full: Sequence[Row]) -> int:
@@ -134,4 +174,4 @@ def _count(encoded_space: EncodedSpace, step: _Step, full: Sequence[Row]) -> int
     if step.technique == "channels":
         return held.count(step.taken[step.place])
     choices = encoded_space.choices[step.name]
-    return sum(getattr(choices[at], step.technique) == step.value for at in held)
+    return sum(_value(choices[at], step.technique) == step.value for at in held)

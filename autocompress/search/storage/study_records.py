@@ -197,6 +197,8 @@ def record_of(name: str, attrs: Mapping[str, Any], trials: Sequence[TrialRecord]
             for key, value in asdict(identity).items()
             if key.endswith("_sha256") and value is not None
         },
+        alternatives=tuple(_importance(row) for row in attrs.get("alternatives", ())),
+        layer_names=attrs.get("layer_names", {}),
         runs=tuple(SearchRun(**row | {"command": tuple(row["command"])}) for row in attrs.get("runs", ())),
         whole_channels=attrs.get("whole_channels", {}),
         left_out=attrs.get("left_out"),
