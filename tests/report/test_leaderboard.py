@@ -263,7 +263,7 @@ def test_text_of_users_stays_text_in_markdown_and_csv() -> None:
     widths = {
         line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("| ") and "cmd" in line
     }
-    assert widths == {6, 8, 9}  # who searched, the front's and the studies', the best's columns
+    assert widths == {3, 6, 8, 9}  # the card, who searched, the front's and the studies', the best's columns
     lines = list(csv.DictReader(io.StringIO(csv_text(board))))
     assert len(lines) == len(Front(record).trials) + 1
     assert lines[0]["study"] == "'=cmd|x"
