@@ -12,7 +12,7 @@ from autocompress.evaluate.quality import device_accuracy
 from autocompress.latency.host.client import Host, local_host
 from autocompress.latency.host.retry import WAIT_S, Say, silent
 from autocompress.latency.model.predict import energy_mj, predict
-from autocompress.latency.source import patient_host, unknown
+from autocompress.latency.source import latency_on, patient_host, unknown
 from autocompress.metrics import METRICS, get_metric
 from autocompress.network.tflite import flatbuffer
 from autocompress.network.tflite.convert import is_converted, to_float_tflite
@@ -99,6 +99,8 @@ def _meant(path: Path, file: bytes, meant: SignatureChoice) -> tuple[bytes, tupl
 
 
 def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tuple[Measurement, OpProfile]:
+    if profile.tells_flash:
+        return _on_chip(profile, file, baseline)
     if profile.latency_model is None:
         return unknown(file, profile), OpProfile(
             ops=None, reason="the device has no latency model; add --host DEST to measure there"
@@ -108,6 +110,20 @@ def _modelled(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tu
         ratio = measured.known_latency_ms / predict(baseline, profile.latency_model).known_latency_ms
         measured = replace(measured, ratio_to_baseline=ratio)
     return measured, OpProfile(ops=None, reason="the latency is modelled; add --host DEST to measure there")
+
+
+def _on_chip(profile: DeviceProfile, file: bytes, baseline: bytes | None) -> tuple[Measurement, OpProfile]:
+    """By the device's compiler, or what a microcontroller keeps of the file."""
+    with latency_on(profile, needed=False) as latency:
+        figures_of = latency.bind(file)
+        try:
+            found, other = (None if each is None else figures_of(each, 1) for each in (file, baseline))
+        except CandidateError as fault:
+            raise AutocompressError(f"the model does not run on '{profile.name}': {fault}") from fault
+    assert found is not None
+    if other is not None and other.latency_ms is not None:
+        found = replace(found, ratio_to_baseline=found.known_latency_ms / other.latency_ms)
+    return found, OpProfile(ops=None, reason="the device measures no operators")
 
 
 class _Accuracy:

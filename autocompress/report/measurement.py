@@ -20,7 +20,7 @@ from autocompress.records.measurement import (
     Measurement,
     OpProfile,
 )
-from autocompress.report.units import digits, kilobytes, latency_words, score_alone, text
+from autocompress.report.units import compiled_words, digits, kilobytes, latency_words, score_alone, text
 
 _BINS, _BAR = 8, 40
 _ROOM = 0.5  # of the memory of a device: the system and the runtime want theirs
@@ -104,7 +104,10 @@ def _lines(found: MeasuredFile) -> list[tuple[str, str]]:
         first = f"{digits(measured.first_inference_ms)} ms first inference"
         lines.append(("start", f"{digits(measured.load_ms)} ms load · {first}"))
     memory = measured.peak_memory_bytes
-    lines.append(("memory", "not known" if memory is None else memory_words(memory, found)))
+    if measured.ram_bytes is None or measured.flash_bytes is None:
+        lines.append(("memory", "not known" if memory is None else memory_words(memory, found)))
+    else:
+        lines.append(("on chip", f"{kilobytes(measured.flash_bytes)} flash · {kilobytes(measured.ram_bytes)} RAM"))
     lines.append(("size", f"{kilobytes(found.file_bytes)} file · {kilobytes(found.download_bytes)} download"))
     if found.energy_mj is not None:
         lines.append(("energy", f"{digits(found.energy_mj)} mJ an inference, estimated: latency × busy power"))
@@ -130,7 +133,10 @@ def memory_words(memory_bytes: int, found: MeasuredFile) -> str:
 
 def _latency_line(measured: Measurement) -> str:
     if measured.latency_ms is None:
-        return "not known: the device has neither a latency model nor a host; --host DEST measures there"
+        there = "; --host DEST measures there" if measured.flash_bytes is None else ""
+        return f"not known: the device has neither a latency model nor a host{there}"
+    if measured.latency_source == "compiled":
+        return f"{digits(measured.latency_ms)} ms compiled: {compiled_words(measured)}"
     if measured.latency_source == "modelled":
         return f"{digits(measured.latency_ms)} ms {latency_words(measured)}"
     ends = measured.latency_ci_ms

@@ -84,3 +84,14 @@ def test_a_search_meets_a_bound_of_ram(tmp_path: Path) -> None:
         assert point["ram_bytes"] <= 14000
     exported = call("export", "m0", "--runs", tmp_path, "--to", tmp_path / "out", "--format", "c")
     assert exported.exit_code == 0, exported.output
+
+
+@pytest.mark.parametrize(("device", "said"), [("nucleo-l4r5zi", "not known"), ("ethos-u55-128", "ms compiled")])
+def test_measure_says_what_lies_on_the_chip(tmp_path: Path, device: str, said: str) -> None:
+    x = {name: values[:64] for name, values in DIGITS.x_calibration.items()}
+    path = ac.compress(DIGITS.network, x, activations="int8").save(tmp_path / "net.tflite")
+    done = call("measure", path, "--device", device)
+    assert done.exit_code == 0, done.output
+    assert said in done.stdout
+    assert re.search(r"[\d.]+ KB flash · [\d.]+ KB RAM", done.stdout)
+    assert "DEST" not in done.stdout
