@@ -400,7 +400,7 @@ def point(
                 ours=own[0],
                 other=others[0],
                 scores=(scores(task, files), scores(task, against)),
-                ours_ms=found.latency_ms / found.ratio_to_baseline,
+                ours_ms=found.known_latency_ms / found.ratio_to_baseline,
                 ratio=found.ratio_to_baseline,
                 ratio_interval=found.ratio_ci or (math.nan, math.nan),
             )

@@ -47,7 +47,7 @@ def goals_of(processes: int, found: list[Measurement]) -> tuple[list[list[str]],
     """Table rows and goals of the measurements with so many processes each."""
     sides = {
         "ratio": ([m.ratio_to_baseline or np.nan for m in found], [m.ratio_ci for m in found]),
-        "latency": ([m.latency_ms for m in found], [m.latency_ci_ms for m in found]),
+        "latency": ([m.known_latency_ms for m in found], [m.latency_ci_ms for m in found]),
     }
     rows, goals = [], []
     for name, (values, intervals) in sides.items():

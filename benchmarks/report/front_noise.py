@@ -65,7 +65,7 @@ def words(record: StudyRecord, trial: TrialRecord, beaten: set[int]) -> str:
     test = record.test_accuracy.get(found.sha256)
     return (
         f"trial {trial.number}{' (beaten)' if trial.number in beaten else ''}: {found.accuracy:.4f} "
-        f"(test {'-' if test is None else format(test, '.4f')}), {measured.latency_ms:.4g}{interval} ms, "
+        f"(test {'-' if test is None else format(test, '.4f')}), {measured.known_latency_ms:.4g}{interval} ms, "
         f"{found.download_bytes} bytes, {found.configuration.activations}"
     )
 

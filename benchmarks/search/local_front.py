@@ -122,7 +122,7 @@ def reference(name: str, path: Path, accuracy: float, measured: Measurement) -> 
         name=name,
         file=path,
         accuracy=accuracy,
-        ours_ms=measured.latency_ms,
+        ours_ms=measured.known_latency_ms,
         interval_ms=measured.latency_ci_ms,
         what="ai-edge-quantizer's own" if name == PLAIN else "as given",
     )

@@ -90,8 +90,10 @@ def searched_points(task: LoadedTask, device: str, trials: int, runs: Path, spli
 
 def row(point: Point, int8: Point) -> list[str]:
     """A row of the table: figures, and their shares of int8's."""
-    latency, flash = point.measured.latency_ms or 0.0, point.measured.flash_bytes or 0
-    whole, all_flash = int8.measured.latency_ms or 1.0, int8.measured.flash_bytes or 1
+    latency, flash = point.measured.known_latency_ms, point.measured.flash_bytes
+    whole, all_flash = int8.measured.known_latency_ms, int8.measured.flash_bytes
+    assert flash is not None, "flash is known of what was compiled"
+    assert all_flash is not None, "flash is known of what was compiled"
     return [
         point.name,
         f"{latency * 1e3:.1f}",

@@ -64,7 +64,7 @@ def ours(asked: argparse.Namespace, runs: Path) -> tuple[StudyRecord, list[Candi
         Candidate(
             at_s=ended[trial.number].timestamp() - start,
             accuracy=trial.evaluation.accuracy,
-            latency_ms=trial.evaluation.measurement.latency_ms,
+            latency_ms=trial.evaluation.measurement.known_latency_ms,
             download_bytes=trial.evaluation.download_bytes,
         )
         for trial in record.trials
@@ -91,7 +91,7 @@ def plain(asked: argparse.Namespace) -> list[Candidate]:
             if made is None:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            latency_ms, size = measure(made.file, 1).latency_ms, download_bytes(made.file)
+            latency_ms, size = measure(made.file, 1).known_latency_ms, download_bytes(made.file)
             study.tell(trial, [made.accuracy, latency_ms, size])
             found.append(
                 Candidate(
@@ -141,7 +141,7 @@ def volumes(record: StudyRecord, candidates: Sequence[Candidate]) -> Callable[[f
             [c.latency_ms for c in seen],
             [c.download_bytes for c in seen],
             baseline_accuracy=record.baseline.accuracy,
-            baseline_latency_ms=record.baseline.measurement.latency_ms,
+            baseline_latency_ms=record.baseline.measurement.known_latency_ms,
             int8_download_bytes=size,
         )
 

@@ -211,7 +211,7 @@ def print_front(record: StudyRecord, uniform_baselines: Sequence[Configuration])
     table = []
     for number, evaluation in [("float", record.baseline), *members]:
         test = record.test_accuracy.get(evaluation.sha256)
-        ratio = evaluation.measurement.latency_ms / record.baseline.measurement.latency_ms
+        ratio = evaluation.measurement.known_latency_ms / record.baseline.measurement.known_latency_ms
         size = record.baseline.download_bytes / evaluation.download_bytes
         cells = [number, f"{evaluation.accuracy:.4f}", "-" if test is None else f"{test:.4f}"]
         cells += [f"{size:.1f}", f"{evaluation.download_bytes}", f"{ratio:.2f}"]

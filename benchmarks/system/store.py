@@ -67,7 +67,7 @@ def fill(search: Search, count: int) -> None:
             baseline,
             configuration=configuration.normalised(),
             accuracy=float(baseline.accuracy - 0.3 * hurt**0.85),
-            measurement=replace(baseline.measurement, latency_ms=float(baseline.measurement.latency_ms * (1 - 1e-9))),
+            measurement=replace(baseline.measurement, latency_ms=baseline.measurement.known_latency_ms * (1 - 1e-9)),
             download_bytes=int(4000 + size),
         )
         writer.add(evaluation, float(hurt), parameters)

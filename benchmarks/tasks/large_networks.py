@@ -121,7 +121,7 @@ def images(shape: tuple[int, ...], count: int, seed: int) -> np.ndarray[Any, Any
         falling = 1.0 / (1.0 + np.arange(spectrum.shape[axis]) / 4)
         spectrum *= falling.reshape([-1 if n == axis else 1 for n in range(noise.ndim)])
         noise = np.fft.irfft(spectrum, n=shape[axis - 1], axis=axis)
-    return (noise / noise.std()).astype(np.float32)
+    return (noise / float(noise.std())).astype(np.float32)
 
 
 def write(folder: Path, name: str) -> None:

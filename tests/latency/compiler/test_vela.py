@@ -174,8 +174,8 @@ def test_two_of_four_halves_the_multiplications_of_an_ethos_u85(tmp_path: Path) 
     asked: dict[str, Any] = {"bits": 8, "sparsity": 0.5, "activations": "int8"}
     files = [ac.compress(task.network, x, granularity=each, **asked).model for each in ("element", "2:4")]
     anywhere, fours = (compiled(load_device("ethos-u85-256"), file) for file in files)
-    assert fours.latency_ms < 0.9 * anywhere.latency_ms
-    older = [compiled(load_device("ethos-u65-256"), file).latency_ms for file in files]
+    assert fours.known_latency_ms < 0.9 * anywhere.known_latency_ms
+    older = [compiled(load_device("ethos-u65-256"), file).known_latency_ms for file in files]
     assert older[1] == pytest.approx(older[0], rel=0.02)  # whose hardware knows no such pattern
 
 
