@@ -12,8 +12,7 @@ from autocompress.errors import AutocompressError
 from autocompress.export.bundle import Bundle, ExportOptions, write_bundle
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import parse_constraint
-from autocompress.records.front import Front as FoundFront
-from autocompress.records.front import complete, evaluated
+from autocompress.records.front import complete, evaluated, front_of
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report.study_document import summary
@@ -83,7 +82,7 @@ class Front(Sequence[Trial]):
 
     def __init__(self, study: StudyView) -> None:
         self._study = study
-        self._found = FoundFront(study.record)
+        self._found = front_of(study.record)
         self._trials = tuple(map(study.of, self._found.trials))
 
     @overload
@@ -166,7 +165,7 @@ class StudyView:
 
     def trial(self, number: int) -> Trial:
         """The complete trial of a number; AutocompressError where there is none."""
-        return self.of(FoundFront(self.record).pick(number))
+        return self.of(front_of(self.record).pick(number))
 
     def of(self, trial: TrialRecord) -> Trial:
         """A stored trial that has an evaluation, as an object of this interface."""
@@ -185,7 +184,7 @@ class StudyView:
         """Write the bundle of a pick (knee, fastest, smallest, best; within `constraints` such as "flash<=60KB") or of
         a trial; see `Trial.export`."""
         options = replace(self._options, formats=("tflite", *formats), licence=licence, normalisation=normalise)
-        picked = FoundFront(self.record).pick(which, bounds_of(constraints, compiled=self.record.tells_flash))
+        picked = front_of(self.record).pick(which, bounds_of(constraints, compiled=self.record.tells_flash))
         return write_bundle(self.record, picked, self._runs, Path(folder), options)
 
     def _trial(self, number: int, evaluation: Evaluation) -> Trial:

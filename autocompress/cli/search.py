@@ -93,7 +93,7 @@ def search(
     from autocompress.latency.host.client import at_host
     from autocompress.latency.source import latency_on
     from autocompress.records.constraint import parse_constraint
-    from autocompress.records.front import Front
+    from autocompress.records.front import front_of
     from autocompress.records.study import SIZES
     from autocompress.search.specification import (
         Budget,
@@ -141,7 +141,7 @@ def search(
                 missed = _run(opened, workers, console, second, finetune)
                 record = opened.record()
     show(record, console_of(stderr=as_json), runs, storage, as_json)
-    if missed or not Front(record).trials:
+    if missed or not front_of(record).trials:
         raise typer.Exit(1)
 
 

@@ -106,7 +106,7 @@ def export(
     Standard output names the .tflite, the .gz and the JSON card, a line each; the rest is named on standard error."""
     from autocompress.export.bundle import ExportOptions, check_options, write_bundle
     from autocompress.records.constraint import parse_constraint
-    from autocompress.records.front import Front
+    from autocompress.records.front import front_of
     from autocompress.search.storage.stored_specification import with_study
     from autocompress.search.storage.study_records import load_study, read_record
 
@@ -115,7 +115,7 @@ def export(
     loaded = load_study(runs, study, storage)
     record = read_record(loaded)
     bounds = [parse_constraint(text, compiled=record.tells_flash) for text in constraint or ()]
-    written = write_bundle(record, Front(record).pick(pick, bounds), runs, to, with_study(options, loaded))
+    written = write_bundle(record, front_of(record).pick(pick, bounds), runs, to, with_study(options, loaded))
     for path in (written.model, written.packed, written.card):
         typer.echo(str(path))
     for path in written.others:

@@ -29,6 +29,7 @@ from autocompress.records.thinning import thinned
 STATES = ("complete", "stopped_early", "screened", "failed", "running")
 PICKS = ("knee", "fastest", "smallest", "best")
 FLAT_TRIALS, FLAT_GAIN = 20, 0.005  # a search has gone flat that gained less over so many complete trials
+_KEPT = "front"
 _FIRST = {"fastest": "latency", "smallest": "size", "best": "metric"}
 
 
@@ -179,6 +180,14 @@ def knee(figures: Figures, objectives: Sequence[str], among: Indices, works: Boo
     return figures.chosen(left[pareto.knees(points)], ("metric", "size", "latency"), numbers)
 
 
+def front_of(record: StudyRecord) -> Front:
+    """The front of a record, computed once: whoever asks for it again gets the same."""
+    kept: dict[str, Front] = vars(record)  # beside its fields: no part of what it is, nor of what equals it
+    if _KEPT not in kept:
+        kept[_KEPT] = Front(record)
+    return kept[_KEPT]
+
+
 def complete(record: StudyRecord) -> tuple[tuple[TrialRecord, Evaluation], ...]:
     """The complete trials with their evaluations, by number."""
     trials = sorted(record.trials, key=lambda trial: trial.number)
@@ -250,7 +259,7 @@ def is_flat(record: StudyRecord) -> bool:
     if len(done) <= FLAT_TRIALS:
         return False
     before = Front(replace(record, trials=tuple(done[:-FLAT_TRIALS]))).hypervolume
-    now = Front(record).hypervolume
+    now = front_of(record).hypervolume
     return before > 0 and now - before < FLAT_GAIN * before
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from autocompress.errors import AutocompressError, unknown_name
 from autocompress.records.configuration import LayerChoice
-from autocompress.records.front import Front, evaluated
+from autocompress.records.front import evaluated, front_of
 from autocompress.records.kernels import BUILT_IN
 from autocompress.records.study import Importance, StudyRecord
 from autocompress.report.units import score
@@ -22,7 +22,7 @@ def explain_lines(record: StudyRecord, name: str) -> list[str]:
     """The layer called `name`, ours or the user's own, in the knee of the study's front. AutocompressError for a layer
     that is not there, and where the front is empty."""
     layer = layer_of(record, name)
-    knee = Front(record).pick("knee")
+    knee = front_of(record).pick("knee")
     configuration = evaluated(knee).configuration
     choice = configuration.layers[layer]
     others = sorted((row for row in record.alternatives if row.layer == layer), key=lambda row: -row.saves_bytes)

@@ -14,7 +14,7 @@ from typing import Any
 from autocompress.errors import AutocompressError
 from autocompress.records.configuration import LayerChoice
 from autocompress.records.constraint import value_of
-from autocompress.records.front import STATES, Front, complete, feasible, why_empty
+from autocompress.records.front import STATES, complete, feasible, front_of, why_empty
 from autocompress.records.study import CONSTRAINT_NAMES, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import card, ship, study_document
 from autocompress.report.html import asset, page, table
@@ -52,7 +52,7 @@ def study_data(
     """What the page's script draws, as plain JSON data. Layers and layer choices stand once, trials name them by their
     index."""
     choices: dict[LayerChoice, int] = {}
-    front = Front(record)
+    front = front_of(record)
     layers = list(record.baseline.configuration.layers)
     trials = [_point(record, trial, evaluation, layers, choices) for trial, evaluation in complete(record)]
     baseline = _values(record, record.baseline) | {
@@ -158,7 +158,7 @@ def _ops(record: StudyRecord, documents: Sequence[Mapping[str, Any]]) -> list[di
 
 
 def _main(record: StudyRecord, options: Sequence[str], written_s: float) -> str:
-    front, states = Front(record).trials, Counter(trial.state for trial in record.trials)
+    front, states = front_of(record).trials, Counter(trial.state for trial in record.trials)
     counts = ", ".join(f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states[s] or s == "complete")
     failed = [
         (str(t.number), t.state.replace("_", " "), t.reason or "no reason given")

@@ -19,7 +19,7 @@ import numpy as np
 
 from autocompress import pareto
 from autocompress.records.constraint import parse_constraint, value_of, violation
-from autocompress.records.front import Front, complete, feasible, knee, plain_int8
+from autocompress.records.front import Front, complete, feasible, front_of, knee, plain_int8
 from autocompress.records.hypervolume import scaled, volume_of
 from autocompress.records.noise import CERTAIN, Z95, Figures
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
@@ -150,7 +150,7 @@ def _group(
     points = [
         Point(record=record, trial=trial, evaluation=trial.evaluation)
         for record in records
-        for trial in Front(record).trials
+        for trial in front_of(record).trials
         if trial.evaluation is not None
     ]
     front = _front(points, usable)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from autocompress.records.front import Front, evaluated, plain_int8
+from autocompress.records.front import evaluated, front_of, plain_int8
 from autocompress.records.kernels import BUILT_IN
 from autocompress.records.noise import Figures, interval_of_difference
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
@@ -22,7 +22,7 @@ Ends = tuple[float, float]
 def shipped(record: StudyRecord, options: Sequence[str] = ()) -> dict[str, Any] | None:
     """The card of the knee of a study's front, as plain JSON data; None where the front is empty. `options`: what a
     command needs to find the study (`--runs DIR`)."""
-    picks = Front(record).picks
+    picks = front_of(record).picks
     return card_of(record, picks["knee"], pick="knee", options=options) if picks else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from autocompress.records.front import PICKS, Front, complete, evaluated
+from autocompress.records.front import PICKS, Front, complete, evaluated, front_of
 from autocompress.records.study import Evaluation, StudyRecord
 from autocompress.report import study_document
 from autocompress.report.tables import Table
@@ -31,7 +31,7 @@ def list_document(records: Sequence[StudyRecord], left_out: Sequence[tuple[str, 
 
 
 def _listed(record: StudyRecord) -> dict[str, Any]:
-    front = Front(record)
+    front = front_of(record)
     return {
         "study": record.name,
         "task": record.task,
@@ -60,7 +60,7 @@ def list_table(records: Sequence[StudyRecord]) -> Table:
 
 
 def _line(record: StudyRecord) -> tuple[str, ...]:
-    front = Front(record)
+    front = front_of(record)
     knee = evaluated(front.picks["knee"]) if front.picks else None
     return (
         record.name,
@@ -101,7 +101,7 @@ def compare_document(one: StudyRecord, other: StudyRecord) -> dict[str, Any]:
 
 
 def _pick_values(record: StudyRecord, name: str) -> dict[str, Any] | None:
-    front = Front(record)
+    front = front_of(record)
     if name not in front.picks:
         return None
     trial = front.picks[name]
@@ -160,7 +160,7 @@ def not_comparable(one: StudyRecord, other: StudyRecord) -> tuple[str, ...]:
 
 
 def _found(one: StudyRecord, other: StudyRecord) -> list[tuple[str, str, str]]:
-    fronts = [Front(one), Front(other)]
+    fronts = [front_of(one), front_of(other)]
     rows = [
         ("complete trials", *(str(len(complete(front.record))) for front in fronts)),
         ("points on the front", *(str(len(front.trials)) for front in fronts)),

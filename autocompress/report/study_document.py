@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autocompress.records.configuration import Configuration
-from autocompress.records.front import STATES, Front, evaluated, evaluated_count
+from autocompress.records.front import STATES, evaluated, evaluated_count, front_of
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 
 _GROUPS_SHOWN = 6  # of the groups that lost channels
@@ -19,7 +19,7 @@ _GROUPS_SHOWN = 6  # of the groups that lost channels
 
 def document(record: StudyRecord) -> dict[str, Any]:
     """The document of `report STUDY --json`: plain data that is valid JSON, null where missing."""
-    front = Front(record)
+    front = front_of(record)
     states = Counter(trial.state for trial in record.trials)
     versions = dict.fromkeys(("autocompress", "optuna", "ai-edge-quantizer", "runtime"))
     found: dict[str, Any] = as_json(

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autocompress.records.constraint import value_of, violation
-from autocompress.records.front import STATES, Front, complete, evaluated, evaluated_count, nearest, why_empty
+from autocompress.records.front import STATES, Front, complete, evaluated, evaluated_count, front_of, nearest, why_empty
 from autocompress.records.measurement import Measurement
 from autocompress.records.study import Constraint, Evaluation, StudyRecord, TrialRecord
 from autocompress.report import study_document
@@ -100,7 +100,7 @@ class SearchProgress:
         study holds `trials` complete trials or `time_budget_s` after the entry; None: no such end."""
         self._console, self._clock = console, clock
         self._trials, self._time_budget_s = trials, time_budget_s
-        self._record, self._front = record, Front(record)
+        self._record, self._front = record, front_of(record)
         self._complete_before = len(complete(record))
         self._evaluated_before = evaluated_count(record)
         self._front_seen = {trial.number for trial in self._front.trials}
@@ -128,7 +128,7 @@ class SearchProgress:
 
     def update(self, record: StudyRecord) -> None:
         """Show the study as it now is."""
-        self._record, self._front = record, Front(record)
+        self._record, self._front = record, front_of(record)
         for trial in record.trials:
             if trial.state == "failed" and trial.number not in self._failed_seen:
                 self._failed_seen.add(trial.number)
@@ -195,7 +195,7 @@ def print_front(console: Console, record: StudyRecord, *, runs: str = "runs", op
     """The front as a table, where its files are, and the command to type next; if it is empty, why, and what
     comes nearest. `runs` is the runs folder, `options` what that command needs to find it (`--runs DIR
     --storage URL`)."""
-    front = Front(record)
+    front = front_of(record)
     trials = front.trials
     states = Counter(trial.state for trial in record.trials)
     counts = [f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states[s] or s == "complete"]

@@ -10,7 +10,7 @@ import optuna
 
 from autocompress.errors import CandidateError
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.records.front import Front
+from autocompress.records.front import front_of
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.search import setup
 from autocompress.search.sampler.guided import GuidedSampler
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 def measure_front(study: optuna.Study, evaluator: Evaluator, read: Read) -> None:
     """Careful latencies for the front, which may change it: until it is stable."""
-    while stale := [t for t in Front(read()).trials if _careful_key(t) not in study.user_attrs]:
+    while stale := [t for t in front_of(read()).trials if _careful_key(t) not in study.user_attrs]:
         _log.info("measuring %d points of the front more carefully", len(stale))
         for trial in stale:
             measured = evaluator.remeasured(_evaluation(trial))
@@ -32,7 +32,7 @@ def measure_front(study: optuna.Study, evaluator: Evaluator, read: Read) -> None
 def front_on_test_data(study: optuna.Study, evaluator: Evaluator, read: Read) -> None:
     """The metric on the test split, for the baseline and the front; a note for a file that does not run on it."""
     record = read()
-    shown = [record.baseline, *map(_evaluation, Front(record).trials)]
+    shown = [record.baseline, *map(_evaluation, front_of(record).trials)]
     untested = [each for each in shown if f"test:{each.sha256}" not in study.user_attrs]
     if untested:
         _log.info("running %d files of the front on test data", len(untested))
@@ -47,7 +47,7 @@ def front_on_test_data(study: optuna.Study, evaluator: Evaluator, read: Read) ->
 
 def store_importance(study: optuna.Study, sampler: object, read: Read) -> None:
     """What techniques earn and cost around the knee; only the guided sampler has the tables for it."""
-    picks = Front(read()).picks
+    picks = front_of(read()).picks
     if isinstance(sampler, GuidedSampler) and picks:
         trials, knee = study.get_trials(deepcopy=False), picks["knee"].number
         for name, rows in (

@@ -19,7 +19,7 @@ from autocompress.compression.reconstruct import SolvedLayer
 from autocompress.errors import AutocompressError, CandidateError
 from autocompress.evaluate.evaluator import Material
 from autocompress.records.configuration import Configuration
-from autocompress.records.front import Front
+from autocompress.records.front import front_of
 from autocompress.records.hypervolume import reference_of
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.search.objectives import constraint_value
@@ -72,7 +72,7 @@ def parent_of(record: StudyRecord, number: int) -> TrialRecord:
     """The trial to train on; AutocompressError where there is nothing to train."""
     found = next((trial for trial in record.trials if trial.number == number), None)
     if found is None:
-        known = ", ".join(str(trial.number) for trial in Front(record).trials)
+        known = ", ".join(str(trial.number) for trial in front_of(record).trials)
         raise AutocompressError(f"study '{record.name}' has no trial {number}; its front: {known or 'empty'}")
     if found.evaluation is None or found.state != "complete":
         raise AutocompressError(f"trial {number} is {found.state.replace('_', ' ')}; give a complete one")
@@ -126,7 +126,7 @@ def worth_training(opened: Search, count: int) -> list[int]:
         lost, weighs = reference.points([trial.evaluation], ("accuracy", "download_bytes"))[0]
         return float(max(lost, 0.0) + weighs)
 
-    fitting = [t for t in Front(record).trials if t.evaluation is not None and not t.evaluation.finetuned]
+    fitting = [t for t in front_of(record).trials if t.evaluation is not None and not t.evaluation.finetuned]
     fitting = [
         t for t in fitting if t.number not in done and t.evaluation and not t.evaluation.configuration.is_baseline
     ]

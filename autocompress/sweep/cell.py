@@ -18,7 +18,7 @@ from autocompress.latency.source import LatencySource, latency_on
 from autocompress.network.graph.kernel_pattern import kernel_pattern
 from autocompress.records.configuration import Configuration
 from autocompress.records.constraint import parse_constraint
-from autocompress.records.front import Front, complete
+from autocompress.records.front import Front, complete, front_of
 from autocompress.records.hypervolume import reference_of
 from autocompress.records.study import Evaluation, StudyRecord, TrialRecord
 from autocompress.report.units import latency_words
@@ -261,7 +261,7 @@ class _Work:
     def found(self, first: tuple[float, ...] | None) -> CellNight:
         """The cell as it stands at the end of the night."""
         record, specification, accepted = self._opened.record(), self._opened.specification, self._job.accepted
-        trials, spanning = Front(record).trials, Front(replace(record, objectives=_SPANNED, size="download")).strict
+        trials, spanning = front_of(record).trials, Front(replace(record, objectives=_SPANNED, size="download")).strict
         front = self._front([trials[n] for n in spread(len(trials), self._rules.files)])
         last = self.canary()
         night = CellNight(

@@ -17,7 +17,7 @@ from autocompress import pareto
 from autocompress.errors import AutocompressError, UnmetError
 from autocompress.records.configuration import Configuration, LayerChoice
 from autocompress.records.constraint import violation
-from autocompress.records.front import Front, evaluated, nearest, why_empty
+from autocompress.records.front import Front, evaluated, front_of, nearest, why_empty
 from autocompress.records.hypervolume import volume
 from autocompress.records.noise import UNKNOWN_ERROR, modelled_error, runs_float_kernels
 from autocompress.records.study import Constraint, StudyRecord, TrialRecord
@@ -207,7 +207,7 @@ def measured(
     return make_trial(number, accuracy, latency_us / 1000, download_bytes, **(found | changes))
 
 
-def front_of(*trials: TrialRecord, **changes: Any) -> list[int]:
+def members_of(*trials: TrialRecord, **changes: Any) -> list[int]:
     return numbers(Front(make_record(*trials, **changes)).trials)
 
 
@@ -220,7 +220,7 @@ def test_the_noise_of_a_latency_decides_nothing() -> None:
     assert numbers(found.trials) == [1]
     assert {trial.number for trial in found.picks.values()} == {1}
     sure = measured(1, 0.917, 10.0, (9.99, 10.01), 7_900)
-    assert front_of(measured(0, 0.890, 9.5, (9.45, 9.55), 8_200), sure) == [1, 0]
+    assert members_of(measured(0, 0.890, 9.5, (9.45, 9.55), 8_200), sure) == [1, 0]
 
 
 def test_a_latency_is_its_ratio_to_the_interleaved_baseline_where_that_was_measured() -> None:
@@ -229,7 +229,7 @@ def test_a_latency_is_its_ratio_to_the_interleaved_baseline_where_that_was_measu
     quick = {"ratio_to_baseline": 0.60, "ratio_ci": (0.59, 0.61)}
     first = measured(0, 0.9, 200, (198, 202), 9_000, **slow)
     second = measured(1, 0.9, 150, (149, 151), 9_000, **quick)
-    assert front_of(first, second) == [0]
+    assert members_of(first, second) == [0]
     assert Front(make_record(first, second)).pick("fastest").number == 0
 
 
@@ -239,13 +239,13 @@ def test_a_latency_without_an_interval_may_be_off_by_a_tenth() -> None:
         replace(t, evaluation=replace(e, measurement=replace(e.measurement, latency_ci_ms=None)))
         for t, e in ((t, evaluated(t)) for t in (one, other))
     )
-    assert front_of(one, other) == [1]
-    assert front_of(one, measured(2, 0.9, 111, (111, 111), 8_000)) == [2, 0]
+    assert members_of(one, other) == [1]
+    assert members_of(one, measured(2, 0.9, 111, (111, 111), 8_000)) == [2, 0]
 
 
 def test_a_modelled_latency_is_as_sure_as_its_model() -> None:
     def pair(**changes: Any) -> list[int]:
-        return front_of(make_trial(0, 0.9, 0.100, 9_000, **changes), make_trial(1, 0.9, 0.106, 8_000, **changes))
+        return members_of(make_trial(0, 0.9, 0.100, 9_000, **changes), make_trial(1, 0.9, 0.106, 8_000, **changes))
 
     assert pair(latency_error=0.034) == [1, 0]
     assert pair(latency_error=0.07) == [1]
@@ -258,9 +258,9 @@ def test_a_modelled_latency_is_as_sure_as_its_model() -> None:
 
 
 def test_sizes_that_nobody_would_choose_by_are_equal() -> None:
-    assert front_of(make_trial(0, 0.9, 0.1, 7_378), make_trial(1, 0.9, 0.1, 7_374)) == [1]
-    assert front_of(make_trial(0, 0.9, 0.1, 7_378), make_trial(1, 0.9, 0.1, 7_374), size="file") == [1]
-    assert front_of(make_trial(0, 0.91, 0.1, 7_400), make_trial(1, 0.9, 0.1, 7_300)) == [0, 1]
+    assert members_of(make_trial(0, 0.9, 0.1, 7_378), make_trial(1, 0.9, 0.1, 7_374)) == [1]
+    assert members_of(make_trial(0, 0.9, 0.1, 7_378), make_trial(1, 0.9, 0.1, 7_374), size="file") == [1]
+    assert members_of(make_trial(0, 0.91, 0.1, 7_400), make_trial(1, 0.9, 0.1, 7_300)) == [0, 1]
 
 
 def test_accuracy_is_told_apart_by_the_paired_intervals() -> None:
@@ -268,23 +268,23 @@ def test_accuracy_is_told_apart_by_the_paired_intervals() -> None:
         deltas: list[dict[str, Any]] = [
             {"accuracy_delta_ci": (a - 0.9186 - half, a - 0.9186 + half)} for a in (0.915, 0.915 - lost)
         ]
-        return front_of(
+        return members_of(
             make_trial(0, 0.915, 0.1, 9_000, **deltas[0]), make_trial(1, 0.915 - lost, 0.1, 8_000, **deltas[1])
         )
 
     assert pair(0.007) == [0, 1]  # sqrt(2) x .007 = .0099
     assert pair(0.0072) == [1]
-    assert front_of(make_trial(0, 0.92, 0.1, 9_000, accuracy_delta_ci=None), make_trial(1, 0.9195, 0.1, 8_000)) == [1]
+    assert members_of(make_trial(0, 0.92, 0.1, 9_000, accuracy_delta_ci=None), make_trial(1, 0.9195, 0.1, 8_000)) == [1]
 
 
 def test_an_interval_counts_on_the_side_of_the_other_value() -> None:
     """The metric falls: what it may be above the value lies towards a worse one."""
     near = make_trial(0, 1.0, 0.1, 9_000, accuracy_delta_ci=(0.08, 0.60))  # the baseline's .9186 and .0814
     far = make_trial(1, 1.3, 0.1, 8_000, accuracy_delta_ci=(0.38, 0.39))
-    assert front_of(near, far, higher_is_better=False) == [1]
-    assert front_of(near, far, higher_is_better=True) == [1]
+    assert members_of(near, far, higher_is_better=False) == [1]
+    assert members_of(near, far, higher_is_better=True) == [1]
     sure = make_trial(0, 1.0, 0.1, 9_000, accuracy_delta_ci=(-0.40, 0.09))
-    assert front_of(sure, far, higher_is_better=False) == [0, 1]
+    assert members_of(sure, far, higher_is_better=False) == [0, 1]
 
 
 Point = tuple[float, float, int, dict[str, Any]]
@@ -294,7 +294,7 @@ UNPACKED = make_configuration("weight_only")
 
 def test_ties_go_to_what_is_certain() -> None:
     def pair(first: Point, second: Point) -> list[int]:
-        return front_of(make_trial(0, *first[:3], **first[3]), make_trial(1, *second[:3], **second[3]))
+        return members_of(make_trial(0, *first[:3], **first[3]), make_trial(1, *second[:3], **second[3]))
 
     plain, safe = {"configuration": INT8}, {"configuration": UNPACKED}
     assert pair((0.9100, 0.100, 8_000, plain), (0.9101, 0.101, 7_990, safe)) == [1]
@@ -309,7 +309,7 @@ def test_ties_go_to_what_is_certain() -> None:
 def test_ties_by_what_is_no_objective() -> None:
     """Over metric and latency alone a file that is surely smaller is the one to show."""
     large, small = make_trial(0, 0.9101, 0.100, 20_000), make_trial(1, 0.9100, 0.101, 10_000)
-    assert front_of(large, small, objectives=("metric", "latency")) == [1]
+    assert members_of(large, small, objectives=("metric", "latency")) == [1]
 
 
 @pytest.mark.parametrize(
@@ -399,3 +399,12 @@ def test_the_standard_deviation_of_a_hypervolume_is_that_of_drawn_values() -> No
         drawn.append(present(volume(record, moved)))
     assert Front(record).hypervolume_sd == pytest.approx(np.std(drawn), rel=0.1)
     assert Front(make_record()).hypervolume_sd == 0
+
+
+def test_a_record_has_one_front() -> None:
+    record = make_record(*ALL)
+    assert front_of(record) is front_of(record)
+    assert record == make_record(*ALL)  # which has none yet
+    changed = replace(record, trials=record.trials[:1])
+    assert front_of(changed) is not front_of(record)
+    assert len(front_of(changed).trials) == 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autocompress.files import unchanged
-from autocompress.records.front import Front
+from autocompress.records.front import front_of
 from autocompress.records.study import Evaluation, StudyRecord
 
 
@@ -28,9 +28,9 @@ def without_altered(record: StudyRecord, runs: Path) -> tuple[StudyRecord, tuple
     Only files on the front are read, and those that come forward where one is left out."""
     said: list[str] = []
     while True:
-        front = [(trial.number, trial.evaluation) for trial in Front(record).trials if trial.evaluation is not None]
+        front = [(trial.number, trial.evaluation) for trial in front_of(record).trials if trial.evaluation is not None]
         altered = {number: evaluation for number, evaluation in front if is_altered(runs, evaluation)}
         if not altered:
-            return replace(record, notes=(*record.notes, *said)), tuple(said)
+            return replace(record, notes=(*record.notes, *said)) if said else record, tuple(said)
         said += [f"trial {number} is left out: {altered_line(runs, each)}" for number, each in altered.items()]
         record = replace(record, trials=tuple(trial for trial in record.trials if trial.number not in altered))
