@@ -105,7 +105,7 @@ def test_what_is_not_there_is_said_before_the_night_begins(tmp_path: Path) -> No
         "[rpi4]",
         tasks="[digts, mine.py]",
         spaces="[own.yaml]",
-        budgets="[{trials: 3, constraints: [latency<=8]}]",
+        budgets="[{trials: 3, constraints: [latensy<=8]}]",
     )
     with pytest.raises(AutocompressError) as caught:
         check(load_sweep(file))
@@ -114,7 +114,7 @@ def test_what_is_not_there_is_said_before_the_night_begins(tmp_path: Path) -> No
     assert "$.tasks[0]: unknown task 'digts'; did you mean 'digits'?" in said
     assert f"$.tasks[1]: {tmp_path}/mine.py not found" in said
     assert "$.spaces[0]: search space file" in said
-    assert "$.budgets[0].constraints[0]: unknown constraint 'latency'; did you mean 'latency_ms'?" in said
+    assert "$.budgets[0].constraints[0]: unknown constraint 'latensy'; did you mean 'latency" in said
 
 
 def test_two_entries_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
@@ -188,6 +188,8 @@ def test_a_night_is_read_as_it_was_stored_and_another_schema_is_refused(tmp_path
     nights = Nights(tmp_path, "s")
     nights.folder.mkdir(parents=True)
     night = a_night(a_check(), front=(figures(),), points=((1.0, 2.0, 1.9, 2.1, 3.0),), scales=(0.9, 1.0, 2.0))
+    (cell,) = night.cells
+    night = replace(night, cells=(replace(cell, hypervolume=cell.volume()),))  # read, it is computed from the points
     nights.save(night)
     assert nights.night(2) == night
     assert nights.accept(None) == night == nights.accepted()
