@@ -285,7 +285,7 @@ def _quantized() -> bytes:
         (["--objective", "latencies"], "did you mean 'latency'"),
         (["--sampler", "tpe2"], "did you mean 'tpe'"),
         (["--size", "zip"], "unknown size 'zip'"),
-        (["--constraint", "latency<=3"], "did you mean 'latency_ms'"),
+        (["--constraint", "latensy<=3"], "did you mean 'latency"),
         (["--constraint", "latency_ms=3"], "NAME<=NUMBER"),
         (["--constraint", "latency_ms<=fast"], "'fast' is no number"),
         (["--constraint", "accuracy>=2"], "cannot be met"),

@@ -142,7 +142,8 @@ def test_quiet_shows_results_only(begun: tuple[Path, Any]) -> None:
         done = call(*words, "--device", "rpi4", "--runs", runs, "--space", "quick", "--study", "a", "--trials", "3")
         assert done.exit_code == 0
         assert done.stderr == ""
-        assert done.stdout.startswith("Front of study a")
+        assert done.stdout.startswith("Ship this  trial")
+        assert "\nFront of study a" in done.stdout
     studies, _ = read_all(runs, None)
     assert all(word not in studies[0].runs[-1].command for word in ("-q", "--quiet"))
 
