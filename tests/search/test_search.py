@@ -424,7 +424,7 @@ def test_constraints_hold_on_the_front(task: LoadedTask, tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"objectives": ("metric", "speed")}, "unknown objective 'speed'"),
-        ({"objectives": ("metric", "memory")}, "memory is not modelled"),
+        ({"objectives": ("metric", "memory")}, "memory is that of a host's process"),
         ({"sampler": "tqe"}, "did you mean 'tpe'"),
         ({"trials": 0}, "at least 1"),
         ({"time_budget_s": 0.0}, "more than 0 s"),

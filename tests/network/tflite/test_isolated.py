@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,15 @@ def test_nothing_is_left_behind() -> None:
         os.kill(pid, 0)
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Whatever started the tests: a shell's background jobs ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_ends_the_child_whose_answer_nobody_waits_for() -> None:
     run = Isolated(lambda wait: signal.pause() if wait else os.getpid())
     first = present(run(False))
