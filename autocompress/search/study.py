@@ -109,7 +109,7 @@ class Search:
         self._uniform_baselines = uniform_baselines(self.activations, self.choices, self.widths)
         self._sampler = make_sampler(specification.sampler, specification.seed, self._guided)
         self._stack = contextlib.ExitStack()
-        self._trial_lock = FileLock(self._folder / "trial.lock")
+        self._trial_lock = FileLock(self._folder / "trial.lock", waiting=lambda: self._processors.idle())
         self._registry = WorkerRegistry(self._folder / "workers")
 
     def __enter__(self) -> Search:

@@ -12,7 +12,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -51,15 +52,20 @@ def _open(path: Path) -> int:
 
 
 class FileLock:
-    """An exclusive lock on a file, as a context manager; may be released before its end."""
+    """An exclusive lock on a file, as a context manager; may be released before its end. `waiting`: what is entered
+    while others hold it. Who waits here for one that waits for the processors must not hold these itself."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        self._path, self._waiting = path, waiting
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> FileLock:
         self._file = self._path.open("ab")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with self._waiting():
+                fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
 
     def release(self) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from autocompress.records.study import StudyRecord
 from autocompress.search.storage import study_records
 from autocompress.search.storage.patient import PatientStorage, open_storage
 from autocompress.search.workers import locks
-from autocompress.search.workers.locks import ProcessorLock, WorkerRegistry
+from autocompress.search.workers.locks import FileLock, ProcessorLock, WorkerRegistry
 from autocompress.tasks import load_task
 from tests.builders import postgresql
 from tests.builders.processes import Background, children, is_dead, wait_for
@@ -370,7 +371,7 @@ def test_builds_and_measurements_take_turns_and_none_starves() -> None:
 
 
 STOPPED = """
-from autocompress.search.workers.locks import ProcessorLock
+from autocompress.search.workers.locks import FileLock, ProcessorLock
 with ProcessorLock().building():
     print("building", flush=True)
     input()
@@ -487,3 +488,29 @@ def test_names_stay_names_where_a_folder_is_called_so(tmp_path: Path, monkeypatc
     source = load_task("digits").source
     assert source is not None
     assert source["task"] == "digits"
+
+
+def test_who_waits_for_a_trial_gives_the_processors_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a measurement waits for it, and whoever holds the lock may wait for the measurement."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    holder, measurer, waiter = FileLock(tmp_path / "trial.lock"), ProcessorLock(), ProcessorLock()
+    waits = threading.Event()
+
+    @contextlib.contextmanager
+    def idle() -> Iterator[None]:
+        with waiter.idle():
+            waits.set()
+            yield
+
+    def wait() -> None:
+        with waiter.building(), FileLock(tmp_path / "trial.lock", waiting=idle):
+            pass
+
+    with measurer.building():
+        with holder:
+            waiting = Background(wait)
+            waits.wait()
+            with measurer.alone():  # would wait for a builder that waits for the lock
+                pass
+        waiting.result()
